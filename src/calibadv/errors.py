@@ -1,0 +1,43 @@
+"""The errors of calibadv, one small tree.
+
+::
+
+    CalibAdvError
+    ├── ConfigError         (also ValueError)       a setting is unknown, has the wrong type or an impossible value
+    ├── DataError           (also ValueError)       a file, row or record cannot be used
+    ├── RetrieverError      (also RuntimeError)     a search failed
+    │   └── RetrieverUnavailable                    the retriever stayed away after every retry
+    ├── PolicyError         (also RuntimeError)     the policy cannot generate (NaN logits, context too small)
+    └── TokenMismatchError  (also AssertionError)   trained token ids differ from the sampled ones
+
+Each class also inherits the standard error that it replaces. To add one: derive from the nearest class here, say in its
+docstring who raises it, and name in every message the setting, the value and the remedy.
+"""
+
+
+class CalibAdvError(Exception):
+    """Base class: ``except CalibAdvError`` catches whatever the package raises on purpose."""
+
+
+class ConfigError(CalibAdvError, ValueError):
+    """A setting is unknown, has the wrong type or an impossible value."""
+
+
+class DataError(CalibAdvError, ValueError):
+    """A file, row or record cannot be used; the message names the file and the line."""
+
+
+class RetrieverError(CalibAdvError, RuntimeError):
+    """A search failed. It never becomes an empty result."""
+
+
+class RetrieverUnavailable(RetrieverError):
+    """The retriever stayed away after every retry; a run saves its state and stops."""
+
+
+class PolicyError(CalibAdvError, RuntimeError):
+    """The policy cannot generate: logits that are not finite, or a prompt larger than its context."""
+
+
+class TokenMismatchError(CalibAdvError, AssertionError):
+    """The token ids about to be trained differ from those that were sampled."""
