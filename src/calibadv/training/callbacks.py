@@ -1,0 +1,104 @@
+"""Trainer callbacks: skip updates that would poison the weights, and write one metrics line per batch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from calibadv.errors import DataError
+
+
+class SkipNonFiniteUpdate(TrainerCallback):  # type: ignore[misc]
+    """Drop the gradients of an update in which any is not finite; the optimizer then leaves weights and moments alone."""
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        """Updates skipped so far."""
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called by the Trainer after clipping, before ``optimizer.step``."""
+        parameters = [p for p in kwargs["model"].parameters() if p.grad is not None]
+        if all(bool(torch.isfinite(p.grad).all()) for p in parameters):
+            return
+        self.skipped += 1
+        for parameter in parameters:
+            parameter.grad = None
+
+
+class BatchMetrics(TrainerCallback):  # type: ignore[misc]
+    """One JSON line in ``metrics.jsonl`` per batch, at its last optimizer step.
+
+    ``pending`` holds what was measured when the batch was generated; the Trainer's own logs of the batch's updates (loss,
+    gradient norm, learning rate, clip fraction) are averaged into the line.
+    """
+
+    UPDATE_KEYS = {
+        "loss": "loss",
+        "grad_norm": "grad_norm",
+        "learning_rate": "lr",
+        "clip_ratio/region_mean": "clip_fraction",
+        "clip_ratio/low_mean": "clip_low",
+        "clip_ratio/high_mean": "clip_high",
+        "entropy": "update_entropy",
+    }
+
+    def __init__(self, path: Path, *, updates_per_batch: int, finish: Callable[[], dict[str, Any]]) -> None:
+        self.path = path
+        self.updates_per_batch = updates_per_batch
+        self.finish = finish
+        """Called at the end of a batch: metrics known only then (skipped updates, seconds)."""
+        self.pending: dict[str, Any] = {}
+        self._updates: list[dict[str, float]] = []
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        """Called with every finished line (progress display)."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Collect an update's log; write the line once the batch is complete."""
+        logs = kwargs.get("logs") or {}
+        if "loss" not in logs or not state.is_world_process_zero:
+            return
+        self._updates.append(logs)
+        if state.global_step % self.updates_per_batch:
+            return
+        line: dict[str, Any] = {"step": state.global_step, "batch": state.global_step // self.updates_per_batch}
+        line |= self.pending
+        for theirs, ours in self.UPDATE_KEYS.items():
+            values = [u[theirs] for u in self._updates if u.get(theirs) is not None]
+            finite = [v for v in values if math.isfinite(v)]
+            line[ours] = sum(finite) / len(finite) if finite else None
+        line |= self.finish()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._updates.clear()
+        for listener in self.listeners:
+            listener(line)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All complete lines of a metrics file; a torn last line (the process was killed) is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    records = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: not JSON ({error.msg}); remove the line to go on") from None
+    return records
+
+
+def cut_metrics(path: Path, *, last_step: int) -> None:
+    """Forget the lines after ``last_step``: a resumed run writes them again."""
+    kept = [record for record in read_metrics(path) if record["step"] <= last_step]
+    path.write_text("".join(json.dumps(record, allow_nan=False) + "\n" for record in kept), encoding="utf-8")

@@ -1,0 +1,64 @@
+"""`CalibAdvConfig`: TRL's ``GRPOConfig`` with the defaults of METHOD section 6 and the settings of this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import GRPOConfig
+
+from calibadv.advantage import CalibrationConfig
+from calibadv.errors import ConfigError
+from calibadv.rollout import RolloutConfig
+
+SCORES = ("f1", "em", "cem")
+OLD_LOGPROBS = ("auto", "sampled", "recomputed")
+
+
+@dataclass
+class CalibAdvConfig(GRPOConfig):
+    """All of `trl.GRPOConfig`, plus the fields below.
+
+    Changed defaults: token-mean loss with symmetric clipping (TRL's ``"dapo"`` normalisation), advantage epsilon and
+    normalisation as METHOD section 3, no gradient checkpointing, one log line per optimizer step.
+    """
+
+    loss_type: str = field(default="dapo", metadata={"help": "TRL's name; 'dapo' is the token mean of METHOD section 6."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Save memory by recomputing activations."})
+    logging_steps: float = field(default=1, metadata={"help": "Log every this many optimizer steps."})
+    shuffle_dataset: bool | None = field(
+        default=False, metadata={"help": "Off: the order of questions is laid down before the run (step-exact resume)."}
+    )
+    calibration: dict[str, Any] | None = field(
+        default_factory=dict,
+        metadata={"help": "Settings of calibadv.advantage.CalibrationConfig; None trains plain GRPO."},
+    )
+    rollout: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Settings of calibadv.rollout.RolloutConfig."}
+    )
+    reward_score: str = field(default="f1", metadata={"help": "Score of the outcome reward: f1, em or cem."})
+    old_logprobs: str = field(
+        default="auto",
+        metadata={
+            "help": "Where the old log-probabilities of the loss come from: 'sampled' (the policy's own), 'recomputed' "
+            "(one more forward pass) or 'auto' (sampled in float32 at temperature 1, else recomputed)."
+        },
+    )
+    max_batches_without_signal: int = field(
+        default=10, metadata={"help": "Stop after this many batches in a row in which no group holds two different rewards."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reward_score not in SCORES:
+            raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
+        if self.old_logprobs not in OLD_LOGPROBS:
+            raise ConfigError(f"old_logprobs must be one of {', '.join(OLD_LOGPROBS)}, got {self.old_logprobs!r}")
+        self.rollout_config = RolloutConfig(**self.rollout)
+        self.calibration_config = None if self.calibration is None else CalibrationConfig(**self.calibration)
+        wants_correctness = self.calibration_config is not None and self.calibration_config.soft_penalty != "none"
+        if wants_correctness and self.rollout_config.max_searches < 1:
+            raise ConfigError(
+                "calibration is on but rollout.max_searches is 0, so no query correctness can arrive: allow searches, or "
+                'set calibration.soft_penalty = "none"'
+            )
