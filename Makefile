@@ -21,6 +21,7 @@ $(BIN)/python:
 
 # Done once, and again when a requirement changes.
 $(STAMP): $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing calibadv and the tested versions of its dependencies into $(VENV): a minute or two, once."
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
