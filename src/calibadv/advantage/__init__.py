@@ -1,1 +1,42 @@
+"""The method: rewards in, one advantage per turn out. Pure arithmetic on arrays; no token ids, no files, no logging.
 
+In reading order: `grpo` (group-relative advantages), `silver` (silver documents, query correctness), `calibrate` (soft
+penalty, rebalance), `tokens` (turns to tokens). Beside them `stats` (what calibration did to a batch) and `losses`
+(reference losses that the trainer must equal).
+"""
+
+from calibadv.advantage.calibrate import CalibrationConfig, calibrate
+from calibadv.advantage.grpo import group_advantages, leave_one_out_advantages
+from calibadv.advantage.losses import PolicyLoss, kl_estimate, lld_loss, ppo_clip_loss
+from calibadv.advantage.silver import (
+    SilverStats,
+    TrajectoryEvidence,
+    TurnEvidence,
+    query_correctness,
+    silver_documents,
+    turn_correctness,
+    word_similarity,
+)
+from calibadv.advantage.stats import AdvantageMass, CalibrationStats
+from calibadv.advantage.tokens import spread
+
+__all__ = [
+    "AdvantageMass",
+    "CalibrationConfig",
+    "CalibrationStats",
+    "PolicyLoss",
+    "SilverStats",
+    "TrajectoryEvidence",
+    "TurnEvidence",
+    "calibrate",
+    "group_advantages",
+    "kl_estimate",
+    "leave_one_out_advantages",
+    "lld_loss",
+    "ppo_clip_loss",
+    "query_correctness",
+    "silver_documents",
+    "spread",
+    "turn_correctness",
+    "word_similarity",
+]
