@@ -1,15 +1,25 @@
 """The vocabulary of the package: questions, documents, turns, trajectories, groups.
 
-Everything here is a frozen record of what happened; nothing computes. METHOD names: a *turn* is one model generation plus
-the observation it earned; a *trajectory* is the record of one rollout; a *group* holds the trajectories of one question.
+Everything here is a frozen record of what happened. A *turn* is one model generation plus the observation it earned; a
+*trajectory* is the record of one rollout; a *group* holds the trajectories of one question.
+`Trajectory.from_text` reads such a record out of the plain text of an old run.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from calibadv.tags import (
+    END_MARKERS,
+    THINK_OPEN,
+    split_documents,
+    split_response,
+    turn_parts,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +61,7 @@ class Action:
 
 
 class StopReason(StrEnum):
-    """Why an episode ended. The ones in ``FAILED`` are not the policy's doing: such a trajectory is never trained on."""
+    """Why an episode ended. Those in ``FAILED`` are not the policy's doing: such a trajectory is never trained on."""
 
     ANSWER = "answer"
     INVALID_ACTION = "invalid_action"
@@ -128,6 +138,102 @@ class Trajectory:
         """The rollout failed for a reason outside the policy; it is data, but never trained on."""
         return self.stop_reason in FAILED
 
+    @property
+    def response(self) -> str:
+        """Everything after the prompt as text: turns and observations."""
+        return "".join(turn.text + turn.observation for turn in self.turns)
+
+    def to_text(self) -> str:
+        """The whole trajectory as one text: the prompt, then every turn with its observation."""
+        return self.prompt + self.response
+
+    @classmethod
+    def from_text(
+        cls,
+        prompt: str,
+        response: str,
+        question: Question,
+        *,
+        think_prefill: bool | None = None,
+        rollout_index: int = 0,
+    ) -> Trajectory:
+        """Read a trajectory out of plain text, for instance the export of another system.
+
+        ``think_prefill`` says whether the prompt and the observations end with the opening think tag; None looks at
+        the prompt. Documents are read back from the observations; their id is a hash of title and text as written.
+        There are no token ids. End-of-sequence markers at the very end are left out; otherwise `response` gives the
+        text back. Text does not say who wrote what: `calibadv.tags.split_response` tells how the two are told apart.
+        """
+        if think_prefill is None:
+            think_prefill = prompt.rstrip().endswith(THINK_OPEN)
+        turns = _read_turns(_without_end_markers(response), think_prefill=think_prefill)
+        return cls(
+            question=question,
+            rollout_index=rollout_index,
+            prompt=prompt,
+            turns=turns,
+            stop_reason=_stop_reason(turns[-1]),
+            think_prefill=think_prefill,
+        )
+
+
+def _read_turns(response: str, *, think_prefill: bool) -> tuple[Turn, ...]:
+    """The turns of a plain-text response; always at least one."""
+    texts: list[str] = []
+    observations: list[str] = []
+    for piece in split_response(response):
+        text = response[slice(*piece.model)]
+        if think_prefill and observations and text.lstrip().startswith(THINK_OPEN):
+            end = text.index(THINK_OPEN) + len(THINK_OPEN)
+            observations[-1], text = observations[-1] + text[:end], text[end:]
+            if not text and not response[slice(*piece.observation)]:
+                break  # the text ends with the prefill
+        texts.append(text)
+        observations.append(response[slice(*piece.observation)])
+    turns = []
+    for number, (text, observation) in enumerate(zip(texts, observations, strict=True)):
+        before = observations[number - 1] if number else THINK_OPEN
+        turns.append(_read_turn(text, observation, think_open=think_prefill and before.endswith(THINK_OPEN)))
+    return tuple(turns)
+
+
+def _read_turn(text: str, observation: str, *, think_open: bool) -> Turn:
+    thinking, pair = turn_parts(text, think_open=think_open)
+    return Turn(
+        text=text,
+        thinking=thinking,
+        action=Action(ActionKind.INVALID) if pair is None else Action(ActionKind(pair.role), pair.content.strip()),
+        documents=tuple(
+            Document(id=document_hash(d.source), title=d.title, text=d.text) for d in split_documents(observation)
+        ),
+        observation=observation,
+    )
+
+
+def document_hash(source: str) -> str:
+    """The id given to a document that is only known by its text: 16 hexadecimal digits of the SHA-256.
+
+    >>> document_hash('(Title: "Oslo") A city.')
+    '138507bbb29c158e'
+    """
+    return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _stop_reason(last: Turn) -> StopReason:
+    if last.observation:
+        return StopReason.CONTEXT_LENGTH  # cut off before the next turn
+    if last.action.kind is ActionKind.ANSWER:
+        return StopReason.ANSWER
+    return StopReason.SEARCH_LIMIT if last.action.kind is ActionKind.SEARCH else StopReason.INVALID_ACTION
+
+
+def _without_end_markers(response: str) -> str:
+    """The response without special end tokens at its very end."""
+    text = response
+    while (stripped := text.rstrip()).endswith(END_MARKERS):
+        text = next(stripped.removesuffix(marker) for marker in END_MARKERS if stripped.endswith(marker))
+    return text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
@@ -147,6 +253,8 @@ class Credit:
     """Score name -> value: em, cem, f1 of the answer before the format factor."""
     format_valid: bool
     garbled: bool = False
-    correctness: tuple[float, ...] | None = None  # [num_turns] query correctness; None: no silver documents or invalid format
+    correctness: tuple[float, ...] | None = (
+        None  # [num_turns] query correctness; None: no silver documents or invalid format
+    )
     advantages: tuple[float, ...]  # [num_turns] group-relative, before calibration
     calibrated: tuple[float, ...]  # [num_turns] after soft penalty and rebalance

@@ -1,0 +1,35 @@
+"""Garbled text (METHOD 6): a trajectory is garbled when one of its turns has a perplexity at or above the threshold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from calibadv.errors import ConfigError
+from calibadv.trajectory import Trajectory
+
+GARBLED_THRESHOLD = 50.0
+
+
+def perplexity(logprobs: Sequence[float]) -> float:
+    """``exp(-mean)`` of natural log-probabilities; NaN without any, infinite when a token was impossible.
+
+    >>> round(perplexity([-1.0, -3.0]), 3)
+    7.389
+    """
+    if not logprobs:
+        return math.nan
+    mean = math.fsum(logprobs) / len(logprobs)
+    return math.exp(-mean) if mean > -700.0 else math.inf
+
+
+def segment_perplexities(trajectory: Trajectory) -> tuple[float, ...]:  # [num_turns]
+    """The perplexity of each turn under the policy that wrote it; NaN for a turn without log-probabilities."""
+    return tuple(perplexity(turn.logprobs) for turn in trajectory.turns)
+
+
+def is_garbled(trajectory: Trajectory, threshold: float = GARBLED_THRESHOLD) -> bool:
+    """Whether any turn reaches the threshold."""
+    if not threshold > 1.0:
+        raise ConfigError(f"rewards.garbled_threshold must be > 1 (perplexities are), got {threshold}")
+    return any(value >= threshold for value in segment_perplexities(trajectory))

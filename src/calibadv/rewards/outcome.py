@@ -1,0 +1,39 @@
+"""The outcome reward (METHOD 2): score of the model's own answer times the format flag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from calibadv.errors import ConfigError
+from calibadv.rewards.format import is_well_formed
+from calibadv.rewards.metrics import cover_exact_match, exact_match, f1_score
+from calibadv.trajectory import Trajectory
+
+SCORES: dict[str, Callable[[str, Sequence[str]], float]] = {
+    "em": exact_match,
+    "cem": cover_exact_match,
+    "f1": f1_score,
+}
+
+
+def score_trajectory(trajectory: Trajectory) -> dict[str, float]:
+    """Every score of the answer, before the format factor; zeros when there is no answer."""
+    answer = trajectory.answer
+    golden = trajectory.question.golden_answers
+    if answer is None:
+        return dict.fromkeys(SCORES, 0.0)
+    return {name: score(answer, golden) for name, score in SCORES.items()}
+
+
+def outcome_reward(trajectory: Trajectory, *, score: str = "f1") -> float:
+    """The trajectory's reward: the named score when the format is clean, else 0."""
+    check_score(score)
+    if trajectory.answer is None or not is_well_formed(trajectory):
+        return 0.0
+    return SCORES[score](trajectory.answer, trajectory.question.golden_answers)
+
+
+def check_score(score: str) -> None:
+    """Raise ConfigError for a score that does not exist."""
+    if score not in SCORES:
+        raise ConfigError(f"rewards.score must be one of {', '.join(SCORES)}, got {score!r}")
