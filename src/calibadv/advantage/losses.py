@@ -59,12 +59,12 @@ def ppo_clip_loss(
     logprobs, old_logprobs, advantages, mask = (
         np.asarray(x, dtype=np.float64) for x in (logprobs_BT, old_logprobs_BT, advantages_BT, mask_BT)
     )
-    log_ratio = logprobs - old_logprobs
-    ratio = np.exp(np.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+    log_ratio = np.clip(logprobs - old_logprobs, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    ratio = np.exp(log_ratio)
     unclipped = -advantages * ratio
     clipped = -advantages * np.clip(ratio, 1 - clip_ratio, 1 + clip_ratio)
     weights = _weights(mask, aggregation)
-    moves = (unclipped >= clipped) & (np.abs(log_ratio) <= MAX_LOG_RATIO)
+    moves = (unclipped >= clipped) & (np.abs(log_ratio) < MAX_LOG_RATIO)  # neither clipped nor clamped
     return PolicyLoss(
         loss=float((weights * np.maximum(unclipped, clipped)).sum()),
         gradient_BT=np.where(moves, weights * unclipped, 0.0),
