@@ -1,0 +1,123 @@
+"""Plots without a time axis: distributions over a whole run, the arms' test scores, where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from calibadv.report.runs import Arm, Floats, is_number
+from calibadv.report.style import ARM_COLOURS, GREY, colour, legend, marker, not_recorded
+
+SECONDS = (
+    ("seconds_generate", "generate"),
+    ("seconds_search", "wait for searches"),
+    ("seconds_logprob", "log-probabilities"),
+    ("seconds_update", "update"),
+    ("seconds_other", "other"),
+)
+
+
+def histogram(figure: Figure, arms: Sequence[Arm], key: str, *, edges: Floats, label: str, what: str) -> None:
+    """Share of the values in each bin, arms side by side."""
+    ax = figure.subplots()
+    pooled = [(arm, np.concatenate([run.pooled(key) for run in arm.runs])) for arm in arms]
+    if not any(len(values) for _, values in pooled):
+        not_recorded(ax, [key])
+        return
+    centres = (edges[:-1] + edges[1:]) / 2
+    width = 0.8 * float(edges[1] - edges[0]) / len(pooled)
+    for index, (arm, values) in enumerate(pooled):
+        if not len(values):
+            continue
+        counts, _ = np.histogram(values, bins=edges)
+        place = centres + (index - (len(pooled) - 1) / 2) * width
+        ax.bar(
+            place, 100 * counts / len(values), width=width, color=colour(index), label=f"{arm.name} (n = {len(values)})"
+        )
+    ax.set_xlabel(label)
+    ax.set_ylabel(f"share of {what} (%)")
+    ax.grid(visible=False, axis="x")
+    legend(figure, at_least=1)
+
+
+def silver_counts(figure: Figure, arms: Sequence[Arm]) -> None:
+    most = max((run.pooled("silver_counts").max(initial=0) for arm in arms for run in arm.runs), default=0)
+    edges = np.arange(-0.5, max(most, 5) + 1)
+    histogram(figure, arms, "silver_counts", edges=edges, label="silver documents of a group", what="groups")
+
+
+def correctness_values(figure: Figure, arms: Sequence[Arm]) -> None:
+    edges = np.arange(-0.05, 1.1, 0.1)
+    histogram(figure, arms, "correctness_values", edges=edges, label="query correctness", what="search turns")
+
+
+def time_split(figure: Figure, arms: Sequence[Arm]) -> None:
+    """Mean seconds of a step, a bar an arm, cut into what they were spent on."""
+    ax = figure.subplots()
+    drawn: set[str] = set()
+    for row, arm in enumerate(arms):
+        left = 0.0
+        parts = {key: np.concatenate([run.series(key)[1] for run in arm.runs]) for key, _ in SECONDS}
+        for index, (key, name) in enumerate(SECONDS):
+            if not len(parts[key]):
+                continue
+            seconds = float(parts[key].mean())
+            ax.barh(row, seconds, left=left, color=ARM_COLOURS[index], height=0.6, label=None if key in drawn else name)
+            left += seconds
+            drawn.add(key)
+        if left:
+            ax.text(left, row, f"  {left:.2f} s", va="center", fontsize=8.5)
+    if not drawn:
+        not_recorded(ax, ["seconds_generate", "..."])
+        return
+    ax.set_yticks(range(len(arms)), [arm.name for arm in arms])
+    ax.invert_yaxis()
+    ax.set_xlabel("mean time of a training step (s)")
+    ax.margins(x=0.12)
+    ax.grid(visible=False, axis="y")
+    legend(figure, at_least=1)
+
+
+def scores_before_and_after(figure: Figure, arms: Sequence[Arm]) -> None:
+    """Test F1 of each arm before and after training: a dot a seed, a bar at their mean."""
+    ax = figure.subplots()
+    drawn = False
+    for column, arm in enumerate(arms):
+        at: dict[str, Floats] = {}
+        for place, key, ink in ((-0.18, "f1_before", GREY), (0.18, "f1_after", colour(column))):
+            values = np.array([run.result[key] for run in arm.runs if is_number(run.result.get(key))], dtype=float)
+            if not len(values):
+                continue
+            drawn = True
+            at[key] = values
+            # Dots of equal height stand side by side.
+            spread = np.linspace(-0.05, 0.05, len(values)) if len(values) > 1 else np.zeros(1)
+            ax.scatter(column + place + spread, values, color=ink, marker=marker(column), s=26, zorder=3, alpha=0.8)
+            ax.hlines(values.mean(), column + place - 0.13, column + place + 0.13, color=ink, linewidth=2.4, zorder=2)
+            ax.annotate(
+                f"{values.mean():.2f}",
+                (column + place, values.max()),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+                color="#222222",
+            )
+        if len(at) == 2 and len(at["f1_before"]) == len(at["f1_after"]):
+            ax.plot(
+                [column - 0.1, column + 0.1], [at["f1_before"], at["f1_after"]], color=GREY, linewidth=0.7, alpha=0.6
+            )
+        collapsed = sum(bool(run.result.get("collapsed")) for run in arm.runs)
+        if collapsed:
+            note = "collapsed" if len(arm.runs) == 1 else f"{collapsed} of {len(arm.runs)} collapsed"
+            ax.text(column, 0.02, note, ha="center", fontsize=8, color="#B00020")
+    if not drawn:
+        not_recorded(ax, ["f1_before", "f1_after"])
+        return
+    ax.set_xticks(range(len(arms)), [arm.name for arm in arms])
+    ax.set_ylabel("test F1  (grey: before training)")
+    ax.set_ylim(0, 1)
+    ax.set_xlim(-0.6, len(arms) - 0.4)
+    ax.grid(visible=False, axis="x")
