@@ -172,7 +172,7 @@ class DocumentText(NamedTuple):
     title: str
     text: str
     source: str
-    """``(Title:`` and everything after it up to the next document, stripped: what the document's identity hangs on."""
+    """``(Title:`` and, stripped, all that follows up to the next document: what the document's identity hangs on."""
 
 
 _TITLE_QUOTED = re.compile(r'\(Title:\s*"(.*?)"\)(?=\s|$)', re.DOTALL)
@@ -193,7 +193,7 @@ def split_documents(observation: str) -> list[DocumentText]:
     if start < 0 or stop < start:
         return []
     body = body[start + len(INFORMATION_OPEN) : stop].strip()
-    marks: list[tuple[int, int]] = []  # (start of the marker, start of "(Title:")
+    marks: list[tuple[int, int]] = []  # (start of the marker, its end)
     position = 0
     while True:
         marker = f"Doc {len(marks) + 1}(Title:"
@@ -202,12 +202,12 @@ def split_documents(observation: str) -> list[DocumentText]:
             at = body.find(marker, at + 1)
         if at < 0:
             break
-        marks.append((at, at + marker.index("(")))
         position = at + len(marker)
+        marks.append((at, position))
     if not marks:
         return [DocumentText("", body, body)] if body else []
     ends = [mark[0] for mark in marks[1:]] + [len(body)]
-    return [_document(body[mark[1] : end].strip()) for mark, end in zip(marks, ends, strict=True)]
+    return [_document("(Title:" + body[mark[1] : end].strip()) for mark, end in zip(marks, ends, strict=True)]
 
 
 def _document(source: str) -> DocumentText:
