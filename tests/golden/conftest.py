@@ -59,7 +59,7 @@ def golden(golden_dir: Path) -> Callable[[str], Any]:
             content = path.read_bytes()
             text = (gzip.decompress(content) if name.endswith(".gz") else content).decode("utf-8")
             lines = ".jsonl" in name
-            parsed[name] = [json.loads(x) for x in text.splitlines() if x] if lines else json.loads(text)
+            parsed[name] = [json.loads(x) for x in text.split("\n") if x] if lines else json.loads(text)
         return parsed[name]
 
     return load
