@@ -15,6 +15,9 @@ docstring who raises it, and name in every message the setting, the value and th
 """
 
 
+from typing import Any
+
+
 class CalibAdvError(Exception):
     """Base class: ``except CalibAdvError`` catches whatever the package raises on purpose."""
 
@@ -33,6 +36,9 @@ class RetrieverError(CalibAdvError, RuntimeError):
 
 class RetrieverUnavailable(RetrieverError):
     """The retriever stayed away after every retry; a run saves its state and stops."""
+
+    trajectories: tuple[Any, ...] = ()
+    """What a rollout had finished by then (`calibadv.trajectory.Trajectory`)."""
 
 
 class PolicyError(CalibAdvError, RuntimeError):

@@ -1,0 +1,112 @@
+"""What the rollout needs of a tokenizer, an adapter for the transformers library's ones, and a character tokenizer for tests.
+
+Text becomes token ids here once per prompt and once per observation. What the policy sampled is never encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end a generation; may be empty."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """An id for padding; its positions are always masked."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``; none are added at its ends."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids``, special tokens included."""
+        ...
+
+    def chat(self, messages: list[dict[str, str]]) -> str | None:
+        """The messages as prompt text that invites an answer, or None without a chat template."""
+        ...
+
+    def opening(self) -> str:
+        """Text that starts every context when no chat template is used (a beginning-of-sequence marker or "")."""
+        ...
+
+
+class HFTokenizer:
+    """A tokenizer of the transformers library. It need not have a pad token."""
+
+    def __init__(self, tokenizer: Any, *, chat_template: bool = True) -> None:
+        self.inner = tokenizer
+        self._use_chat = chat_template and bool(getattr(tokenizer, "chat_template", None))
+        eos = getattr(tokenizer, "eos_token_id", None)
+        self._eos_ids: tuple[int, ...] = () if eos is None else (int(eos),)
+        pad = getattr(tokenizer, "pad_token_id", None)
+        self._pad_id = int(pad) if pad is not None else (self._eos_ids[0] if self._eos_ids else 0)
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return self._eos_ids
+
+    @property
+    def pad_id(self) -> int:
+        return self._pad_id
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self.inner.encode(text, add_special_tokens=False)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self.inner.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def chat(self, messages: list[dict[str, str]]) -> str | None:
+        if not self._use_chat:
+            return None
+        text: str = self.inner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return text
+
+    def opening(self) -> str:
+        bos = getattr(self.inner, "bos_token_id", None)
+        if bos is None:
+            return ""
+        # Only where the tokenizer itself begins every text with it.
+        starts_with_bos = list(self.inner("a").input_ids)[:1] == [bos]
+        return str(self.inner.bos_token) if starts_with_bos else ""
+
+
+class CharTokenizer:
+    """One character is one token, its code point; 0 pads and 3 (end of text) ends a generation. For tests and examples.
+
+    >>> CharTokenizer().decode(CharTokenizer().encode("tags <think>"))
+    'tags <think>'
+    """
+
+    eos_ids = (3,)
+    pad_id = 0
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(char) for char in text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def chat(self, messages: list[dict[str, str]]) -> str | None:
+        return None
+
+    def opening(self) -> str:
+        return ""
+
+
+def as_tokenizer(tokenizer: Any) -> Tokenizer:
+    """``tokenizer`` itself, or its adapter when it is one of the transformers library's."""
+    if hasattr(tokenizer, "chat") and hasattr(tokenizer, "opening"):
+        kept: Tokenizer = tokenizer
+        return kept
+    return HFTokenizer(tokenizer)

@@ -1,0 +1,244 @@
+"""A policy that generates with any Hugging Face causal LM: continuous batching, keys and values kept across turns.
+
+Every tick is one forward over the new tokens alone, without padding: one token of each row that writes, and whole prompts
+and observations of the rows that have something to read. Rows of finished episodes leave, new ones take their place; rows
+whose episode waits for a search stay in the cache, and a prompt shared by a group is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from calibadv.errors import ConfigError, PolicyError
+from calibadv.rollout.kv_cache import PackedModel, verify
+from calibadv.rollout.kv_layout import make_layout
+from calibadv.rollout.kv_rows import Rows, State
+from calibadv.rollout.kv_sampling import sample, uniforms
+from calibadv.rollout.policy import Completion, RequestQueue
+from calibadv.rollout.tokenizer import Tokenizer, as_tokenizer
+
+IntArray = npt.NDArray[np.int64]
+
+
+class TransformersPolicy:
+    """Writes turns with ``model``.
+
+    ``model`` is a causal LM of the transformers library (an adapter wrapper around one is fine); ``tokenizer`` one of its
+    tokenizers or a `calibadv.rollout.Tokenizer`. Between two calls of `generate` the weights may change.
+
+    Args:
+        max_rows: turns written at once.
+        max_context: longest context in tokens; default: what the model's configuration says.
+        cache_rows: episodes whose keys and values are held, those that wait for a search included; when more are needed,
+            the one unused for longest is read again later. Default: a quarter more than ``max_rows``.
+        max_tick_tokens: tokens in one forward; longer prompts and observations are read in pieces.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_rows: int = 64,
+        max_context: int | None = None,
+        cache_rows: int | None = None,
+        max_tick_tokens: int = 8192,
+    ) -> None:
+        if max_rows < 1:
+            raise ConfigError(f"max_rows must be >= 1, got {max_rows}")
+        if cache_rows is not None and cache_rows < max_rows:
+            raise ConfigError(f"cache_rows must be >= max_rows = {max_rows}, got {cache_rows}")
+        if max_tick_tokens <= max_rows:
+            raise ConfigError(f"max_tick_tokens must be > max_rows = {max_rows}, got {max_tick_tokens}")
+        self.max_context = _max_context(model, max_context)
+        self.max_rows = max_rows
+        self.cache_rows = max_rows + -(-max_rows // 4) if cache_rows is None else cache_rows
+        self.max_tick_tokens = max_tick_tokens
+        self.tokenizer: Tokenizer = as_tokenizer(tokenizer)
+        self.read_tokens = 0
+        """Tokens of prompts and observations that went through the model so far."""
+        self.written_tokens = 0
+        """Tokens sampled so far."""
+        self._packed = PackedModel(model, max_context=self.max_context)
+        self._verified = False
+        self._eos = np.array(sorted({*self.tokenizer.eos_ids, *_eos_ids(model)}), dtype=np.int64)
+        self._stops: dict[tuple[str, ...], _StopFinder] = {}
+
+    def generate(self, requests: RequestQueue) -> Iterator[Completion]:
+        """As `Policy.generate`."""
+        if not self._verified:
+            verify(self._packed)
+            self._verified = True
+        rows = Rows(self.cache_rows)
+        with self._packed:
+            while True:
+                rows.forget(requests.ended())
+                running = rows.num_running
+                new = requests.take(self.max_rows - running, idle=running == 0)
+                if not new and running == 0:
+                    return
+                rows.tick += 1
+                for request in new:
+                    if len(request.token_ids) >= self.max_context:
+                        raise PolicyError(
+                            f"episode {request.episode}: its context has {len(request.token_ids)} tokens, but the policy "
+                            f"holds {self.max_context}; raise max_context or lower rollout.max_context_tokens"
+                        )
+                    rows.place(request)
+                self._close_gaps(rows)
+                yield from self._tick(rows)
+
+    def _tick(self, rows: Rows) -> list[Completion]:
+        """One forward; returns the turns that ended with it."""
+        writing = rows.in_state(State.WRITING)
+        reading, chunks = rows.chunks(self.max_tick_tokens - len(writing))
+        sizes = [len(chunk) for chunk in chunks]
+        layout = make_layout(
+            writing_rows=writing, writing_positions=rows.length_R[writing], reading_rows=reading,
+            reading_starts=rows.length_R[reading].tolist(), reading_sizes=sizes, device=self._packed.device,
+        )  # fmt: skip
+        ids_S = np.concatenate([rows.token_R[writing], *chunks]).astype(np.int64)
+        last = len(writing) + np.cumsum(sizes, dtype=np.int64) - 1  # the last token of each chunk
+        rows.length_R[writing] += 1
+        done = set(rows.read(reading, chunks))
+        finished = [i for i, row in enumerate(reading) if row in done]
+        pairs = rows.take_over([reading[i] for i in finished])
+        self._reserve(rows)
+        with torch.inference_mode():
+            logits = self._packed.logits(
+                torch.from_numpy(ids_S).to(self._packed.device),
+                layout,
+                last=torch.from_numpy(np.concatenate([np.arange(len(writing)), last[finished]])).to(self._packed.device),
+            )
+            if pairs:
+                self._copy(rows, pairs)
+            sampling, place = list(writing), {row: i for i, row in enumerate(writing)}
+            for i, index in enumerate(finished):
+                sampling.append(reading[index])
+                place[reading[index]] = len(writing) + i
+            if pairs:
+                source = list(range(len(sampling))) + [place[leader] for leader, _ in pairs]
+                logits = logits[source]
+                sampling += [follower for _, follower in pairs]
+            self.read_tokens += sum(sizes)
+            if not sampling:
+                return []
+            return self._sample(rows, np.array(sampling), logits)
+
+    def _sample(self, rows: Rows, sampling_N: IntArray, logits: torch.Tensor) -> list[Completion]:
+        counts_N = rows.count_R[sampling_N]
+        ids_N, logprobs_N, bad_N = sample(
+            logits,
+            temperature=rows.temperature_R[sampling_N],
+            top_p=rows.top_p_R[sampling_N],
+            uniform=uniforms(rows.seed_R[sampling_N], counts_N),
+        )
+        if bad_N.any():
+            request = rows.request[int(sampling_N[bad_N][0])]
+            assert request is not None
+            raise PolicyError(
+                f"episode {request.episode}: the model's logits are not finite (NaN or infinity) after "
+                f"{len(request.token_ids)} tokens of context; the weights are broken, go back to an earlier checkpoint"
+            )
+        self.written_tokens += len(ids_N)
+        rows.write(sampling_N, ids_N, logprobs_N)
+        eos_N = np.isin(ids_N, self._eos)
+        full_N = counts_N + 1 >= rows.max_tokens_R[sampling_N]
+        stop_N = self._find_stops(rows, sampling_N, ids_N)
+        completions = []
+        for i in np.flatnonzero(eos_N | full_N | stop_N).tolist():
+            finish = "stop" if stop_N[i] else "eos" if eos_N[i] else "length"
+            request, ids, logprobs = rows.end_turn(int(sampling_N[i]))
+            text = self.tokenizer.decode(ids[:-1] if eos_N[i] else ids)
+            completions.append(
+                Completion(
+                    episode=request.episode, token_ids=tuple(ids), logprobs=tuple(logprobs), text=text, finish=finish
+                )
+            )
+        return completions
+
+    def _find_stops(self, rows: Rows, sampling_N: IntArray, ids_N: IntArray) -> npt.NDArray[np.bool_]:
+        first = rows.request[int(sampling_N[0])]
+        assert first is not None
+        stop_N = np.zeros(len(ids_N), dtype=bool)
+        kinds = {request.params.stop for row in sampling_N.tolist() if (request := rows.request[row]) is not None}
+        for stop in kinds:
+            if not stop:
+                continue
+            finder = self._stops.setdefault(stop, _StopFinder(stop, self.tokenizer))
+            for i in np.flatnonzero(finder.candidates(ids_N)).tolist():
+                row = int(sampling_N[i])
+                request = rows.request[row]
+                if request is not None and request.params.stop == stop:
+                    count = int(rows.count_R[row])
+                    stop_N[i] = finder.found(rows.sampled[row, max(0, count - finder.window) : count].tolist())
+        return stop_N
+
+    def _reserve(self, rows: Rows) -> None:
+        used = np.flatnonzero(rows.state_R)
+        self._packed.cache.reserve(num_rows=int(used[-1]) + 1, num_tokens=int(rows.length_R.max()) + 1)
+
+    def _copy(self, rows: Rows, pairs: list[tuple[int, int]]) -> None:
+        sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+        self._packed.cache.copy_rows(
+            sources=sources, targets=targets, num_tokens=int(rows.length_R[targets].max())
+        )
+
+    def _close_gaps(self, rows: Rows) -> None:
+        moves = rows.compaction()
+        if moves:
+            with torch.inference_mode():
+                self._copy(rows, moves)
+
+
+class _StopFinder:
+    """Finds the token that completes a stop string; the text of each token of the vocabulary is decoded once at most."""
+
+    def __init__(self, stop: tuple[str, ...], tokenizer: Tokenizer) -> None:
+        self._stop = stop
+        self._tokenizer = tokenizer
+        self._last_chars = {text[-1] for text in stop}
+        self._may_end = np.full(1024, -1, dtype=np.int8)  # by token id; -1: not looked at yet
+        self.window = max(len(text.encode()) for text in stop) + 4
+        """Tokens that surely hold a stop string which the last of them completes."""
+
+    def candidates(self, ids_N: IntArray) -> npt.NDArray[np.bool_]:
+        """Which tokens hold the last character of a stop string."""
+        if ids_N.max() >= len(self._may_end):
+            longer = np.full(max(int(ids_N.max()) + 1, 2 * len(self._may_end)), -1, dtype=np.int8)
+            longer[: len(self._may_end)] = self._may_end
+            self._may_end = longer
+        flags_N = self._may_end[ids_N]
+        if (flags_N < 0).any():
+            for token in set(ids_N[flags_N < 0].tolist()):
+                self._may_end[token] = not self._last_chars.isdisjoint(self._tokenizer.decode([token]))
+            flags_N = self._may_end[ids_N]
+        return flags_N > 0
+
+    def found(self, tail: list[int]) -> bool:
+        text = self._tokenizer.decode(tail)
+        return any(stop in text for stop in self._stop)
+
+
+def _max_context(model: Any, max_context: int | None) -> int:
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if max_context is None:
+        if positions is None:
+            raise ConfigError("the model's configuration does not say how long a context may be; give max_context")
+        return int(positions)
+    if max_context < 2 or (positions is not None and max_context > positions):
+        raise ConfigError(f"max_context must be in [2, {positions}] (the model's positions), got {max_context}")
+    return max_context
+
+
+def _eos_ids(model: Any) -> set[int]:
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if eos is None:
+        return set()
+    return {int(eos)} if isinstance(eos, int) else {int(token) for token in eos}
