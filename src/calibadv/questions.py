@@ -1,0 +1,145 @@
+"""QA data sets to `Question`: FlashRAG-style rows in JSON lines (plain or gzipped) or parquet.
+
+A row is ``{"id", "question", "golden_answers": [...], "metadata": {...}}``. Every message names the file and the line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from calibadv.errors import ConfigError, DataError
+from calibadv.trajectory import Question
+
+_SPLITS = frozenset({"train", "test", "dev", "validation"})
+
+
+def load_questions(path: str | Path, *, limit: int | None = None) -> list[Question]:
+    """Read the first ``limit`` questions (all by default) of a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file."""
+    path = Path(path)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"questions limit must be >= 1 (or absent for all), got {limit}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a .jsonl, .jsonl.gz or .parquet file of questions")
+    dataset = dataset_name(path)
+    questions: list[Question] = []
+    seen: dict[str, int] = {}
+    for line, row in _rows(path):
+        question = _question(row, where=f"{path}:{line}", dataset=dataset)
+        if question.id in seen:
+            raise DataError(
+                f"{path}:{line}: id {question.id!r} was already used in line {seen[question.id]}; ids must be unique"
+            )
+        seen[question.id] = line
+        questions.append(question)
+        if limit is not None and len(questions) == limit:
+            break
+    if not questions:
+        raise DataError(f"{path}: no questions in this file")
+    return questions
+
+
+def check_questions(questions: Sequence[Question]) -> None:
+    """Raise DataError when questions cannot be trained on or scored.
+
+    That is: none at all, an empty text, no golden answers, an id used twice. `load_questions` has checked all of this
+    already; this is for questions made in code.
+    """
+    if not questions:
+        raise DataError("no questions: give at least one")
+    seen: set[tuple[str, str]] = set()
+    for number, question in enumerate(questions):
+        where = f"question {number} (id {question.id!r})"
+        if not question.text.strip():
+            raise DataError(f"{where}: the question is empty")
+        if not question.golden_answers:
+            raise DataError(f"{where}: no golden answers; at least one is needed for scoring")
+        if not all(isinstance(answer, str) for answer in question.golden_answers):
+            raise DataError(f"{where}: golden answers must be text, got {question.golden_answers!r}")
+        if (question.dataset, question.id) in seen:
+            raise DataError(f"{where}: another question of data set {question.dataset!r} has the same id")
+        seen.add((question.dataset, question.id))
+
+
+def dataset_name(path: Path) -> str:
+    """The data set a file belongs to: ``nq.test.jsonl.gz`` and ``nq/test.parquet`` are both ``nq``.
+
+    >>> dataset_name(Path("data/hotpotqa.train.jsonl")), dataset_name(Path("data/nq/test.parquet"))
+    ('hotpotqa', 'nq')
+    """
+    stem = path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".parquet")
+    if stem in _SPLITS:
+        return path.absolute().parent.name
+    head, _, tail = stem.rpartition(".")
+    return head if head and tail in _SPLITS else stem
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line (or parquet row) number from 1, and the row."""
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        yield from _json_rows(path)
+    elif path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+    else:
+        raise DataError(f"{path}: unknown kind of file; use .jsonl, .jsonl.gz or .parquet")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{number}: not valid JSON ({error})") from error
+    except (UnicodeDecodeError, EOFError, OSError) as error:
+        raise DataError(f"{path}:{number + 1}: cannot be read ({error})") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError as error:
+        raise ConfigError(f"{path}: parquet needs pyarrow; pip install 'calibadv[retrieval]'") from error
+    try:
+        file = parquet.ParquetFile(path)
+    except (ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a parquet file ({error})") from error
+    with file:
+        number = 0
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def _question(row: Any, *, where: str, dataset: str) -> Question:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where}: a row must be an object with id, question and golden_answers, got {row!r:.80}")
+    id_, text, answers = row.get("id"), row.get("question"), row.get("golden_answers")
+    if isinstance(id_, bool) or not isinstance(id_, str | int) or id_ == "":
+        raise DataError(f"{where}: id must be text or a whole number, got {id_!r}")
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{where}: question must be text that is not empty, got {text!r}")
+    if isinstance(answers, str):
+        answers = [answers]
+    if not isinstance(answers, list) or not answers:
+        raise DataError(f"{where}: golden_answers must hold at least one answer, got {answers!r}")
+    for answer in answers:
+        if not isinstance(answer, str) or not answer.strip():
+            raise DataError(f"{where}: golden answers must be text that is not empty, got {answer!r}")
+    metadata = row.get("metadata")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise DataError(f"{where}: metadata must be an object, got {metadata!r:.80}")
+    return Question(
+        id=str(id_),
+        text=text.strip(),
+        golden_answers=tuple(answers),
+        dataset=dataset,
+        metadata=dict(metadata or {}),
+    )
