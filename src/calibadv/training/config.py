@@ -24,7 +24,7 @@ class CalibAdvConfig(GRPOConfig):
     """
 
     loss_type: str = field(default="dapo", metadata={"help": "TRL's name; 'dapo' is the token mean of METHOD section 6."})
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "Save memory by recomputing activations."})
+    activation_checkpointing: bool | None = field(default=False, metadata={"help": "Save memory by recomputing activations."})
     logging_steps: float = field(default=1, metadata={"help": "Log every this many optimizer steps."})
     shuffle_dataset: bool | None = field(
         default=False, metadata={"help": "Off: the order of questions is laid down before the run (step-exact resume)."}

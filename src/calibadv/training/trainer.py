@@ -1,0 +1,208 @@
+"""`CalibAdvTrainer`: TRL's GRPO trainer with search rollouts and calibrated advantages.
+
+Three overrides, each alone in its file: `calibadv.training.advantages` (advantages of shape (B, T)),
+`calibadv.training.batching` (micro-batches without waste) and `calibadv.training.logprobs` (only trained tokens are scored).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from calibadv.errors import ConfigError
+from calibadv.retrieval.base import Retriever
+from calibadv.rollout import HFTokenizer, Policy, RolloutResult
+from calibadv.storage import Record, write_trajectories
+from calibadv.training.advantages import CalibratedAdvantages
+from calibadv.training.batching import LeanMicroBatches
+from calibadv.training.bridge import question_order, question_rows
+from calibadv.training.callbacks import BatchMetrics, SkipNonFiniteUpdate
+from calibadv.training.clock import Clock
+from calibadv.training.config import CalibAdvConfig
+from calibadv.training.credit import BatchCredit, Outcome
+from calibadv.training.logprobs import TrainedTokenLogprobs, add_token_head
+from calibadv.training.rollouts import make_rollout_func, outcome_reward_func
+from calibadv.trajectory import Question, Trajectory
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
+TRAJECTORIES = "trajectories"
+
+
+class NoSignalError(ConfigError):
+    """Batch after batch no group held two different rewards: there is nothing to learn from."""
+
+
+class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs):
+    """Train a policy on questions with a retriever.
+
+    ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`.
+    Writes ``metrics.jsonl`` and ``trajectories/step-*.jsonl.gz`` into ``args.output_dir``, next to TRL's checkpoints.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        args: CalibAdvConfig,
+        train_questions: Sequence[Question],
+        retriever: Retriever,
+        processing_class: PreTrainedTokenizerBase,
+        policy: Callable[[PreTrainedModel, PreTrainedTokenizerBase], Policy] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.questions_per_batch = args.generation_batch_size // args.num_generations
+        accumulation = min(args.gradient_accumulation_steps, args.steps_per_generation)
+        self.updates_per_batch = args.steps_per_generation // accumulation * args.num_iterations
+        if args.max_steps < 1 or args.max_steps % self.updates_per_batch:
+            raise ConfigError(
+                f"training.steps must be a positive multiple of the {self.updates_per_batch} optimizer steps made from each "
+                f"batch (mini_batches x epochs), got {args.max_steps}"
+            )
+        order = question_order(
+            len(train_questions),
+            num_batches=args.max_steps // self.updates_per_batch,
+            questions_per_batch=self.questions_per_batch,
+            seed=args.seed,
+        )
+        self.clock = Clock()
+        self._make_policy = policy or transformers_policy
+        self._policy: Policy | None = None
+        tokenizer = HFTokenizer(processing_class)
+        rollout_func = make_rollout_func(
+            train_questions,
+            policy=self._current_policy,
+            retriever=retriever,
+            tokenizer=tokenizer,
+            config=args.rollout_config,
+            filler_id=tokenizer.pad_id,
+            on_result=self._count_rollout_time,
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="You are using 'rollout_func'")  # TRL marks it experimental
+            super().__init__(
+                model,
+                reward_funcs=outcome_reward_func(score=args.reward_score),
+                args=args,
+                train_dataset=Dataset.from_list(question_rows(train_questions, order=order)),
+                processing_class=processing_class,
+                rollout_func=rollout_func,
+                **kwargs,
+            )
+        add_token_head(self.accelerator.unwrap_model(self.model), temperature=self.temperature)
+        self.run_dir = Path(args.output_dir)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.skip_non_finite = SkipNonFiniteUpdate()
+        self.batch_metrics = BatchMetrics(
+            self.run_dir / METRICS, updates_per_batch=self.updates_per_batch, finish=self._finish_batch
+        )
+        self.add_callback(self.skip_non_finite)
+        self.add_callback(self.batch_metrics)
+        self._batches_without_signal = 0
+        self._skipped_before = 0
+
+    @property
+    def policy(self) -> Policy:
+        """The policy over the current weights; also for evaluation."""
+        if self._policy is None:
+            self._policy = self._make_policy(self.accelerator.unwrap_model(self.model), self.processing_class)
+        return self._policy
+
+    def _current_policy(self) -> Policy:
+        return self.policy
+
+    def _count_rollout_time(self, result: RolloutResult) -> None:
+        for lap, name in (("generate", "generate"), ("search", "search_wait"), ("engine", "engine")):
+            self.clock.add(lap, result.seconds[name])
+
+    def batch_credited(
+        self, trajectories: Sequence[Trajectory], outcomes: Sequence[Outcome], credit: BatchCredit, rows: slice
+    ) -> None:
+        """Keep the batch's metrics and trajectories; say so when there is nothing to learn."""
+        step = self.state.global_step + self.updates_per_batch
+        self.batch_metrics.pending = credit.metrics
+        for name, value in credit.metrics.items():
+            if isinstance(value, (int, float)):
+                self._metrics["train"][f"calibadv/{name}"].append(float(value))
+        folder = self.run_dir / TRAJECTORIES
+        folder.mkdir(exist_ok=True)
+        rank = self.accelerator.process_index
+        suffix = "" if self.accelerator.num_processes == 1 else f".{rank}"
+        records = [
+            Record(trajectory=t, credit=credit.of(rows.start + n, o), step=step)
+            for n, (t, o) in enumerate(zip(trajectories, outcomes, strict=True))
+        ]
+        with self.clock.lap("storage"):
+            write_trajectories(folder / f"step-{step:06d}{suffix}.jsonl.gz", records)
+        self._watch_signal(credit.metrics)
+
+    def _watch_signal(self, metrics: dict[str, Any]) -> None:
+        if metrics["groups_without_signal"] < 1:
+            self._batches_without_signal = 0
+            return
+        self._batches_without_signal += 1
+        message = no_signal_message(metrics)
+        logger.warning("%s", message)
+        if self._batches_without_signal >= self.args.max_batches_without_signal:
+            raise NoSignalError(f"stopped after {self._batches_without_signal} batches in a row without a signal. {message}")
+
+    def _finish_batch(self) -> dict[str, Any]:
+        skipped, self._skipped_before = self.skip_non_finite.skipped - self._skipped_before, self.skip_non_finite.skipped
+        seconds = self.clock.collect()
+        known = sum(value for name, value in seconds.items() if name != "step")
+        seconds["other"] = max(0.0, seconds["step"] - known)
+        return {"skipped_updates": skipped} | {f"seconds_{name}": round(value, 4) for name, value in seconds.items()}
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Any:
+        """TRL's step, with the time of forward and backward passes counted apart from generation."""
+        inputs = self._prepare_inputs(inputs)
+        with self.clock.lap("update"):
+            return super().training_step(model, Prepared(inputs), num_items_in_batch)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        if isinstance(generation_batch, Prepared):
+            return dict(generation_batch)
+        return super()._prepare_inputs(generation_batch)
+
+
+def transformers_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
+    """The default policy: the model itself, with its key-value cache kept across turns."""
+    from calibadv.rollout.transformers_policy import TransformersPolicy
+
+    return TransformersPolicy(model, tokenizer)
+
+
+class Prepared(dict[str, Any]):
+    """A micro-batch that is ready for the loss."""
+
+
+def no_signal_message(metrics: dict[str, Any]) -> str:
+    """In plain words, why a batch teaches nothing and what helps."""
+    share = metrics["format_valid"] or 0.0
+    reward = metrics["reward"] or 0.0
+    if share == 0:
+        cause = (
+            "none of the rollouts has a valid format (think, search, information, ..., think, answer): this policy does not "
+            "use the tags, so every reward is 0"
+        )
+        remedy = "start from a model that was taught the tags (supervised fine-tuning on trajectories), or change rollout.prompt"
+    elif reward == 0:
+        cause = f"{share:.0%} of the rollouts have a valid format, but no answer scores above 0"
+        remedy = "start from a stronger model, ask easier questions, or check what the retriever finds"
+    else:
+        cause = f"in every group all rollouts earn the same reward (mean {reward:.2f})"
+        remedy = "raise training.num_rollouts or rollout.temperature, or ask harder questions"
+    return f"No signal in this batch: {cause}. All advantages are 0 and the update changes nothing; to learn, {remedy}."
+
+
+def save_config(path: Path, effective: dict[str, Any]) -> None:
+    """Write the effective configuration as JSON."""
+    path.write_text(json.dumps(effective, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,84 @@
+"""A tiny character-level model and a scripted policy: everything the trainer needs, in milliseconds."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from calibadv.trajectory import Document, Question
+
+
+@pytest.fixture(scope="session")
+def char_tokenizer() -> PreTrainedTokenizerFast:
+    vocab = {char: number for number, char in enumerate(["\x00", "\x03", *string.printable])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="\x00", eos_token="\x03", unk_token="?")
+
+
+@pytest.fixture
+def make_model(char_tokenizer: PreTrainedTokenizerFast) -> Callable[[], LlamaForCausalLM]:
+    def make() -> LlamaForCausalLM:
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(char_tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            initializer_range=0.2,
+        )
+        return LlamaForCausalLM(config).float()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def questions() -> list[Question]:
+    return [
+        Question(id=f"q{n}", text=f"who wrote book {n}?", golden_answers=(f"author {n}",), dataset="toy") for n in range(6)
+    ]
+
+
+@pytest.fixture(scope="session")
+def documents(questions: list[Question]) -> dict[str, list[Document]]:
+    return {
+        f"book {n}": [
+            Document(id=f"d{n}", title=f"Book {n}", text=f"by author {n}"),
+            Document(id=f"x{n}", title=f"Other {n}", text="nothing here"),
+        ]
+        for n in range(len(questions))
+    }
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, Any]:
+    """CalibAdvConfig fields of a run with 2 questions x 4 rollouts a batch, in 2 mini-batches of 2 micro-batches."""
+    return {
+        "output_dir": str(tmp_path / "run"),
+        "num_generations": 4,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "steps_per_generation": 4,
+        "max_steps": 4,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+        "bf16": False,
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "seed": 7,
+        "rollout": {"prompt": "question", "top_k": 2, "max_turn_tokens": 80},
+    }

@@ -1,0 +1,226 @@
+"""The trainer against TRL's own path, with scripted rollouts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import GRPOTrainer
+
+from calibadv.errors import ConfigError
+from calibadv.retrieval.list import ListRetriever
+from calibadv.rollout import HFTokenizer, ScriptedPolicy
+from calibadv.storage import read_trajectories
+from calibadv.training.callbacks import read_metrics
+from calibadv.training.config import CalibAdvConfig
+from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
+from calibadv.trajectory import Document, Question
+
+GOOD, MISLED, LOST, INVALID = range(4)
+
+
+def script(questions: list[Question]) -> Callable[[int, int], str]:
+    """Per group: one right answer, one good search with a wrong answer, one useless search, one invalid action."""
+
+    def write(episode: int, turn: int) -> str:
+        kind = episode % 4
+        if kind == INVALID:
+            return "who knows"
+        if turn == 0:
+            book = (episode // 4) % len(questions) if kind != LOST else 5
+            return f"look it up {'in the' if kind else 'now'}</think><search>book {book}</search>"
+        return "so</think><answer>author 0 author 1 author 2</answer>" if kind == GOOD else "hm</think><answer>nobody knows it</answer>"
+
+    return write
+
+
+class Answering(ScriptedPolicy):
+    """Right answers for whatever questions are asked: the script reads them off the prompt."""
+
+    def __init__(self, tokenizer: HFTokenizer) -> None:
+        self.tokenizer_ = tokenizer
+        super().__init__(lambda _episode, _turn: "", tokenizer=tokenizer)
+
+    def _write(self, request: Any, *, turn: int) -> Any:
+        prompt = self.tokenizer_.decode(request.token_ids)
+        book = prompt.split("book ")[1].split("?")[0]
+        kind = request.episode % 4
+        if kind == INVALID:
+            text = "who knows"
+        elif turn == 0:
+            text = f"{['first i look', 'let me find out', 'no clue at all'][kind]}</think><search>book {5 if kind == LOST else book}</search>"
+        else:
+            text = f"so</think><answer>{f'author {book}' if kind == GOOD else 'nobody knows it'}</answer>"
+        self._script = lambda _episode, _turn: text
+        return super()._write(request, turn=turn)
+
+
+@pytest.fixture
+def make_trainer(
+    make_model: Callable[[], LlamaForCausalLM],
+    char_tokenizer: PreTrainedTokenizerFast,
+    questions: list[Question],
+    documents: dict[str, list[Document]],
+    settings: dict[str, Any],
+) -> Callable[..., CalibAdvTrainer]:
+    def make(cls: type[CalibAdvTrainer] = CalibAdvTrainer, **changes: Any) -> CalibAdvTrainer:
+        return cls(
+            make_model(),
+            args=CalibAdvConfig(**(settings | changes)),
+            train_questions=questions[:5],
+            retriever=ListRetriever(documents),
+            processing_class=char_tokenizer,
+            policy=lambda _model, tokenizer: Answering(HFTokenizer(tokenizer)),
+        )
+
+    return make
+
+
+def weights(trainer: GRPOTrainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+class TrlLogprobs(CalibAdvTrainer):
+    """Log-probabilities by TRL's own path."""
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        self._loss_mask = None
+        return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+
+class TrlBatching(CalibAdvTrainer):
+    """Micro-batches as TRL cuts them (its shuffle left out, so that mini-batches hold the same rows)."""
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        if not self.model.training or type(generation_batch).__name__ == "Prepared":
+            return super()._prepare_inputs(generation_batch)
+        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0:
+            from trl.trainer.utils import split_tensor_dict
+
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "cispo"])
+@pytest.mark.parametrize("theirs", [TrlLogprobs, TrlBatching])
+def test_overrides_train_the_same_weights_as_trl(
+    make_trainer: Callable[..., CalibAdvTrainer], loss_type: str, theirs: type[CalibAdvTrainer]
+) -> None:
+    ours, reference = make_trainer(loss_type=loss_type), make_trainer(theirs, loss_type=loss_type)
+    before = weights(ours)
+    assert torch.equal(before, weights(reference))
+    ours.train()
+    reference.train()
+    assert (weights(ours) - before).abs().max() > 1e-3
+    torch.testing.assert_close(weights(ours), weights(reference), atol=2e-5, rtol=1e-3)
+
+
+def test_without_calibration_the_advantages_are_those_of_trl(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
+    trainer = make_trainer(calibration=None)
+    rows = [trainer.train_dataset[i] for i in range(2) for _ in range(4)]
+    theirs = GRPOTrainer._generate_and_score_completions(trainer, [dict(row) for row in rows])
+    trainer.model.train()
+    ours = trainer._generate_and_score_completions([dict(row) for row in rows])
+    mask = (ours["completion_mask"] * ours["tool_mask"]).bool()
+    wanted = theirs["advantages"][:, None].expand(mask.shape)
+    # TRL adds 1e-4 to the deviation, METHOD section 3 adds 1e-6.
+    torch.testing.assert_close(ours["advantages"][mask], wanted[mask], atol=1e-3, rtol=1e-3)
+    assert (ours["advantages"][~mask] == 0).all()
+
+
+def test_calibrated_advantages_forgive_the_good_search_and_balance_the_answers(
+    make_trainer: Callable[..., CalibAdvTrainer],
+) -> None:
+    trainer = make_trainer()
+    trainer.train()
+    records = list(read_trajectories(trainer.run_dir / "trajectories" / "step-000002.jsonl.gz"))
+    group = records[:4]
+    credits = [r.credit for r in group if r.credit is not None]
+    assert [c.reward for c in credits] == [1.0, 0.0, 0.0, 0.0]
+    assert credits[MISLED].correctness is not None
+    assert credits[MISLED].correctness[0] == 1.0
+    assert credits[MISLED].calibrated[0] == 0.0
+    assert credits[MISLED].advantages[0] == pytest.approx(-0.5, abs=1e-3)
+    assert credits[LOST].calibrated[0] == pytest.approx(-0.5, abs=1e-3)
+    mass = np.zeros(2)
+    for record, credit in zip(group, credits, strict=True):
+        tokens = len(record.trajectory.turns[-1].token_ids)
+        mass[int(credit.calibrated[-1] < 0)] += abs(credit.calibrated[-1]) * tokens
+    assert mass[0] == pytest.approx(mass[1], rel=1e-6)
+
+
+def test_metrics_hold_one_complete_line_per_batch(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
+    trainer = make_trainer()
+    trainer.train()
+    lines = read_metrics(trainer.run_dir / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [2, 4]
+    line = lines[0]
+    assert line["f1"] == line["reward"] == 0.25
+    assert line["format_valid"] == 0.75
+    assert line["mispenalised_turns"] == 2
+    assert line["mispenalised_share"] == pytest.approx(1 / 3)
+    assert line["positive_mass_after"] == pytest.approx(line["negative_mass_after"])
+    assert line["silver_counts"] == [2, 2]
+    assert line["groups_without_signal"] == 0
+    assert line["skipped_updates"] == 0
+    for name in ("generate", "search", "engine", "update", "other", "step"):
+        assert line[f"seconds_{name}"] >= 0
+    for name in ("loss", "grad_norm", "lr", "clip_fraction", "entropy", "perplexity_answer"):
+        assert line[name] is not None
+
+
+def test_non_finite_gradient_skips_the_update_and_is_counted(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
+    trainer = make_trainer(max_steps=2)
+    poisoned = trainer.model.model.layers[0].mlp.gate_proj.weight
+    poisoned.register_hook(lambda grad: grad * float("nan"))
+    before = weights(trainer)
+    trainer.train()
+    assert torch.equal(weights(trainer), before)
+    assert read_metrics(trainer.run_dir / "metrics.jsonl")[0]["skipped_updates"] == 2
+
+
+def test_policy_that_never_writes_a_tag_is_told_so_and_stops(
+    make_trainer: Callable[..., CalibAdvTrainer], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(max_batches_without_signal=2)
+    tokenizer = HFTokenizer(trainer.processing_class)
+    trainer._make_policy = lambda _model, _tokenizer: ScriptedPolicy(lambda _e, _t: "no idea", tokenizer=tokenizer)
+    with pytest.raises(NoSignalError, match="does not use the tags"):
+        trainer.train()
+    assert "No signal in this batch" in caplog.text
+
+
+def test_calibration_without_trajectories_refuses_to_train(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
+    trainer = make_trainer()
+    plain = trainer.rollout_func
+
+    def forgetful(prompts: Any, owner: Any) -> dict[str, Any]:
+        fields = plain(prompts, owner)
+        del fields["trajectory"]
+        return fields
+
+    trainer.rollout_func = forgetful
+    trainer.reward_funcs = [lambda completions, **_: [float(n % 2) for n in range(len(completions))]]
+    with pytest.raises(ConfigError, match="no query correctness arrives"):
+        trainer.train()
+
+
+def test_steps_that_do_not_fill_a_batch_are_refused(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
+    with pytest.raises(ConfigError, match="multiple of the 2 optimizer steps"):
+        make_trainer(max_steps=3)
+
+
+def test_calibration_with_searches_forbidden_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no query correctness can arrive"):
+        CalibAdvConfig(**(settings | {"rollout": {"max_searches": 0}}))
+
+
+def test_configuration_can_be_written_as_json(settings: dict[str, Any]) -> None:
+    assert json.loads(CalibAdvConfig(**settings).to_json_string())["rollout"]["top_k"] == 2
