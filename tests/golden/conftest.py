@@ -11,10 +11,14 @@ import gzip
 import json
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from calibadv.advantage import CalibrationConfig
+from calibadv.advantage.calibrate import Rebalance, SoftPenalty
 
 DEFAULT_FOLDER = Path(__file__).parents[3] / "shared" / "golden"
 FILES = (
@@ -69,3 +73,20 @@ def golden(golden_dir: Path) -> Callable[[str], Any]:
 def same_number() -> Callable[[float, float], bool]:
     """The tolerance of the golden files: ``|got - want| <= 1e-5 * max(1, |want|)``."""
     return lambda got, want: abs(got - want) <= 1e-5 * max(1.0, abs(want))
+
+
+@pytest.fixture(scope="session")
+def settings_of() -> Callable[[str], CalibrationConfig]:
+    """Our settings for a variant of the reference by its name there, whose target ratio R is 1 / lambda."""
+    return config_of
+
+
+def config_of(variant: str) -> CalibrationConfig:
+    kind, _, ratio = variant.partition("@")
+    soft: dict[str, SoftPenalty] = {"soft": "shrink", "soft_upper": "interpolate", "calib_upper_pos": "interpolate"}
+    sides: dict[str, Rebalance] = {"pos": "positive", "neg": "negative"}
+    return CalibrationConfig(
+        soft_penalty=soft.get(kind, "shrink" if kind.startswith("calib") else "none"),
+        rebalance=sides.get(kind.rpartition("_")[2], "none"),
+        rebalance_coef=float(1 / Fraction(*map(Fraction, ratio.split("/")))) if ratio else 1.0,
+    )
