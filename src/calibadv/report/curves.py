@@ -13,7 +13,7 @@ from calibadv.report.runs import Arm, Floats
 from calibadv.report.style import NEGATIVE, POSITIVE, colour, legend, marker, not_recorded
 
 STEP_LABEL = "training step"
-# Metric, colour, line, width. Rebalancing with coefficient 1 lays the two "after" lines on each other: the lower is wider.
+# Metric, colour, line, width. Rebalancing with coefficient 1 lays the "after" lines on each other: the lower is wide.
 MASS_LINES = (
     ("positive_mass_before", POSITIVE, "--", 1.1),
     ("negative_mass_before", NEGATIVE, "--", 1.1),

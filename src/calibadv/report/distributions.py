@@ -8,15 +8,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calibadv.report.runs import Arm, Floats, is_number
-from calibadv.report.style import ARM_COLOURS, GREY, colour, legend, marker, not_recorded
+from calibadv.report.style import GREY, colour, legend, marker, not_recorded
 
-SECONDS = (
-    ("seconds_generate", "generate"),
-    ("seconds_search", "wait for searches"),
-    ("seconds_logprob", "log-probabilities"),
-    ("seconds_update", "update"),
-    ("seconds_other", "other"),
-)
+SECONDS = {
+    "seconds_generate": "generate",
+    "seconds_search": "wait for searches",
+    "seconds_logprob": "log-probabilities",
+    "seconds_update": "update",
+    "seconds_other": "other",
+}
+"""Names for the parts of a step that every run has; a run may name more."""
 
 
 def histogram(figure: Figure, arms: Sequence[Arm], key: str, *, edges: Floats, label: str, what: str) -> None:
@@ -53,25 +54,32 @@ def correctness_values(figure: Figure, arms: Sequence[Arm]) -> None:
     histogram(figure, arms, "correctness_values", edges=edges, label="query correctness", what="search turns")
 
 
+def parts_of_a_step(arms: Sequence[Arm]) -> list[str]:
+    """Metrics of seconds that make up a step: the known ones first, "other" last."""
+    keys = {k for arm in arms for run in arm.runs for row in run.rows for k in row if k.startswith("seconds_")}
+    keys.discard("seconds_step")
+    order = list(SECONDS)
+    known = [key for key in order[:-1] if key in keys]
+    return known + sorted(keys - set(order)) + [key for key in order[-1:] if key in keys]
+
+
 def time_split(figure: Figure, arms: Sequence[Arm]) -> None:
     """Mean seconds of a step, a bar an arm, cut into what they were spent on."""
     ax = figure.subplots()
-    drawn: set[str] = set()
-    for row, arm in enumerate(arms):
-        left = 0.0
-        parts = {key: np.concatenate([run.series(key)[1] for run in arm.runs]) for key, _ in SECONDS}
-        for index, (key, name) in enumerate(SECONDS):
-            if not len(parts[key]):
-                continue
-            seconds = float(parts[key].mean())
-            ax.barh(row, seconds, left=left, color=ARM_COLOURS[index], height=0.6, label=None if key in drawn else name)
-            left += seconds
-            drawn.add(key)
-        if left:
-            ax.text(left, row, f"  {left:.2f} s", va="center", fontsize=8.5)
-    if not drawn:
+    keys = parts_of_a_step(arms)
+    if not keys:
         not_recorded(ax, ["seconds_generate", "..."])
         return
+    left = np.zeros(len(arms))
+    for index, key in enumerate(keys):
+        pooled = [np.concatenate([run.series(key)[1] for run in arm.runs]) for arm in arms]
+        seconds = np.array([values.mean() if len(values) else 0.0 for values in pooled])
+        ink = GREY if key == "seconds_other" else colour(index)
+        name = SECONDS.get(key, key.removeprefix("seconds_").replace("_", " "))
+        ax.barh(range(len(arms)), seconds, left=left, color=ink, height=0.6, label=name)
+        left += seconds
+    for row, seconds_a_step in enumerate(left):
+        ax.text(seconds_a_step, row, f"  {seconds_a_step:.2f} s", va="center", fontsize=8.5)
     ax.set_yticks(range(len(arms)), [arm.name for arm in arms])
     ax.invert_yaxis()
     ax.set_xlabel("mean time of a training step (s)")

@@ -48,7 +48,7 @@ PLOTS: tuple[Plot, ...] = (
     Plot(
         "entropy",
         "Entropy of the policy",
-        "Mean entropy of the trained tokens. A rise together with a falling F1 announces a collapse.",
+        "Estimated by the mean of -log p of the sampled tokens. A rise while F1 falls announces a collapse.",
         partial(curves.one_curve, key="entropy", label="entropy (nats a token)"),
     ),
     Plot(
@@ -74,8 +74,8 @@ PLOTS: tuple[Plot, ...] = (
     Plot(
         "groups_without_silver",
         "Groups without silver documents",
-        "Groups with no trajectory good enough to name silver documents: the soft penalty leaves them as they are.",
-        partial(curves.one_curve, key="groups_without_silver", label="groups without silver documents"),
+        "Share of groups with no correct trajectory: without silver documents the soft penalty changes nothing.",
+        partial(curves.one_curve, key="groups_without_silver", label="share of groups", limits=SHARE),
     ),
     Plot(
         "silver_counts",

@@ -66,7 +66,9 @@ def made_up_metrics(num_steps: int, *, seed: int, gain: float) -> list[dict[str,
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    def make(name: str = "run", *, num_steps: int = 12, seed: int = 0, gain: float = 0.4, drop: tuple[str, ...] = ()) -> Path:
+    def make(
+        name: str = "run", *, num_steps: int = 12, seed: int = 0, gain: float = 0.4, drop: tuple[str, ...] = ()
+    ) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
         rows = made_up_metrics(num_steps, seed=seed, gain=gain)
