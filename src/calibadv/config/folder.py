@@ -1,0 +1,70 @@
+"""A run's folder belongs to one run: a new run needs a new folder, a resumed one must be the run that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from calibadv.config.run import RunConfig
+from calibadv.errors import ConfigError
+
+CONFIG = "config.toml"
+MAY_CHANGE = frozenset(
+    {
+        "model.device",
+        "retrieval.index_dir",
+        "rollout.search_retries",
+        "rollout.retry_wait_s",
+        "training.steps",
+        "training.save_every",
+        "training.eval_every",
+        "training.threads",
+        "training.report_to",
+        "training.output",
+    }
+)
+"""Settings that a resumed run may give anew, like everything in [evaluation]; others would make it another run."""
+
+
+def claim_run_folder(config: RunConfig, *, resume: bool) -> Path:
+    """Create or check ``training.output`` and write the effective config there; the folder's path comes back."""
+    folder = config.training.output
+    saved = folder / CONFIG
+    if not resume:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            what = "the folder of another run" if saved.exists() else "not an empty folder"
+            raise ConfigError(
+                f"training.output {folder} is {what}; name a new folder (--set training.output=DIR)"
+                + (" or continue that run (--resume)" if saved.exists() else "")
+            )
+    else:
+        check_same_run(config, saved)
+    folder.mkdir(parents=True, exist_ok=True)
+    saved.write_text(config.to_toml(), encoding="utf-8")
+    return folder
+
+
+def check_same_run(config: RunConfig, saved: Path) -> None:
+    """Refuse to resume a run with settings that are not its own."""
+    if not saved.is_file():
+        raise ConfigError(f"--resume: {saved.parent} holds no run (it has no {CONFIG}); name the folder of one")
+    before, now = (dict(_leaves(c.effective())) for c in (RunConfig.read(saved), config))
+    changed = [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in before | now
+        if before.get(key) != now.get(key) and key not in MAY_CHANGE and not key.startswith("evaluation.")
+    ]
+    if changed:
+        raise ConfigError(
+            f"--resume: the run in {saved.parent} has other settings: {'; '.join(changed)}. "
+            "Resume it with its own settings, or start a new run in a new folder"
+        )
+
+
+def _leaves(table: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, prefix=f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,217 @@
+"""Loading a causal language model with its tokenizer: a folder, a hub id, a GGUF file, or a Python package's model.
+
+The module itself is light (the [model] section needs it); torch and transformers are imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from calibadv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+PACKAGE = "package:"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model, and how it is held."""
+
+    path: Path | str
+    """A local folder, a .gguf file, a hub id (``org/name``), or ``package:NAME[/SUBFOLDER]``: the model inside an
+    installed Python package. A relative path of a folder that exists wins over a hub id."""
+    gguf_file: str | None = None
+    """Name of the .gguf file inside ``path``; needed only when the folder holds several."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights."""
+    chat_template: Literal["auto", "none"] = "auto"
+    """"auto": the tokenizer's own template where it has one. "none": the prompt is plain text."""
+    device: str = "auto"
+    """"auto" takes an accelerator where there is one; or a torch device such as "cpu" or "cuda:0"."""
+
+    def __post_init__(self) -> None:
+        if not str(self.path):
+            raise ConfigError('model.path must name a model, got ""')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """What transformers is asked for."""
+
+    name: str
+    """Folder or hub id."""
+    gguf_file: str | None = None
+    is_local: bool = True
+
+
+def resolve_model(config: ModelConfig) -> ModelSource:
+    """Find the files, without loading them."""
+    text = str(config.path)
+    if text.startswith(PACKAGE):
+        return _in_folder(_package_folder(text.removeprefix(PACKAGE)), config)
+    path = Path(text).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return ModelSource(name=str(path.parent), gguf_file=path.name)
+    if path.is_dir():
+        return _in_folder(path, config)
+    if path.exists() or path.suffix == ".gguf" or not HUB_ID.fullmatch(text):
+        raise ConfigError(f"model.path {text}: no such model folder or .gguf file; check the path")
+    return ModelSource(name=text, gguf_file=config.gguf_file, is_local=False)
+
+
+def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model, in evaluation mode on its device, and a tokenizer that has a pad token."""
+    source = resolve_model(config)
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise ConfigError(f"loading a model needs torch and transformers ({error}): {INSTALL_TRAIN}") from error
+    device = _device(config.device)
+    extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    with _explained(config, source), _without_progress_bars():
+        tokenizer = AutoTokenizer.from_pretrained(source.name, **extra)
+        model = AutoModelForCausalLM.from_pretrained(source.name, dtype=getattr(torch, config.dtype), **extra)
+    if source.gguf_file:
+        _forget_quantisation(model)
+    _prepare_tokenizer(tokenizer, config)
+    embeddings: Any = model.get_input_embeddings()
+    num_rows = int(embeddings.weight.shape[0])
+    if len(tokenizer) > num_rows:
+        raise ConfigError(
+            f"model.path {config.path}: the tokenizer has {len(tokenizer)} tokens, but the model only {num_rows}; "
+            "they do not belong together"
+        )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model.to(device).eval(), tokenizer
+
+
+INSTALL_TRAIN = "pip install 'calibadv[train]'"
+
+
+def _package_folder(name: str) -> Path:
+    package, _, below = name.partition("/")
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        distribution = package.split(".")[0].replace("_", "-")
+        raise ConfigError(
+            f"model.path {PACKAGE}{name} needs the Python package {package}: pip install --no-deps {distribution}"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations))) / below
+    if not folder.is_dir():
+        raise ConfigError(f"model.path {PACKAGE}{name}: the package has no folder {below!r}")
+    return folder
+
+
+def _in_folder(folder: Path, config: ModelConfig) -> ModelSource:
+    if config.gguf_file is not None:
+        if not (folder / config.gguf_file).is_file():
+            raise ConfigError(f"model.gguf_file {config.gguf_file}: no such file in {folder}")
+        return ModelSource(name=str(folder), gguf_file=config.gguf_file)
+    if (folder / "config.json").is_file():
+        if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+            raise ConfigError(
+                f"model.path {folder} has no tokenizer (no tokenizer.json); copy the base model's tokenizer files there"
+            )
+        return ModelSource(name=str(folder))
+    gguf_files = sorted(path.name for path in folder.glob("*.gguf"))
+    if len(gguf_files) != 1:
+        found = (
+            f"several .gguf files ({', '.join(gguf_files)}): choose with model.gguf_file" if gguf_files else "no model"
+        )
+        raise ConfigError(
+            f"model.path {folder} holds {found}" + ("" if gguf_files else " (no config.json and no .gguf file)")
+        )
+    return ModelSource(name=str(folder), gguf_file=gguf_files[0])
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)  # also fails for a device that is known but absent
+        return torch.device(name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f'model.device "{name}" cannot be used ({reason}); try "auto" or "cpu"') from error
+
+
+def _prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> None:
+    if config.chat_template == "none":
+        tokenizer.chat_template = None
+    elif not tokenizer.chat_template:
+        logger.info("The tokenizer of %s has no chat template: prompts are plain text", config.path)
+    if tokenizer.pad_token_id is not None:
+        return
+    stand_in = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+    if stand_in is None:
+        raise ConfigError(
+            f"model.path {config.path}: the tokenizer has no pad, end or unknown token; add one to its config"
+        )
+    logger.info("The tokenizer of %s has no pad token: %s stands in for it (always masked)", config.path, stand_in)
+    tokenizer.pad_token = stand_in
+
+
+def _forget_quantisation(model: Any) -> None:
+    # transformers unpacks GGUF weights to full precision, but goes on calling the model quantized: it then refuses to
+    # train or save it.
+    model.is_quantized = False
+    model.hf_quantizer = None
+    for holder, name in ((model.config, "quantization_config"), (model, "quantization_method")):
+        if hasattr(holder, name):
+            delattr(holder, name)
+
+
+@contextmanager
+def _explained(config: ModelConfig, source: ModelSource) -> Iterator[None]:
+    """Errors of transformers as one line with a remedy."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f"model.path {config.path}: {_first_line(error)}; {INSTALL_TRAIN}") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        remedy = (
+            "is the folder complete?"
+            if source.is_local
+            else "is the id right, and the hub reachable from this machine?"
+        )
+        raise ConfigError(f"model.path {config.path} cannot be loaded: {_first_line(error)}; {remedy}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging as hf_logging
+
+    progress: Any = hf_logging
+
+    enabled = progress.is_progress_bar_enabled()
+    progress.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            progress.enable_progress_bar()
