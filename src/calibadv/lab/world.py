@@ -1,0 +1,199 @@
+"""A seeded fictional encyclopedia: people, films, bands, books, towns and companies that refer to each other.
+
+Each entity has one document. Its text is a list of facts, *relation before entity* and without filler words::
+
+    Title: Ora Timbel
+    director Timbel Drael Vano. premiere Timbel 1956. studio Timbel Skourn Kesha.
+
+A document calls its subject by the last word of the name. Names share words on purpose (see `_draw_names`), and a *name
+page* (title ``Timbel``, text ``Ora Timbel. Vik Timbel.``) lists the bearers of a shared last word; so word matching finds
+look-alikes, and pages that answer nothing. The world is made of two regions, "train" and "test", that never refer to each other: no
+document, fact or answer of a test question plays a part in a training question.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibadv.errors import ConfigError
+from calibadv.lab import names
+from calibadv.lab.schema import FACTS_PER_DOCUMENT, KINDS, Kind
+from calibadv.trajectory import Document, Question
+
+TRAIN_SHARE = 0.6
+"""Part of the entities of each kind that live in the training region."""
+NAMES_PER_FIRST_WORD = 4
+"""How many names share a first word on average."""
+SIBLING_SHARE = 0.2
+"""Names that take their last word from an earlier name."""
+HOMONYM_SHARE = 0.06
+"""Names that are the same as that of an entity of another kind."""
+
+_LITERALS = {"year": names.YEARS, "country": names.COUNTRIES, "river": names.RIVERS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One relation of one entity."""
+
+    relation: str
+    value: str
+    target: int | None
+    """Index of the entity that ``value`` names; None for a year, a country or a river."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+    """Someone or something with an article."""
+
+    index: int
+    kind: str
+    name: str
+    split: str
+    """The region it lives in, "train" or "test"."""
+    facts: tuple[Fact, ...]
+
+    @property
+    def last_word(self) -> str:
+        """How the article calls its subject."""
+        return self.name.split()[-1]
+
+    def fact(self, relation: str) -> Fact | None:
+        """The fact with this relation, if the article states it."""
+        return next((fact for fact in self.facts if fact.relation == relation), None)
+
+    @property
+    def text(self) -> str:
+        """The text of its document."""
+        return " ".join(f"{fact.relation} {self.last_word} {fact.value}." for fact in self.facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabWorld:
+    """One encyclopedia."""
+
+    seed: int
+    entities: tuple[Entity, ...]
+
+    @classmethod
+    def make(cls, seed: int, *, size: int = 300) -> LabWorld:
+        """The world of this seed with ``size`` articles.
+
+        >>> world = LabWorld.make(7, size=60)
+        >>> world == LabWorld.make(7, size=60), len(world.documents) >= 60
+        (True, True)
+        """
+        if size < 40:
+            raise ConfigError(f"world size must be >= 40 (every kind needs a few entities in both splits), got {size}")
+        rng = random.Random(f"calibadv-lab-world-{seed}-{size}")
+        kinds = _draw_kinds(size)
+        spelled = _draw_names(kinds, rng)
+        regions: dict[tuple[str, str], list[int]] = {}
+        splits: list[str] = []
+        for index, kind in enumerate(kinds):
+            train, test = (regions.setdefault((split, kind.name), []) for split in ("train", "test"))
+            split = "train" if len(train) <= TRAIN_SHARE * (len(train) + len(test)) else "test"
+            regions[split, kind.name].append(index)
+            splits.append(split)
+        entities = tuple(
+            Entity(index=i, kind=kind.name, name=name, split=split, facts=_draw_facts(i, kind, split, regions, spelled, rng))
+            for i, (kind, name, split) in enumerate(zip(kinds, spelled, splits, strict=True))
+        )
+        return cls(seed=seed, entities=entities)
+
+    @property
+    def documents(self) -> list[Document]:
+        """The corpus: an article for each entity of either split, then a name page for each shared last word."""
+        articles = [Document(id=self.document_id(e.index), title=e.name, text=e.text) for e in self.entities]
+        bearers: dict[str, dict[str, None]] = {}  # last word -> different names, in order
+        for entity in self.entities:
+            bearers.setdefault(entity.last_word, {})[entity.name] = None
+        pages = [
+            Document(id=f"w{self.seed}-{word}", title=word, text=" ".join(f"{name}." for name in list(alike)[:4]))
+            for word, alike in bearers.items()
+            if len(alike) > 1
+        ]
+        return articles + pages
+
+    def document_id(self, index: int) -> str:
+        """Id of the document about this entity."""
+        return f"w{self.seed}-{index}"
+
+    def questions(self, split: str, *, count: int | None = None) -> list[Question]:
+        """``count`` different questions about one region (default: five for each of its entities), always the same ones."""
+        from calibadv.lab.questions import make_questions  # questions build on worlds; a late import keeps the call here
+
+        return make_questions(self, split, count=count)
+
+    def write(self, folder: Path) -> None:
+        """Write ``corpus.jsonl`` (wiki-18 form) and ``questions.{train,test}.jsonl`` (FlashRAG form) into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        corpus = [{"id": d.id, "contents": f'"{d.title}"\n{d.text}'} for d in self.documents]
+        _write_lines(folder / "corpus.jsonl", corpus)
+        for split in ("train", "test"):
+            rows = [
+                {"id": q.id, "question": q.text, "golden_answers": list(q.golden_answers), "metadata": dict(q.metadata)}
+                for q in self.questions(split)
+            ]
+            _write_lines(folder / f"questions.{split}.jsonl", rows)
+
+
+def _write_lines(path: Path, rows: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _draw_kinds(size: int) -> list[Kind]:
+    """Kinds in their shares, people first; rounding goes to them."""
+    counts = [round(size * kind.share) for kind in KINDS]
+    counts[0] += size - sum(counts)
+    return [kind for kind, count in zip(KINDS, counts, strict=True) for _ in range(count)]
+
+
+def _draw_names(kinds: list[Kind], rng: random.Random) -> list[str]:
+    """A name for each entity, different within a kind, many of them alike in one word or both."""
+    first_words = rng.sample(names.FIRST_WORDS, k=min(len(names.FIRST_WORDS), len(kinds) // NAMES_PER_FIRST_WORD))
+    fresh = list(names.LAST_WORDS)
+    rng.shuffle(fresh)
+    spelled: list[str] = []
+    taken: set[tuple[str, str]] = set()
+    for kind in kinds:
+        while True:
+            earlier = rng.choice(spelled) if spelled else ""
+            roll = rng.random()
+            if earlier and roll < HOMONYM_SHARE:
+                name = earlier
+            elif earlier and roll < HOMONYM_SHARE + SIBLING_SHARE:
+                name = f"{rng.choice(first_words)} {earlier.split()[1]}"
+            else:
+                name = f"{rng.choice(first_words)} {fresh.pop() if fresh else rng.choice(names.LAST_WORDS)}"
+            if (kind.name, name) not in taken:
+                break
+        taken.add((kind.name, name))
+        spelled.append(name)
+    return spelled
+
+
+def _draw_facts(
+    index: int,
+    kind: Kind,
+    split: str,
+    regions: dict[tuple[str, str], list[int]],
+    spelled: list[str],
+    rng: random.Random,
+) -> tuple[Fact, ...]:
+    """Some of the kind's relations in random order, with values from the entity's own region."""
+    relations = rng.sample(list(kind.relations), k=FACTS_PER_DOCUMENT)
+    facts: list[Fact] = []
+    for relation in relations:
+        value_kind = kind.relations[relation]
+        if value_kind in _LITERALS:
+            facts.append(Fact(relation=relation, value=rng.choice(_LITERALS[value_kind]), target=None))
+            continue
+        # Nobody is their own spouse, and two facts of one article never name the same entity.
+        used = {index, *(fact.target for fact in facts)}
+        target = rng.choice([i for i in regions[split, value_kind] if i not in used])
+        facts.append(Fact(relation=relation, value=spelled[target], target=target))
+    return tuple(facts)
