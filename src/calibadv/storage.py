@@ -12,6 +12,7 @@ import json
 import math
 import os
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -85,6 +86,8 @@ def _header() -> dict[str, Any]:
 def _line(value: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except TypeError as error:
+        raise DataError(f"question metadata must be plain JSON values ({error})") from error
     except ValueError:  # numbers that JSON does not know: nan, inf and -inf become strings
         text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     try:
@@ -154,8 +157,10 @@ def _read_lines(path: Path, *, strict: bool, zipped: bool) -> Iterator[Record]:
             torn = None
             try:
                 line = lines.readline()
-            except (EOFError, OSError) as error:  # a gzip file that ends early
+            except EOFError as error:  # a gzip file that ends early
                 line, torn = b"", str(error)
+            except (OSError, zlib.error) as error:
+                raise DataError(f"{path}:{number + 1}: cannot be read ({error})") from error
             if not line and torn is None:
                 break
             number += 1
@@ -188,7 +193,7 @@ def _check_header(path: Path, line: bytes) -> None:
 def _check_version(path: Path, version: object) -> None:
     if version != VERSION:
         raise DataError(
-            f"{path}: format version {version!r}, but this calibadv reads version {VERSION}; use a newer one"
+            f"{path}: format version {version!r}, but this calibadv reads version {VERSION}; update calibadv"
         )
 
 

@@ -132,9 +132,10 @@ def _next_observation(text: str, position: int) -> tuple[int, int] | None:
     message = _INVALID_MESSAGE.search(text, position)
     if message is not None:
         best = message.span()
+    last_close = text.rfind(INFORMATION_CLOSE, position)
     for pattern in (_BLOCK_AFTER_SEARCH, _BLOCK_FRAMED):
         match = pattern.search(text, position)
-        while match is not None and (best is None or match.start() < best[0]):
+        while match is not None and match.end() <= last_close and (best is None or match.start() < best[0]):
             end = _block_end(text, match.end(), framed=pattern is _BLOCK_FRAMED)
             if end is not None:
                 best = (match.start(), end)
