@@ -164,12 +164,13 @@ def turn_correctness(
     if variant not in ("share", "max", "mean"):
         raise ConfigError(f"variant must be one of 'share', 'max', 'mean', got {variant!r}")
     most = max(silver.values(), default=1)
+    words_K = [turn.thinking.split() for turn in turns_K]
     seen: set[str] = set()
     correctness_K = []
     for k, turn in enumerate(turns_K):
         found = [silver[d] / most for d in dict.fromkeys(turn.document_ids) if d in silver and d not in seen]
         seen.update(turn.document_ids)
-        if not found or any(_repeats(turn, earlier) for earlier in turns_K[:k]):
+        if not found or _repeats_earlier_documents(turns_K, k) or _repeats_earlier_thinking(words_K, k):
             correctness_K.append(0.0)
         elif variant == "share":
             correctness_K.append(len(found) / len(turn.document_ids))
@@ -188,32 +189,33 @@ def word_similarity(a: str, b: str) -> float:
     """
     words_a, words_b = a.split(), b.split()
     longer = max(len(words_a), len(words_b))
-    return 1.0 - _edit_distance(words_a, words_b) / longer if longer else 0.0
+    return 1.0 - _edit_distance(words_a, words_b, give_up_above=longer) / longer if longer else 0.0
 
 
-def _repeats(turn: TurnEvidence, earlier: TurnEvidence) -> bool:
-    shared = set(turn.document_ids).intersection(earlier.document_ids)
-    return len(shared) > MAX_SHARED_DOCUMENTS or _more_similar(turn.thinking, earlier.thinking)
+def _repeats_earlier_documents(turns_K: Sequence[TurnEvidence], k: int) -> bool:
+    documents = set(turns_K[k].document_ids)
+    return any(len(documents.intersection(turn.document_ids)) > MAX_SHARED_DOCUMENTS for turn in turns_K[:k])
 
 
-def _more_similar(a: str, b: str) -> bool:
-    """``word_similarity(a, b) > MAX_SIMILARITY``, mostly without computing the distance.
+def _repeats_earlier_thinking(words_K: Sequence[Sequence[str]], k: int) -> bool:
+    """Whether `word_similarity` to an earlier turn is above the limit, mostly without computing it."""
+    words, known = words_K[k], set(words_K[k])
+    for earlier in words_K[:k]:
+        longer = max(len(words), len(earlier))
+        # No more similar than the share of words that the two have in common, in whatever order.
+        if sum(map(known.__contains__, earlier)) <= MAX_SIMILARITY * longer:
+            continue
+        distance = _edit_distance(words, earlier, give_up_above=longer * (1.0 - MAX_SIMILARITY))
+        if 1.0 - distance / longer > MAX_SIMILARITY:
+            return True
+    return False
 
-    Two texts cannot be more similar than the words they have in common, in any order, allow.
-    """
-    words_a, words_b = a.split(), b.split()
-    longer = max(len(words_a), len(words_b))
-    common = (Counter(words_a) & Counter(words_b)).total()
-    if common <= MAX_SIMILARITY * longer:
-        return False
-    return 1.0 - _edit_distance(words_a, words_b) / longer > MAX_SIMILARITY
 
+def _edit_distance(a: Sequence[str], b: Sequence[str], *, give_up_above: float) -> int:
+    """Levenshtein distance between two lists of words; a lower bound of it once that is above ``give_up_above``.
 
-def _edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
-    """Levenshtein distance between two lists of words.
-
-    Myers' bit-vector method: an integer with one bit per word of ``a`` holds a whole column of the table (where the
-    distance goes up by one, ``up``, and where down, ``down``), so a column costs a dozen integer operations.
+    Myers' bit-vector method: integers with one bit per word of ``a`` hold a column of the distance table, as the rows
+    where the distance goes up by one (``up``) and where it goes down (``down``); a column takes a dozen operations.
     """
     if not a or not b:
         return max(len(a), len(b))
@@ -222,12 +224,17 @@ def _edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
         where[word] = where.get(word, 0) | 1 << i
     every, last = (1 << len(a)) - 1, 1 << (len(a) - 1)
     up, down, distance = every, 0, len(a)
-    for word in b:
+    for words_left, word in zip(range(len(b) - 1, -1, -1), b, strict=True):
         equal = where.get(word, 0)
         diagonal = (((equal & up) + up) ^ up) | equal | down
         right_up = down | (~(diagonal | up) & every)
         right_down = up & diagonal
-        distance += bool(right_up & last) - bool(right_down & last)
+        if right_up & last:
+            distance += 1
+        elif right_down & last:
+            distance -= 1
+        if distance - words_left > give_up_above:
+            return distance - words_left
         right_up = (right_up << 1) | 1
         up = (right_down << 1 | ~(diagonal | right_up)) & every
         down = right_up & diagonal & every
