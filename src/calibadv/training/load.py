@@ -189,7 +189,7 @@ def _explained(config: ModelConfig, source: ModelSource) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ConfigError(f"model.path {config.path}: {_first_line(error)}; {INSTALL_TRAIN}") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except Exception as error:  # loaders raise whatever their file formats raise
         remedy = (
             "is the folder complete?"
             if source.is_local
