@@ -46,11 +46,11 @@ def write_page(run_dir: str | Path, *, out: str | Path | None = None) -> Path:
     folder = Path(run_dir)
     arms = read_arms(folder)
     is_lab = any(run.result for arm in arms for run in arm.runs)
-    num_steps = max((len(run.rows) for arm in arms for run in arm.runs), default=0)
+    num_rows = max((len(run.rows) for arm in arms for run in arm.runs), default=0)
     template = resources.files("calibadv.report").joinpath("template.html").read_text(encoding="utf-8")
     page = Template(template).substitute(
         title=escape(folder.resolve().name),
-        subtitle=f"{count(len(arms), 'arm')}, {count(num_steps, 'line')} of metrics at most",
+        subtitle=f"{count(len(arms), 'arm')}, {count(num_rows, 'step')} recorded",
         summary=summary_table(arms),
         summary_note="Left of an arrow the mean of the first tenth of the run, right of the last. Dash: not recorded.",
         figures="\n".join(show_figure(plot, arms) for plot in ((TEST_F1, *PLOTS) if is_lab else PLOTS)),
@@ -80,6 +80,7 @@ def show_arm(arm: Arm, *, alone: bool) -> str:
 def summary_table(arms: Sequence[Arm]) -> str:
     head = "".join(f"<th>{escape(arm.name)}</th>" for arm in arms)
     rows = [("test F1, before → after", [score_change(arm) for arm in arms])]
+    rows += [("test F1 after, over the seeds", [score_range(arm) for arm in arms])]
     rows += [(name, [first_and_last(arm, key, decimals=decimals) for arm in arms]) for key, name, decimals in SUMMARY]
     rows += [(name, [total(arm, key) for arm in arms]) for key, name in TOTALS]
     body = "".join(
@@ -90,18 +91,20 @@ def summary_table(arms: Sequence[Arm]) -> str:
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
 
 
+def scores_of(arm: Arm, key: str) -> list[float]:
+    return [float(value) for run in arm.runs if is_number(value := run.result.get(key))]
+
+
 def score_change(arm: Arm) -> str:
-    pairs = [(run.result.get("f1_before"), run.result.get("f1_after")) for run in arm.runs]
-    known = [(float(b), float(a)) for b, a in pairs if is_number(b) and is_number(a)]
-    if not known:
-        return NOT_RECORDED
-    before, after = np.mean(known, axis=0)
-    seeds = (
-        ""
-        if len(known) == 1
-        else f" ({len(known)} seeds: {min(a for _, a in known):.2f} to {max(a for _, a in known):.2f})"
-    )
-    return f"{before:.2f} → {after:.2f}{seeds}"
+    """Test F1 before and after training, means over the seeds."""
+    before, after = (scores_of(arm, key) for key in ("f1_before", "f1_after"))
+    return f"{np.mean(before):.2f} → {np.mean(after):.2f}" if before and after else NOT_RECORDED
+
+
+def score_range(arm: Arm) -> str:
+    """Lowest and highest test F1 of the seeds after training."""
+    after = scores_of(arm, "f1_after")
+    return f"{min(after):.2f} to {max(after):.2f} ({len(after)} seeds)" if len(after) > 1 else NOT_RECORDED
 
 
 def first_and_last(arm: Arm, key: str, *, decimals: int) -> str:
@@ -137,4 +140,4 @@ def inline(svg: str, *, prefix: str, label: str) -> str:
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    return re.sub(r"<svg([^>]*)>", rf'<svg\1 role="img" aria-label="{escape(label)}">', svg, count=1)

@@ -121,7 +121,8 @@ def show_documents(turn: Turn) -> str:
         f'<div class="document"><b>{escape(document.title)}</b> [{escape(document.id)}] {escape(document.text)}</div>'
         for document in turn.documents
     )
-    return f"<details><summary>{len(turn.documents)} documents: {escape(titles)}</summary>{bodies}</details>"
+    noun = "document" if len(turn.documents) == 1 else "documents"
+    return f"<details><summary>{len(turn.documents)} {noun}: {escape(titles)}</summary>{bodies}</details>"
 
 
 def signed(value: float) -> str:
