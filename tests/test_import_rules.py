@@ -4,7 +4,8 @@
 
     errors <- tags <- trajectory <- {advantage, rewards, dialogue, questions, storage, retrieval}   (never each other)
     rollout               -> dialogue, retrieval.base, trajectory      a protocol, never a concrete retriever
-    training, evaluation  -> rollout, retrieval, rewards, advantage, storage, questions, dialogue
+    evaluation            -> rollout, retrieval, rewards, advantage, storage, questions, dialogue
+    training              -> the same, evaluation (a run evaluates itself) and config
     report                -> storage, trajectory                       files only, no torch
     config                -> the components' configs                   nothing heavy
     lab                   -> anything but cli
@@ -33,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "trajectory": {"errors", "tags"},
     **dict.fromkeys(MIDDLE, BOTTOM),
     "rollout": BOTTOM | {"dialogue", "retrieval.base"},
-    "training": BOTTOM | MIDDLE | {"rollout", "config"},
+    "training": BOTTOM | MIDDLE | {"rollout", "evaluation", "config"},
     "evaluation": BOTTOM | MIDDLE | {"rollout"},
     "report": BOTTOM | {"storage"},
     "config": BOTTOM | MIDDLE | {"rollout", "training", "evaluation"},

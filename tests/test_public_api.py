@@ -23,11 +23,10 @@ def declares_all(path: Path) -> bool:
 
 
 def re_exported(path: Path) -> set[str]:
-    """Names that a package file imports from its own modules, at the top level."""
+    """Names that a package file imports at its top level from its own modules."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = [
-        n for n in tree.body if isinstance(n, ast.ImportFrom) and (n.level or (n.module or "").startswith("calibadv"))
-    ]
+    below = module_of(path) + "."
+    nodes = [n for n in tree.body if isinstance(n, ast.ImportFrom) and (n.level or f"{n.module}.".startswith(below))]
     return {a.asname or a.name for n in nodes for a in n.names}
 
 
