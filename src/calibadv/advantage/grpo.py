@@ -97,17 +97,19 @@ def group_index(group_ids: GroupIds, *, num_trajectories: int) -> Indices:
     return np.fromiter((number.setdefault(i, len(number)) for i in ids), dtype=np.intp, count=len(ids))
 
 
-def check_rewards(rewards_N: ArrayLike, *, included_N: ArrayLike | None) -> tuple[Floats, Bools]:
-    """Rewards as float64 with 0 for trajectories that take no part, and who takes part."""
+def check_rewards(
+    rewards_N: ArrayLike, *, included_N: ArrayLike | None, name: str = "rewards_N"
+) -> tuple[Floats, Bools]:
+    """Rewards (or scores) as float64 with 0 for trajectories that take no part, and who takes part."""
     rewards = np.asarray(rewards_N, dtype=np.float64)
     if rewards.ndim != 1:
-        raise DataError(f"rewards_N must have one dimension, got shape {rewards.shape}")
+        raise DataError(f"{name} must have one dimension, got shape {rewards.shape}")
     included = np.ones(rewards.shape, dtype=bool) if included_N is None else np.asarray(included_N)
     if included.shape != rewards.shape or included.dtype != bool:
         raise DataError(f"included_N must hold {len(rewards)} booleans, got {included.dtype} of shape {included.shape}")
     bad = np.flatnonzero(included & ~np.isfinite(rewards))
     if bad.size:
-        raise DataError(f"rewards_N[{bad[0]}] is {rewards[bad[0]]}; fix the reward or set included_N to False there")
+        raise DataError(f"{name}[{bad[0]}] is {rewards[bad[0]]}; fix it, or set included_N to False there")
     return np.where(included, rewards, 0.0), included
 
 

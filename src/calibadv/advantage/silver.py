@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -109,7 +109,8 @@ def query_correctness(
     >>> stats.silver_counts
     (2,)
     """
-    scores_N, included = check_rewards([e.score for e in evidence_N], included_N=included_N)
+    _check_variant(variant)
+    scores_N, included = check_rewards([e.score for e in evidence_N], included_N=included_N, name="score")
     group_N = group_index(group_ids, num_trajectories=len(scores_N))
     members: dict[int, list[int]] = {}
     for n in np.flatnonzero(included).tolist():
@@ -161,8 +162,7 @@ def turn_correctness(
     >>> turn_correctness(turns, silver={"d1": 1, "d4": 1})
     [0.3333333333333333, 0.5]
     """
-    if variant not in ("share", "max", "mean"):
-        raise ConfigError(f"variant must be one of 'share', 'max', 'mean', got {variant!r}")
+    _check_variant(variant)
     most = max(silver.values(), default=1)
     words_K = [turn.thinking.split() for turn in turns_K]
     seen: set[str] = set()
@@ -190,6 +190,11 @@ def word_similarity(a: str, b: str) -> float:
     words_a, words_b = a.split(), b.split()
     longer = max(len(words_a), len(words_b))
     return 1.0 - _edit_distance(words_a, words_b, give_up_above=longer) / longer if longer else 0.0
+
+
+def _check_variant(variant: str) -> None:
+    if variant not in get_args(CorrectnessVariant):
+        raise ConfigError(f"variant must be one of {', '.join(get_args(CorrectnessVariant))}, got {variant!r}")
 
 
 def _repeats_earlier_documents(turns_K: Sequence[TurnEvidence], k: int) -> bool:
