@@ -374,7 +374,7 @@ def _write_parquet(path: Path, records: Iterable[Record]) -> int:
 
 def _parquet_row(record: Record) -> dict[str, Any]:
     row = to_row(record)
-    row["question"]["metadata"] = json.dumps(row["question"]["metadata"])
+    row["question"]["metadata"] = _line(row["question"]["metadata"]).decode()
     if row["credit"] is not None:
         row["credit"]["scores"] = list(row["credit"]["scores"].items())
     return row

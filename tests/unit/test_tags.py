@@ -1,7 +1,7 @@
 """The tag grammar on strings, and the import of plain text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.tags import (
@@ -45,6 +45,7 @@ def test_without_a_complete_pair_there_is_no_action(text: str) -> None:
     assert first_action(text) is None
 
 
+@settings(deadline=None)
 @given(MARKUP)
 def test_a_pair_is_where_it_says(text: str) -> None:
     pair = first_action(text)
@@ -67,6 +68,7 @@ def test_cut_prefers_the_search_close_wherever_it_stands() -> None:
     assert cut_at_stop("no tag") == "no tag"
 
 
+@settings(deadline=None)
 @given(MARKUP)
 def test_pieces_cover_the_response_without_gaps(text: str) -> None:
     pieces = split_response(text)

@@ -1,7 +1,7 @@
 """The vocabulary, and trajectories read from plain text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.rewards.format import format_problem, is_well_formed
@@ -87,6 +87,7 @@ def test_documents_with_the_same_text_get_the_same_id_at_any_rank() -> None:
     assert len({d.id for d in (*first, *second)}) == 3
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(["<think>", "</think>", "<search>", "</search>", BLOCK, "<answer>", "</answer>", "\n", "x"]),

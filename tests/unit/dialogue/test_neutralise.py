@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.dialogue.neutralise import neutralise
@@ -109,6 +109,7 @@ def folded(text: str) -> str:
     return "".join(c for c in parts if not c.isspace() and unicodedata.category(c) not in {"Cf", "Mn", "Me", "Cc"})
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_no_reading_of_the_result_holds_a_role_tag_or_a_marker(text: str) -> None:
     for reading in (neutralise(text), unicodedata.normalize("NFKC", neutralise(text)), folded(neutralise(text))):
@@ -118,11 +119,13 @@ def test_no_reading_of_the_result_holds_a_role_tag_or_a_marker(text: str) -> Non
         assert not re.search(r"doc\d+\(title:", reading)
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_neutralising_twice_changes_nothing_more(text: str) -> None:
     assert neutralise(neutralise(text)) == neutralise(text)
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_length_and_harmless_characters_stay(text: str) -> None:
     result = neutralise(text)
@@ -130,6 +133,7 @@ def test_length_and_harmless_characters_stay(text: str) -> None:
     assert all(old == new or new in "([" for old, new in zip(text, result, strict=True))
 
 
+@settings(deadline=None)
 @given(HOSTILE, HOSTILE)
 def test_two_harmless_texts_joined_by_a_space_forge_no_tag(left: str, right: str) -> None:
     assert not ROLE_TAG.search(f"{neutralise(left)} {neutralise(right)}")

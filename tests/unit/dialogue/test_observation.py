@@ -1,7 +1,7 @@
 """Observations: rendering, neutralising, shortening."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.dialogue.observation import render_invalid, render_observation
@@ -41,6 +41,7 @@ def test_a_title_stays_on_one_line() -> None:
     assert len(split_documents(text)) == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=60)), max_size=4))
 def test_no_document_forges_a_tag_or_another_document(parts: list[tuple[str, str]]) -> None:
     documents = [doc(title, text, id=str(n)) for n, (title, text) in enumerate(parts)]
@@ -74,6 +75,7 @@ def test_text_without_spaces_can_be_shortened() -> None:
     assert 100 < len(shown[0].text) < 200
 
 
+@settings(deadline=None)
 @given(st.integers(2, 40), st.lists(st.integers(0, 30), max_size=4))
 def test_shortened_observations_fit_and_keep_their_tags(limit: int, lengths: list[int]) -> None:
     documents = [doc(text="w " * length, id=str(n)) for n, length in enumerate(lengths)]

@@ -1,7 +1,7 @@
 """EM, CEM and F1."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.errors import DataError
@@ -35,6 +35,7 @@ def test_two_empty_sides_match_exactly_but_have_no_f1() -> None:
     assert (exact_match("the", ["a"]), cover_exact_match("the", ["a"]), f1_score("the", ["a"])) == (1.0, 1.0, 0.0)
 
 
+@settings(deadline=None)
 @given(WORDS, st.lists(WORDS, min_size=1, max_size=3))
 def test_scores_are_ordered_and_bounded(prediction: str, golden: list[str]) -> None:
     em, cem, f1 = (metric(prediction, golden) for metric in METRICS)
@@ -44,6 +45,7 @@ def test_scores_are_ordered_and_bounded(prediction: str, golden: list[str]) -> N
         assert f1 == 1.0
 
 
+@settings(deadline=None)
 @given(WORDS, st.lists(WORDS, min_size=1, max_size=3))
 def test_the_order_of_golden_answers_does_not_matter(prediction: str, golden: list[str]) -> None:
     for metric in METRICS:

@@ -1,7 +1,7 @@
 """The format check judges what the model wrote, by structure."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.dialogue.actions import read_turn
@@ -123,6 +123,7 @@ def test_documents_and_questions_change_nothing(hostile: str, think_prefill: boo
 PIECES = st.sampled_from(["x", *(f"<{slash}{role}>" for role in ROLES for slash in ("", "/"))])
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(HOSTILE) | st.text(max_size=10) | PIECES, max_size=8).map("".join))
 def test_no_document_changes_action_answer_or_format(document: str) -> None:
     attacked = trajectory(SEARCH, SEARCH, ANSWER, document=document)
@@ -135,6 +136,7 @@ def test_no_document_changes_action_answer_or_format(document: str) -> None:
     assert again.answer == "Oslo"
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES, max_size=6).map(" ".join), st.booleans())
 def test_a_turn_is_well_formed_only_as_one_think_block_and_one_answer_block(text: str, think_prefill: bool) -> None:
     opening = "" if think_prefill else "<think>"
