@@ -56,15 +56,13 @@ def main() -> None:
             print(f"{name if k == 0 else '':<30} {kind:<9}{tokens[k]:>6} {correct:>12} {before:>7.2f} {after:>9.2f}")
 
     print(f"\n{stats.mispenalised_turns} of {stats.search_turns} search turns were about to be punished for good work")
-    for label, mass in (("before", stats.answer_before), ("after", stats.answer_after)):
-        print(
-            f"answer turns {label + ':':<7} {mass.positive:5.1f} positive to {mass.negative:5.1f} negative advantage mass"
-        )
+    for label, mass in (("before:", stats.answer_before), ("after:", stats.answer_after)):
+        print(f"answer turns {label:<7} {mass.positive:5.1f} positive to {mass.negative:5.1f} negative advantage mass")
 
     # Tokens last: here every trajectory starts at column 0, with 100 tokens of documents after each search.
-    starts = [[sum(tokens[:k]) + 100 * k for k in range(num_turns)] for tokens in num_tokens]
-    tokens = spread(advantages, starts_NK=starts, num_tokens_NK=num_tokens, num_columns=400)
-    print(f"token advantages: shape {tokens.shape}, {(tokens != 0).sum()} of them not 0")
+    starts = [[sum(row[:k]) + 100 * k for k in range(num_turns)] for row in num_tokens]
+    per_token = spread(advantages, starts_NK=starts, num_tokens_NK=num_tokens, num_columns=400)
+    print(f"token advantages: shape {per_token.shape}, {(per_token != 0).sum()} of them not 0")
 
 
 if __name__ == "__main__":
