@@ -102,6 +102,9 @@ def scores_before_and_after(figure: Figure, arms: Sequence[Arm]) -> None:
             at[key] = values
             # Dots of equal height stand side by side.
             spread = np.linspace(-0.05, 0.05, len(values)) if len(values) > 1 else np.zeros(1)
+            errors = [float(error) for run in arm.runs if is_number(error := run.result.get(f"{key}_se"))]
+            if len(errors) == len(values):
+                ax.errorbar(column + place + spread, values, errors, fmt="none", ecolor=ink, elinewidth=0.9, alpha=0.6)
             ax.scatter(column + place + spread, values, color=ink, marker=marker(column), s=26, zorder=3, alpha=0.8)
             ax.hlines(values.mean(), column + place - 0.13, column + place + 0.13, color=ink, linewidth=2.4, zorder=2)
             ax.annotate(

@@ -46,6 +46,12 @@ PLOTS: tuple[Plot, ...] = (
         partial(curves.one_curve, key="f1", label="training F1", limits=SHARE),
     ),
     Plot(
+        "test_curve",
+        "Test F1 during training",
+        "Evaluations on the test questions, at temperature 1 unless the run says otherwise.",
+        partial(curves.one_curve, key="test_f1", label="test F1", limits=SHARE),
+    ),
+    Plot(
         "entropy",
         "Entropy of the policy",
         "Estimated by the mean of -log p of the sampled tokens. A rise while F1 falls announces a collapse.",
@@ -149,7 +155,7 @@ PLOTS: tuple[Plot, ...] = (
 TEST_F1 = Plot(
     "test_f1",
     "Test F1 before and after",
-    "A dot a seed, a bar at their mean. Questions of the test split, never trained on.",
+    "A dot a seed with its standard error over the questions, a bar at the mean. Test questions are never trained on.",
     distributions.scores_before_and_after,
 )
 

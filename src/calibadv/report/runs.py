@@ -1,4 +1,4 @@
-"""Reading what a run left behind: ``metrics.jsonl`` (one object a step) and the lab's ``results.json``.
+"""Reading what a run left behind: ``metrics.jsonl``, ``eval.jsonl`` (an object a line), the lab's ``results.json``.
 
 An *arm* is one setting of an experiment; its runs differ by seed only. Every plot takes arms, so one run, several
 runs and a lab with seeds go through the same code.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from calibadv.errors import DataError
 
 METRICS = "metrics.jsonl"
+EVALUATIONS = "eval.jsonl"
 RESULTS = "results.json"
 
 Floats = NDArray[np.float64]
@@ -31,22 +32,27 @@ class Run:
     name: str
     folder: Path | None = None
     rows: tuple[Mapping[str, Any], ...] = ()  # [num_steps], in order of step
+    tests: tuple[Mapping[str, Any], ...] = ()  # [num_evaluations], in order of step
     result: Mapping[str, Any] = field(default_factory=dict)
     """The run's entry in the lab's results; empty for a run on its own."""
 
     def series(self, key: str) -> tuple[Floats, Floats]:
         """Steps and values of a metric; steps at which it is missing or not finite are left out.
 
+        ``test_`` in front of the name asks for the evaluations on the test questions.
+
         >>> run = Run(name="a", rows=({"step": 1, "f1": 0.25}, {"step": 2}, {"step": 3, "f1": 0.5}))
         >>> [values.tolist() for values in run.series("f1")]
         [[1.0, 3.0], [0.25, 0.5]]
         """
-        pairs = [(float(row["step"]), float(row[key])) for row in self.rows if is_number(row.get(key))]
-        if not pairs and not self.rows:
-            # A lab folder whose runs were moved away still has the curves of the results.
-            curve = self.result.get(f"{key}_curve") or []
-            pairs = [(float(step), float(value)) for step, value in enumerate(curve, start=1) if is_number(value)]
-        steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+        rows, name = (self.tests, key.removeprefix("test_")) if key.startswith("test_") else (self.rows, key)
+        pairs = [(row["step"], row.get(name)) for row in rows]
+        if not self.rows and self.result.get(f"{key}_curve"):
+            # A lab whose run folders are gone still has the curves of its results.
+            curve = self.result[f"{key}_curve"]
+            pairs = list(zip(self.result.get("steps") or range(1, len(curve) + 1), curve, strict=False))
+        known = [(float(step), float(value)) for step, value in pairs if is_number(value)]
+        steps, values = zip(*known, strict=True) if known else ((), ())
         return np.array(steps, dtype=float), np.array(values, dtype=float)
 
     def pooled(self, key: str) -> Floats:
@@ -69,11 +75,21 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def read_run(folder: str | Path, *, name: str | None = None, result: Mapping[str, Any] | None = None) -> Run:
-    """A run folder. Of a step that was written twice (a run that was killed and resumed) the last one counts."""
+    """A run folder."""
     folder = Path(folder)
-    path = folder / METRICS
-    if not path.is_file():
+    if not (folder / METRICS).is_file():
         raise DataError(f"{folder} is not a run folder: it has no {METRICS}")
+    return Run(
+        name=name or folder.resolve().name,
+        folder=folder,
+        rows=read_rows(folder / METRICS),
+        tests=read_rows(folder / EVALUATIONS) if (folder / EVALUATIONS).is_file() else (),
+        result=result or {},
+    )
+
+
+def read_rows(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """Rows in order of step. Of a step written twice (a run that was killed and resumed) the last one counts."""
     lines = path.read_text(encoding="utf-8").splitlines()
     by_step: dict[int, Mapping[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
@@ -88,8 +104,7 @@ def read_run(folder: str | Path, *, name: str | None = None, result: Mapping[str
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             raise DataError(f"{path}:{number}: a line of metrics is an object with a whole number as `step`")
         by_step[row["step"]] = row
-    rows = tuple(by_step[step] for step in sorted(by_step))
-    return Run(name=name or folder.resolve().name, folder=folder, rows=rows, result=result or {})
+    return tuple(by_step[step] for step in sorted(by_step))
 
 
 def read_lab(results: str | Path) -> list[Arm]:

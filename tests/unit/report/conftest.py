@@ -74,6 +74,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         rows = made_up_metrics(num_steps, seed=seed, gain=gain)
         lines = [json.dumps({k: v for k, v in row.items() if k not in drop}) for row in rows]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        tests = [{"step": step, "f1": 0.3 + gain * step / num_steps, "f1_se": 0.03} for step in (0, num_steps)]
+        (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tests), encoding="utf-8")
         return folder
 
     return make
@@ -92,6 +94,8 @@ def make_lab(tmp_path: Path, make_run: MakeRun) -> Callable[..., Path]:
                         "seed": seed,
                         "f1_before": 0.31 + 0.01 * seed,
                         "f1_after": 0.31 + gain + 0.03 * seed,
+                        "f1_before_se": 0.03,
+                        "f1_after_se": 0.03,
                         "f1_curve": [0.3, 0.5],
                         "entropy_curve": [0.9, 0.5],
                         "collapsed": gain < 0,

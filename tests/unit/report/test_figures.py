@@ -10,7 +10,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from calibadv.report.figures import PLOTS, TEST_F1, Plot, draw_lab, draw_run, make_figure
+from calibadv.report.figures import PLOTS, TEST_F1, Plot, draw_arms, draw_lab, draw_run, make_figure
 from calibadv.report.runs import Arm, Run, arms_of, read_lab
 
 MakeRun = Callable[..., Path]
@@ -48,8 +48,8 @@ def test_a_run_gives_every_plot_as_png_and_svg(make_run: MakeRun, tmp_path: Path
 
 
 def test_the_same_run_gives_the_same_svg(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run()
-    first, second = draw_run(run, tmp_path / "a"), draw_run(run, tmp_path / "b")
+    arms, plots = arms_of(make_run()), (BY_NAME["f1"], BY_NAME["time_split"])
+    first, second = (draw_arms(arms, tmp_path / name, plots=plots) for name in "ab")
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
 
 
@@ -109,7 +109,7 @@ def test_a_lab_gives_the_test_scores_too(make_lab: Callable[..., Path], tmp_path
 
 
 def test_a_name_with_dollar_signs_is_no_formula(make_run: MakeRun, tmp_path: Path) -> None:
-    assert draw_run(make_run("cost$x^{$"), tmp_path / "figures")
+    assert draw_arms(arms_of(make_run("cost$x^{$")), tmp_path / "figures", plots=(BY_NAME["time_split"],))
 
 
 def test_parts_of_the_time_are_whatever_seconds_the_run_counted() -> None:

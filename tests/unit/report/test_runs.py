@@ -74,6 +74,18 @@ def test_a_lab_whose_run_folders_are_gone_keeps_the_curves_of_its_results(tmp_pa
     assert run.series("entropy")[1].tolist() == []
 
 
+def test_curves_of_results_stand_at_their_steps(tmp_path: Path) -> None:
+    entry = {"name": "grpo", "f1_curve": [0.3, 0.4], "steps": [12, 24]}
+    (tmp_path / "results.json").write_text(json.dumps({"arms": [entry]}), encoding="utf-8")
+    assert read_arms(tmp_path)[0].runs[0].series("f1")[0].tolist() == [12, 24]
+
+
+def test_evaluations_are_asked_for_with_a_prefix(make_run: Callable[..., Path]) -> None:
+    steps, values = read_run(make_run(num_steps=10, gain=0.4)).series("test_f1")
+    assert steps.tolist() == [0, 10]
+    assert values.tolist() == [0.3, 0.7]
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", "not json", '{"arms": [{"seed": 1}]}', '{"arms": ["grpo"]}'])
 def test_results_of_another_kind_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text, encoding="utf-8")
