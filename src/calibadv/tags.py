@@ -20,11 +20,19 @@ ROLE_TAG = re.compile(r"</?(?:think|search|information|answer)>")
 """Any of the eight tags."""
 END_MARKERS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
 """Special tokens that end a generation in the usual chat formats; plain-text traces sometimes end with them."""
+INVALID_MESSAGE = (
+    "That was neither a search nor an answer. To look something up, put the query inside of search tags. To finish, "
+    "put the final answer inside of answer tags. Try again."
+)
+"""What a rollout says after an action that is neither, when it goes on. Without tags, so that nothing can be mistaken."""
 
 _NEW_BLOCK = re.compile(r"</search>\s*<information>")
 _BLOCK_AFTER_SEARCH = re.compile(r"(?<=</search>)\s*<information>")
 _BLOCK_FRAMED = re.compile(r"\n\n<information>")
-_INVALID_MESSAGE = re.compile(r"\nMy previous action is invalid\. If I want [^\n]*? Let me try again\.\n")
+_INVALID_MESSAGE = re.compile(
+    r"\nMy previous action is invalid\. If I want [^\n]*? Let me try again\.\n"  # Search-R1's
+    rf"|\n\n{re.escape(INVALID_MESSAGE)}\n\n"
+)
 
 
 class Pair(NamedTuple):
@@ -108,7 +116,7 @@ def split_response(response: str) -> list[Piece]:
     """Find the observations in a plain-text response.
 
     An observation is an information block that directly follows a search close, or that stands framed by blank lines as
-    rollouts write it, or the message of older systems about an invalid action. A closing tag inside a document does not
+    rollouts write it, or a message about an invalid action. A closing tag inside a document does not
     end the block as long as no role tag stands between it and the next closing tag. A block that never closes is no
     observation: its text stays with the model. Plain text carries no provenance: this is the best reading, not proof.
     """

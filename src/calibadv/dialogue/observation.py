@@ -8,17 +8,12 @@ from dataclasses import replace
 
 from calibadv.dialogue.neutralise import neutralise
 from calibadv.errors import ConfigError
-from calibadv.tags import INFORMATION_CLOSE, INFORMATION_OPEN, THINK_OPEN
+from calibadv.tags import INFORMATION_CLOSE, INFORMATION_OPEN, INVALID_MESSAGE, THINK_OPEN
 from calibadv.trajectory import Document
 
 # Long unbroken runs (scripts without spaces, base64) count as several words, so that they can be shortened too.
 _WORD = re.compile(r"\S{1,24}")
 _Shorten = Callable[[Sequence[Document], int], tuple[Document, ...]]
-
-INVALID_MESSAGE = (
-    "That was neither a search nor an answer. To look something up, put the query inside of search tags. To finish, "
-    "put the final answer inside of answer tags. Try again."
-)
 
 
 def render_observation(

@@ -1,11 +1,13 @@
 """The format check judges what the model wrote, by structure."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.dialogue.actions import read_turn
-from calibadv.dialogue.observation import render_observation
+from calibadv.dialogue.observation import render_invalid, render_observation
 from calibadv.dialogue.prompt import QUESTION_ONLY, render_prompt
 from calibadv.rewards.format import format_problem, is_well_formed
 from calibadv.rewards.outcome import outcome_reward, score_trajectory
@@ -118,6 +120,15 @@ def test_documents_and_questions_change_nothing(hostile: str, think_prefill: boo
         assert [turn.text for turn in again.turns] == [turn.text for turn in attacked.turns]
         assert [len(turn.documents) for turn in again.turns] == [1, 0]
         assert (is_well_formed(again), again.answer) == (True, "Oslo")
+
+
+def test_an_episode_that_went_on_after_an_invalid_action_is_not_clean() -> None:
+    turns = list(trajectory(" hm", SEARCH, ANSWER).turns)
+    turns[0] = replace(turns[0], observation=render_invalid(think_prefill=True), documents=())
+    whole = replace(trajectory(), turns=tuple(turns))
+    assert format_problem(whole) == "turn 1: </think> is missing"
+    again = Trajectory.from_text(whole.prompt, whole.response, whole.question)
+    assert [turn.text for turn in again.turns] == [turn.text for turn in turns]
 
 
 PIECES = st.sampled_from(["x", *(f"<{slash}{role}>" for role in ROLES for slash in ("", "/"))])
