@@ -1,6 +1,7 @@
-"""``python -m calibadv``: the command line."""
+"""``python -m calibadv`` is the ``calibadv`` command."""
 
-from calibadv.cli.main import main
+import runpy
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # By name, not by import: nothing below the command line imports it.
+    runpy.run_module("calibadv.cli.main", run_name="__main__", alter_sys=True)

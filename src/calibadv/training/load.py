@@ -5,6 +5,7 @@ The module itself is light (the [model] section needs it); torch and transformer
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import re
@@ -18,6 +19,8 @@ from calibadv.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from calibadv.rollout.transformers_policy import TransformersPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +103,38 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
 
 
 INSTALL_TRAIN = "pip install 'calibadv[train]'"
+
+
+def load_policy(
+    config: ModelConfig, *, threads: int | None = None
+) -> tuple[TransformersPolicy, PreTrainedTokenizerBase]:
+    """A policy that generates with the model, and the tokenizer; ``threads`` limits torch's CPU threads."""
+    model, tokenizer = load_model(config)
+    import torch
+
+    from calibadv.rollout.transformers_policy import TransformersPolicy
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return TransformersPolicy(model, tokenizer), tokenizer
+
+
+def fingerprint(config: ModelConfig) -> dict[str, str]:
+    """What identifies the model: name and digest of its files, or the commit of a hub id."""
+    source = resolve_model(config)
+    if not source.is_local:
+        from transformers import AutoConfig
+
+        with _explained(config, source):
+            commit = getattr(AutoConfig.from_pretrained(source.name), "_commit_hash", None)
+        return {"name": source.name, "commit": str(commit)}
+    patterns = (source.gguf_file,) if source.gguf_file else ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
+    files = sorted({path for pattern in patterns for path in Path(source.name).glob(pattern)})
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return {"name": str(config.path), "sha256": digest.hexdigest()}
 
 
 def _package_folder(name: str) -> Path:

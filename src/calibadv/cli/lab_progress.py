@@ -1,0 +1,100 @@
+"""How the lab's runs are shown while they train, and the table at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from calibadv.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from calibadv.lab.run import Job
+
+
+class LabProgress:
+    """One bar per run on a terminal; elsewhere one line per run for every tenth of its steps."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._tasks: dict[int, Any] = {}
+        self._tenths: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        if sys.stdout.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeElapsedColumn(),
+            )
+            self._bars = Progress(*columns)
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, jobs: Sequence[Job]) -> None:
+        """Called twice a second with all runs."""
+        for number, job in enumerate(jobs):
+            if job.process is None:
+                continue
+            if self._bars is None:
+                self._print_tenths(number, job)
+                continue
+            if number not in self._tasks:
+                self._tasks[number] = self._bars.add_task(job.folder.name, total=job.num_steps, figures="")
+            self._bars.update(self._tasks[number], completed=job.step, figures=figures_of(job))
+
+    def _print_tenths(self, number: int, job: Job) -> None:
+        tenth = 10 * job.step // max(job.num_steps, 1)
+        if tenth > self._tenths.get(number, 0):
+            self._tenths[number] = tenth
+            print(f"{job.folder.name}: step {job.step}/{job.num_steps}  {figures_of(job)}", flush=True)
+
+
+def figures_of(job: Job) -> str:
+    """How a run is doing, in a few words."""
+    reward = "" if job.reward is None else f"reward {job.reward:.2f}"
+    return reward if job.f1_test is None else f"{reward}  test F1 {job.f1_test:.2f}".strip()
+
+
+def print_summary(results: Path) -> None:
+    """Test F1 of every arm before and after, mean over its seeds."""
+    entries = json.loads(results.read_text(encoding="utf-8"))["arms"]
+    rows = []
+    for name in dict.fromkeys(entry["name"] for entry in entries):
+        runs = [entry for entry in entries if entry["name"] == name]
+        before, after, seconds = (mean([run[key] for run in runs]) for key in ("f1_before", "f1_after", "seconds"))
+        spread = (
+            " ".join(f"{run['f1_after']:.3f}" for run in runs) if len(runs) > 1 else f"± {runs[0]['f1_after_se']:.3f}"
+        )
+        fell = sum(run["collapsed"] for run in runs)
+        rows.append(
+            [
+                name,
+                f"{before:.3f}",
+                f"{after:.3f}",
+                spread,
+                f"{after - before:+.3f}",
+                f"{fell} of {len(runs)}",
+                f"{seconds:.0f}",
+            ]
+        )
+    header = ["arm", "test F1 before", "after", "(seeds, or standard error)", "gain", "collapsed", "seconds a run"]
+    print_table(header, rows)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean."""
+    return sum(values) / len(values)

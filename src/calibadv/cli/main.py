@@ -1,0 +1,82 @@
+"""The ``calibadv`` command: its help, its subcommands, and errors as one clear line with an exit code.
+
+Exit codes: 0 fine; 1 anything else; 2 a setting or a file is wrong; 3 the retriever is gone; 4 the policy cannot
+generate; 130 interrupted. ``CALIBADV_DEBUG=1`` shows the traceback. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from calibadv import __version__
+from calibadv.cli import evaluate, lab, report, train, trajectories
+from calibadv.errors import CalibAdvError, ConfigError, DataError, PolicyError, RetrieverError
+
+EXIT_CODES: tuple[tuple[type[CalibAdvError], int], ...] = (
+    (ConfigError, 2),
+    (DataError, 2),
+    (RetrieverError, 3),
+    (PolicyError, 4),
+)
+INTERRUPTED = 130
+
+DESCRIPTION = """\
+Train search agents with calibrated advantages (CalibAdv): a language model learns with reinforcement learning to answer
+questions by reasoning and calling a search engine over several turns.
+"""
+EPILOG = """\
+first steps
+  calibadv lab                                  train a tiny agent twice (GRPO, CalibAdv) on a laptop, in minutes
+  calibadv report runs/lab-...                  draw its curves, look at its trajectories in a page
+  calibadv train configs/lab.toml               one run from a config file
+  calibadv eval runs/lab                        evaluate what was trained
+  calibadv trajectories runs/lab -n 2           read what the agent wrote, turn by turn
+
+Every command explains itself: calibadv COMMAND --help. A run is a TOML file; --set section.key=value changes a setting.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="calibadv",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"calibadv {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (train, evaluate, lab, report, trajectories):
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = make_parser().parse_args(argv)
+    debug = os.environ.get("CALIBADV_DEBUG", "") not in ("", "0")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("calibadv").setLevel(logging.DEBUG if debug else logging.INFO)
+    try:
+        arguments.command(arguments)
+    except KeyboardInterrupt:
+        print("calibadv: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (CalibAdvError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

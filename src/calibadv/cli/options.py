@@ -1,0 +1,67 @@
+"""What several commands share: the --set option, the check for missing packages, the config of a run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calibadv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from calibadv.config import RunConfig
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def new_command(commands: Any, name: str, *, help: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A subcommand whose help keeps its layout."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def add_set_option(parser: argparse.ArgumentParser) -> None:
+    """``--set section.key=value``, as often as one likes."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change a setting of the config; the value is TOML, plain words need no quotes (repeatable)",
+    )
+
+
+def require_packages(*modules: str, extra: str, what: str) -> None:
+    """Say which pip command is missing, before anything is started."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ConfigError(f"{what} needs {', '.join(missing)}, which is not installed: pip install 'calibadv[{extra}]'")
+
+
+def read_run_config(target: Path, *, overrides: Sequence[str]) -> RunConfig:
+    """The config of a TOML file or of a run's folder."""
+    from calibadv.config import RunConfig
+    from calibadv.config.folder import CONFIG
+
+    if target.is_dir():
+        if not (target / CONFIG).is_file():
+            raise ConfigError(f"{target} is not a run's folder: it has no {CONFIG}; name a .toml config or a run")
+        target = target / CONFIG
+    return RunConfig.read(target, overrides=overrides)
+
+
+def positive(text: str) -> int:
+    """A whole number >= 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be >= 1, got {text}")
+    return number
