@@ -88,6 +88,19 @@ def test_subcommands_named_in_documents_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_files_named_in_commands_exist(path: Path) -> None:
+    folders = ("configs/", "examples/", "benchmarks/", "scripts/", "tests/")
+    named = {word for line in commands(path) for word in line if word.startswith(folders)}
+    assert not [word for word in named if not (ROOT / word).exists()]
+
+
+def test_the_picture_of_the_readme_can_be_drawn_again(tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/draw_group.py", "--out", str(tmp_path / "group.svg")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert (tmp_path / "group.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
     local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
