@@ -1,4 +1,4 @@
-"""Programmatic trajectories: what a good (or deliberately careless) agent would write, in the rollout's own token layout.
+"""Programmatic trajectories: what a good (or a careless) agent would write, in the rollout's own token layout.
 
 A demonstration is a list of tokens, each with the weight of its loss: 1 for what the model writes, 0 for the prompt and
 the observations. The layout is that of `calibadv.dialogue`: question, ``<think>``, then turns and observations; a test
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from calibadv.lab import names, phrases
 from calibadv.lab.questions import Puzzle
-from calibadv.lab.schema import KIND_BY_NAME
-from calibadv.lab.world import Entity, LabWorld
+from calibadv.lab.schema import KIND_BY_NAME, YEAR_RELATIONS
+from calibadv.lab.world import Entity, Fact, LabWorld
 from calibadv.trajectory import Document
 
 Search = Callable[[str], list[Document]]
@@ -25,13 +25,16 @@ _WORDS = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
-    """How the demonstrated agent behaves. The defaults never make a mistake; the shares are per episode."""
+    """How the demonstrated agent behaves. The defaults never make a mistake; shares are of episodes, or as stated."""
 
-    phrases: float = 0.8
-    """Mean number of phrases of free thinking in a turn."""
+    sentences: float = 0.7
+    """Mean number of sentences of free thinking in a turn."""
     rambling: float = 0.0
-    """Episodes with long free thinking (five times the mean); they read a wrong fact with `rambling_error`."""
-    rambling_error: float = 0.6
+    """Turns after an observation that go on with doubting sentences ..."""
+    rambling_sentences: tuple[int, int] = (3, 6)
+    """... at least and at most this many ..."""
+    rambling_error: float = 0.7
+    """... and then read a wrong fact with this chance: so wrong trajectories have longer answer turns."""
     early_stop: float = 0.0
     """Answers with the value of an earlier hop."""
     wrong_relation: float = 0.0
@@ -46,6 +49,9 @@ class Habits:
     """Searches for the same thing again."""
     skipped_search: float = 0.0
     """Answers without searching."""
+
+
+_SLIPS = ("early_stop", "wrong_relation", "wrong_document", "garbled", "format_slip", "repeat", "skipped_search")
 
 
 @dataclass(slots=True)
@@ -87,7 +93,9 @@ def observation_tokens(documents: list[Document]) -> list[str]:
 class Agent:
     """Answers puzzles about one world by a script."""
 
-    def __init__(self, world: LabWorld, *, search: Search, habits: Habits, rng: random.Random, max_searches: int) -> None:
+    def __init__(
+        self, world: LabWorld, *, search: Search, habits: Habits, rng: random.Random, max_searches: int
+    ) -> None:
         self.world, self.search, self.habits, self.rng, self.max_searches = world, search, habits, rng, max_searches
         self._by_id = {world.document_id(entity.index): entity for entity in world.entities}
 
@@ -109,13 +117,8 @@ class _Episode:
         self.pending: list[str] = []
         self.searches = 0
         habits, roll = agent.habits, agent.rng.random
-        self.rambling = roll() < habits.rambling
-        self.slips = {
-            name: roll() < getattr(habits, name)
-            for name in ("early_stop", "wrong_relation", "wrong_document", "garbled", "format_slip", "repeat", "skipped_search")
-        }
-        if self.rambling and roll() < habits.rambling_error:
-            self.slips[self.rng.choice(("wrong_relation", "wrong_document", "early_stop"))] = True
+        self.doubts = 0
+        self.slips = {name: roll() < getattr(habits, name) for name in _SLIPS}
         self.slip_at = self.rng.randrange(len(puzzle.steps))
 
     def play(self) -> Demonstration:
@@ -160,13 +163,24 @@ class _Episode:
             if any(self.agent.entity_of(d) is entity for d in documents) or self.searches >= self.agent.max_searches:
                 break
             self.pending = phrases.NOT_FOUND.split()
-        readable = [e for e in map(self.agent.entity_of, documents) if e is not None]
-        if (slip and self.slips["wrong_document"]) or entity not in readable:
-            wrong = [e for e in readable if e is not entity] or readable or [entity]
-            entity = self.rng.choice(wrong)
-        fact = entity.fact(relation) or self.rng.choice(entity.facts)
-        self.pending = [fact.relation, entity.last_word, *fact.value.split()]
+        fact = self._read(relation, entity, documents, careless=slip and self.slips["wrong_document"])
         return fact.value, False
+
+    def _read(self, relation: str, entity: Entity, documents: list[Document], *, careless: bool) -> Fact:
+        """The fact that the next turn's thinking states: the right one unless it is not there or a slip is due."""
+        habits, rng = self.agent.habits, self.rng
+        readable = [e for e in map(self.agent.entity_of, documents) if e is not None]
+        if rng.random() < habits.rambling:
+            self.doubts = rng.randint(*habits.rambling_sentences)
+            careless = careless or rng.random() < habits.rambling_error
+        fact = entity.fact(relation) if entity in readable else None
+        if careless or fact is None:
+            wrong = [f for e in readable or [entity] for f in e.facts if f is not fact]
+            same = [f for f in wrong if f.relation == relation]
+            fact = rng.choice(same if same and rng.random() < 0.5 else wrong)
+            entity = next(e for e in readable or [entity] if fact in e.facts)
+        self.pending = [fact.relation, entity.last_word, *fact.value.split()]
+        return fact
 
     def _see(self, query: str) -> list[Document]:
         self.searches += 1
@@ -180,9 +194,10 @@ class _Episode:
     def _turn(self, action: tuple[str, ...], *, slip: bool) -> bool:
         """Write thinking and action; True when a format slip ended the episode."""
         rng, write = self.rng, self.out.write
-        mean = self.agent.habits.phrases * (5 if self.rambling else 1)
-        pool = phrases.READING if self.searches else phrases.OPENING
-        write(*phrases.ramble(rng, mean=mean, pool=pool, at_least_one=not self.pending))  # never an empty thought
+        mean, empty = self.agent.habits.sentences, not self.pending  # an empty thought would be bad format
+        write(*phrases.think(rng, mean=mean, after_search=self.searches > 0, at_least_one=empty))
+        write(*phrases.doubt(rng, sentences=self.doubts))
+        self.doubts = 0
         if slip and self.slips["garbled"]:
             write(*rng.choices(names.FIRST_WORDS + names.LAST_WORDS, k=rng.randrange(8, 20)))
         write(*self.pending)
@@ -205,7 +220,9 @@ class _Episode:
 
 def reading_drill(rng: random.Random, *, easy: bool, key_weight: float = 0.05) -> Demonstration:
     """Documents, then "relation, entity, value" lines to copy out of them: where reading is learned."""
-    style = "easy" if easy else rng.choices(("one relation", "articles"), weights=(0.4, 0.6))[0]
+    style = "easy" if easy else rng.choices(("one relation", "articles", "comparison"), weights=(0.35, 0.5, 0.15))[0]
+    if style == "comparison":
+        return _comparison_drill(rng)
     if style == "easy":
         kinds, shown = [rng.choice(list(KIND_BY_NAME))], rng.choice((1, 2))
     elif style == "one relation":
@@ -226,6 +243,19 @@ def reading_drill(rng: random.Random, *, easy: bool, key_weight: float = 0.05) -
     for relation, word, value in rng.choices(lines, k=3) if easy else rng.sample(lines, k=min(len(lines), 6)):
         out.write(relation, word, weight=key_weight)
         out.write(*value.split())
+    return out
+
+
+def _comparison_drill(rng: random.Random) -> Demonstration:
+    """Two years read one after the other, then the entity with the earlier one."""
+    relation = rng.choice(sorted(YEAR_RELATIONS))
+    entities, years = rng.sample(names.LAST_WORDS, k=2), rng.sample(names.YEARS, k=2)
+    out = Demonstration()
+    for word, year in zip(entities, years, strict=True):
+        title = f"{rng.choice(names.FIRST_WORDS)} {word}"
+        out.read(*observation_tokens([Document(id=word, title=title, text=f"{relation} {word} {year}.")]))
+        out.write(relation, word, year)
+    out.write(phrases.EARLIER, entities[years.index(min(years))])
     return out
 
 

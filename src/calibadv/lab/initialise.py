@@ -1,19 +1,21 @@
-"""Initial weights from which reading is learned in minutes: similar tokens attend to each other, two layers look one back.
+"""Initial weights from which reading is learned in minutes.
 
-*Mimetic*: in every layer ``k_proj = q_proj`` and ``o_proj = v_projᵀ``, so attention starts as "look at similar tokens" and
-the values are written back unrotated. *One-back heads*: half of the heads of the first two layers attend to the token
-before; their queries and keys read nothing but embedding dimension 0, which is the same for every token.
+*Mimetic*: in every layer ``k_proj = q_proj`` and ``o_proj = v_projᵀ``, so attention starts as "look at similar tokens"
+and the values are written back unrotated. *One-back heads*: half of the heads of the first two layers attend to the
+token before; their queries and keys read nothing but embedding dimension 0, which is the same for every token.
 
 The architecture stays a plain Llama; training changes all of it.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
 from transformers import LlamaForCausalLM
 
 WEIGHT_STD = 0.05
+ROPE_THETA = 10_000.0
 CONSTANT = 0.5
 """Value of embedding dimension 0."""
 ONE_BACK_LAYERS = 2
@@ -41,13 +43,13 @@ def initialise(model: LlamaForCausalLM, *, seed: int) -> None:
         attention.o_proj.weight.copy_(attention.v_proj.weight.T)
 
 
-def _look_one_back(model: LlamaForCausalLM, attention: nn.Module, *, head: int) -> None:
+def _look_one_back(model: LlamaForCausalLM, attention: Any, *, head: int) -> None:
     size = model.config.hidden_size // model.config.num_attention_heads
     half = size // 2
     rows = slice(head * size, (head + 1) * size)
     embedding_rms = (WEIGHT_STD**2 + CONSTANT**2 / model.config.hidden_size) ** 0.5
     scale = ONE_BACK_SCALE * embedding_rms / CONSTANT  # the normalised input has CONSTANT / rms in dimension 0
-    angles = model.config.rope_parameters["rope_theta"] ** (-torch.arange(half) / half)
+    angles = ROPE_THETA ** (-torch.arange(half) / half)
     for projection, turn in ((attention.q_proj, -angles), (attention.k_proj, torch.zeros(half))):
         projection.weight[rows] = 0.0
         # Position p turned by -1 is position p - 1, so the score is largest where the key is one back.

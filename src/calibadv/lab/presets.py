@@ -10,14 +10,13 @@ from calibadv.lab.demonstrations import Habits
 CLEAN = Habits()
 """No mistakes: with them from the start, the policy never learns to read."""
 CARELESS = Habits(
-    phrases=1.0,
-    rambling=0.20,
-    rambling_error=0.6,
+    sentences=0.9,
+    rambling=0.25,
     early_stop=0.20,
-    wrong_relation=0.18,
-    wrong_document=0.12,
+    wrong_relation=0.15,
+    wrong_document=0.10,
     garbled=0.03,
-    format_slip=0.10,
+    format_slip=0.12,
     repeat=0.06,
     skipped_search=0.03,
 )
@@ -44,12 +43,12 @@ class PolicyShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig:
-    """How the base policy is trained from scratch: a long stage that teaches reading, a short one that teaches mistakes."""
+    """How the base policy is trained from scratch: first reading, then, for a short while, mistakes."""
 
     output_dir: str = "runs/lab-base"
     seed: int = 1
     shape: PolicyShape = field(default_factory=PolicyShape)
-    steps: int = 10_000
+    steps: int = 6_000
     """Optimizer steps of the reading stage."""
     batch_tokens: int = 1200
     """Tokens of a batch, padding included."""
@@ -72,13 +71,14 @@ class PretrainConfig:
     world_size: int = 240
     """Articles in each training world; worlds are used for `samples_per_world` samples, then thrown away."""
     samples_per_world: int = 300
-    top_k: int = 2
-    max_searches: int = 3
+    top_k: tuple[int, ...] = (2, 3)
+    """Documents per search; each training world draws one of these."""
+    max_searches: int = 4
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_tokens", "warmup_steps", "samples_per_world", "top_k", "max_searches"):
+        for name in ("steps", "batch_tokens", "warmup_steps", "samples_per_world", "max_searches"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"pretrain.{name} must be >= 1, got {getattr(self, name)}")
         if not self.lr > 0 or not self.mistake_lr > 0:

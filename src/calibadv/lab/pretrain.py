@@ -1,8 +1,8 @@
 """Train the lab's base policy from scratch: a small Llama that searches, reads and answers, on one core.
 
-Two stages. *Reading*: drills (copy this field of this document) and clean demonstrations about worlds that are made on the
-fly and thrown away, so that nothing can be memorised. *Mistakes*: the same agent, now careless, so that RL has something to
-learn. Loss on the tokens that the model writes only.
+Two stages. *Reading*: drills (copy this field of this document) and clean demonstrations about worlds that are made on
+the fly and thrown away, so that nothing can be memorised. *Mistakes*: the same agent, now careless, so that RL has
+something to learn. Loss on the tokens that the model writes only.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import logging
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from calibadv.lab.demonstrations import Agent, Demonstration, Habits, reading_drill
-from calibadv.lab.initialise import initialise
+from calibadv.lab.initialise import ROPE_THETA, initialise
 from calibadv.lab.presets import CLEAN, PretrainConfig
 from calibadv.lab.questions import draw_puzzle
 from calibadv.lab.tokenizer import make_tokenizer, vocabulary
@@ -46,21 +46,26 @@ class _Samples:
         self._next_world, self._left = FIRST_PRETRAINING_WORLD, 0
         self.habits = CLEAN
 
+    def change_habits(self, habits: Habits) -> None:
+        """From the next sample on the agent behaves like this, in a new world."""
+        self.habits, self._left = habits, 0
+
     def demonstration(self) -> Demonstration:
         if self._left == 0:
             self._enter_world()
         self._left -= 1
         while True:
-            puzzle = draw_puzzle(self._world, list(self._world.entities), self.rng)
+            puzzle = draw_puzzle(self._world, entities=list(self._world.entities), rng=self.rng)
             if puzzle is not None:
                 return self._agent.demonstrate(puzzle)
 
     def _enter_world(self) -> None:
         self._world = LabWorld.make(self._next_world, size=self.config.world_size)
         retriever = BM25Retriever.from_documents(self._world.documents)
+        top_k = self.rng.choice(self.config.top_k)
 
         def search(query: str) -> list[Document]:
-            return [hit.document for hit in retriever.search([query], self.config.top_k)[0]]
+            return [hit.document for hit in retriever.search([query], top_k)[0]]
 
         self._agent = Agent(
             self._world, search=search, habits=self.habits, rng=self.rng, max_searches=self.config.max_searches
@@ -70,12 +75,12 @@ class _Samples:
 
 
 def _batches(
-    samples: _Samples, *, first_step: int, steps: int, drills: tuple[float, float, tuple[float, float]], easy_until: float
+    samples: _Samples, *, steps: int, drills: tuple[float, float, tuple[float, float]], easy_until: float
 ) -> Iterator[list[Demonstration]]:
-    """``steps`` batches of similar lengths; the mix of drills and demonstrations follows the progress of the stage."""
+    """Batches of similar lengths; the mix of drills and demonstrations follows the progress of the stage."""
     config, rng = samples.config, samples.rng
     ready: list[list[Demonstration]] = []
-    for step in range(first_step, steps):
+    for step in range(steps):
         if not ready:
             progress = step / steps
             share = _ramp(progress, drills[0], drills[1], *drills[2])
@@ -114,7 +119,7 @@ def make_model(config: PretrainConfig) -> LlamaForCausalLM:
         pad_token_id=words.index("<pad>"),
         eos_token_id=words.index("<eos>"),
         bos_token_id=None,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
     )
     model = LlamaForCausalLM(llama)
     initialise(model, seed=config.seed)
@@ -125,7 +130,9 @@ def _loss(model: LlamaForCausalLM, batch: list[Demonstration], ids: dict[str, in
     """Weighted mean loss, and for each weighted token whether it was the likeliest and its weight."""
     length = max(len(sample.tokens) for sample in batch)
     device = model.device
-    tokens_BT = torch.tensor([[ids[t] for t in s.tokens] + [0] * (length - len(s.tokens)) for s in batch], device=device)
+    tokens_BT = torch.tensor(
+        [[ids[t] for t in s.tokens] + [0] * (length - len(s.tokens)) for s in batch], device=device
+    )
     weights_BT = torch.tensor([s.weights + [0.0] * (length - len(s.tokens)) for s in batch], device=device)
     hidden_BTD = model.model(input_ids=tokens_BT, use_cache=False).last_hidden_state  # right padding needs no mask
     chosen = weights_BT[:, 1:] > 0
@@ -138,22 +145,24 @@ def _loss(model: LlamaForCausalLM, batch: list[Demonstration], ids: dict[str, in
 def _train_stage(
     model: LlamaForCausalLM, samples: _Samples, *, config: PretrainConfig, stage: str, steps: int, lr: float
 ) -> list[dict[str, float]]:
-    """One stage; returns a log line for every hundred steps or so."""
+    """One stage; returns forty log lines."""
     reading = stage == "reading"
     ids = {token: number for number, token in enumerate(vocabulary())}
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     drills = (config.drills_start, config.drills_end, config.drills_fall) if reading else (0.1, 0.1, (0.0, 1.0))
-    batches = _batches(samples, first_step=0, steps=steps, drills=drills, easy_until=config.easy_until if reading else 0.0)
+    batches = _batches(samples, steps=steps, drills=drills, easy_until=config.easy_until if reading else 0.0)
     log: list[dict[str, float]] = []
     every, losses, hits, started = max(1, steps // 40), [], [], time.process_time()
     for step, batch in enumerate(batches):
         constant = config.constant_until if reading else 0.2
-        rate = lr * min((step + 1) / config.warmup_steps, _ramp(step / steps, 1.0, config.final_lr_share, constant, 1.0))
+        rate = lr * min(
+            (step + 1) / config.warmup_steps, _ramp(step / steps, 1.0, config.final_lr_share, constant, 1.0)
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss, right, weights = _loss(model, batch, ids)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
         losses.append(loss.item())
@@ -167,20 +176,23 @@ def _train_stage(
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train the base policy and save it, with its tokenizer and ``pretrain.json``, as a Hugging Face folder."""
+    """Train the base policy and save it, with its tokenizer and ``pretrain.json``, as a Hugging Face folder.
+
+    The policy as it was before it learned mistakes goes into the folder's ``reading``: what RL can hope for.
+    """
     torch.manual_seed(config.seed)
     rng = random.Random(f"calibadv-lab-pretrain-{config.seed}")
     model = make_model(config)
     if torch.cuda.is_available():
-        model.to("cuda")
-    samples = _Samples(config, rng=rng)
+        nn.Module.to(model, "cuda")
+    folder, samples = Path(config.output_dir), _Samples(config, rng=rng)
     logs = {"reading": _train_stage(model, samples, config=config, stage="reading", steps=config.steps, lr=config.lr)}
-    samples = _Samples(replace(config), rng=rng)
-    samples.habits = config.mistakes
+    save_policy(model, folder / "reading", config=config, logs=logs)
+    samples.change_habits(config.mistakes)
     logs["mistakes"] = _train_stage(
         model, samples, config=config, stage="mistakes", steps=config.mistake_steps, lr=config.mistake_lr
     )
-    return save_policy(model, Path(config.output_dir), config=config, logs=logs)
+    return save_policy(model, folder, config=config, logs=logs)
 
 
 def save_policy(
@@ -188,7 +200,7 @@ def save_policy(
 ) -> Path:
     """Write weights, tokenizer and the record of the training into ``folder``."""
     words = vocabulary()
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         pad_token_id=words.index("<pad>"), eos_token_id=words.index("<eos>"), do_sample=True, temperature=1.0
     )
     model.save_pretrained(folder)

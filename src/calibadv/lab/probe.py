@@ -1,7 +1,7 @@
 """Does a policy really read? F1 on worlds of its training, on worlds it never saw, and with random documents.
 
-A policy that reads scores nearly nothing with random documents and about the same on seen and unseen worlds; one that has
-memorised its world does the opposite.
+A policy that reads scores nearly nothing with random documents and about the same on seen and unseen worlds; one that
+has memorised its world does the opposite.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class ProbeConfig:
     world_size: int = 240
     temperature: float = 1.0
     top_k: int = 2
-    max_searches: int = 3
-    max_turn_tokens: int = 64
+    max_searches: int = 4
+    max_turn_tokens: int = 80
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,7 +76,8 @@ def probe(policy_dir: Path | str, *, config: ProbeConfig | None = None) -> dict[
 
     config = config or ProbeConfig()
     tokenizer = AutoTokenizer.from_pretrained(policy_dir)
-    model = AutoModelForCausalLM.from_pretrained(policy_dir).eval()
+    model = AutoModelForCausalLM.from_pretrained(policy_dir)
+    model.eval()  # type: ignore[no-untyped-call]
     conditions: dict[str, Any] = {}
     for name, seeds, shuffled in (
         ("training worlds", config.seen_worlds, False),
@@ -95,7 +96,13 @@ def probe(policy_dir: Path | str, *, config: ProbeConfig | None = None) -> dict[
     f1 = {name: row["f1"]["mean"] for name, row in conditions.items()}
     kept = f1["unseen worlds"] / f1["training worlds"] if f1["training worlds"] else 0.0
     reads = kept >= MIN_UNSEEN_SHARE and f1["random documents"] <= MAX_RANDOM_F1 < f1["unseen worlds"]
-    return {"policy": Path(policy_dir).name, "config": asdict(config), "conditions": conditions, "unseen_share": kept, "reads": reads}
+    return {
+        "policy": Path(policy_dir).name,
+        "config": asdict(config),
+        "conditions": conditions,
+        "unseen_share": round(kept, 4),
+        "reads": reads,
+    }
 
 
 def play(
@@ -107,13 +114,19 @@ def play(
         max_searches=config.max_searches, max_turn_tokens=config.max_turn_tokens,
     )  # fmt: skip
     result = rollout(
-        questions, num_rollouts=1, policy=policy, retriever=retriever, tokenizer=tokenizer, config=settings, seed=config.seed
+        questions,
+        num_rollouts=1,
+        policy=policy,
+        retriever=retriever,
+        tokenizer=tokenizer,
+        config=settings,
+        seed=config.seed,
     )
     return result.trajectories
 
 
 def measure(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """Means with standard errors: F1 and EM (0 without valid format), F1 by question type, format, searches, entropy."""
+    """Means with standard errors: F1 and EM (0 without valid format), format, searches, length, surprise per token."""
     rows: dict[str, list[float]] = {"f1": [], "em": [], "format": [], "searches": [], "tokens": [], "surprise": []}
     by_type: dict[str, list[float]] = {}
     for trajectory in trajectories:
@@ -151,8 +164,8 @@ def probe_table(result: dict[str, Any]) -> str:
     verdict = "reads" if result["reads"] else "does not pass as a reader"
     lines.append(
         f"\nThis policy {verdict}: on unseen worlds it keeps {result['unseen_share']:.0%} of its F1 (wanted: >= "
-        f"{MIN_UNSEEN_SHARE:.0%}), with random documents it has {result['conditions']['random documents']['f1']['mean']:.3f} "
-        f"(wanted: <= {MAX_RANDOM_F1})."
+        f"{MIN_UNSEEN_SHARE:.0%}), with random documents it has "
+        f"{result['conditions']['random documents']['f1']['mean']:.3f} (wanted: <= {MAX_RANDOM_F1})."
     )
     return "\n".join(lines)
 

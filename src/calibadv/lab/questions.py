@@ -17,7 +17,12 @@ from calibadv.trajectory import Question
 SHARES: dict[str, float] = {"1-hop": 0.35, "2-hop": 0.45, "3-hop": 0.10, "comparison": 0.10}
 """Question types and their parts of a question set."""
 
-_CHAIN_FORMS = ("what is the {0} of {1}?", "tell me the {0} of {1}.", "i want to know the {0} of {1}.", "the {0} of {1}?")
+_CHAIN_FORMS = (
+    "what is the {0} of {1}?",
+    "tell me the {0} of {1}.",
+    "i want to know the {0} of {1}.",
+    "the {0} of {1}?",
+)
 _COMPARISON_FORMS = ("which had the earlier {0}, {1} or {2}?", "of {1} and {2}, which had the earlier {0}?")
 
 
@@ -31,8 +36,15 @@ class Puzzle:
     """(relation, entity) to look up, in order; in a chain each entity is the value of the step before."""
     answer: str
 
+    @property
+    def key(self) -> object:
+        """The same for two wordings of one question; a comparison is the same in either order, a chain is not."""
+        return frozenset(self.steps) if self.type == "comparison" else self.steps
 
-def draw_puzzle(world: LabWorld, entities: list[Entity], rng: random.Random, *, type: str | None = None) -> Puzzle | None:
+
+def draw_puzzle(
+    world: LabWorld, *, entities: list[Entity], rng: random.Random, type: str | None = None
+) -> Puzzle | None:
     """A random question about ``entities``; None when the draw has no question (a chain that ends too early)."""
     type = type or rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
     start = rng.choice(entities)
@@ -56,7 +68,9 @@ def draw_puzzle(world: LabWorld, entities: list[Entity], rng: random.Random, *, 
     for relation, _ in steps[:-1]:
         nested = f"the {relation} of {nested}"
     nested = nested.removeprefix("the ") if hops == 1 else nested
-    return Puzzle(text=rng.choice(_CHAIN_FORMS).format(steps[-1][0], nested), type=type, steps=tuple(steps), answer=value)
+    return Puzzle(
+        text=rng.choice(_CHAIN_FORMS).format(steps[-1][0], nested), type=type, steps=tuple(steps), answer=value
+    )
 
 
 def _compare(one: Entity, entities: list[Entity], rng: random.Random) -> Puzzle | None:
@@ -67,7 +81,8 @@ def _compare(one: Entity, entities: list[Entity], rng: random.Random) -> Puzzle 
         return None
     text = rng.choice(_COMPARISON_FORMS).format(fact.relation, one.name, other.name)
     steps = ((fact.relation, one.index), (fact.relation, other.index))
-    return Puzzle(text=text, type="comparison", steps=steps, answer=min((fact.value, one.name), (rival.value, other.name))[1])
+    winner = min((fact.value, one.name), (rival.value, other.name))[1]
+    return Puzzle(text=text, type="comparison", steps=steps, answer=winner)
 
 
 def make_questions(world: LabWorld, split: str, *, count: int | None = None) -> list[Question]:
@@ -77,19 +92,17 @@ def make_questions(world: LabWorld, split: str, *, count: int | None = None) -> 
         raise ConfigError(f'split must be "train" or "test", got {split!r}')
     count = 5 * len(entities) if count is None else count
     rng = random.Random(f"calibadv-lab-questions-{world.seed}-{len(world.entities)}-{split}")
-    puzzles: dict[frozenset[tuple[str, int]] | tuple[tuple[str, int], ...], Puzzle] = {}
+    puzzles: dict[object, Puzzle] = {}
     failures = 0
     types = rng.choices(list(SHARES), weights=list(SHARES.values()), k=count)
     while len(puzzles) < count:
-        puzzle = draw_puzzle(world, entities, rng, type=types[len(puzzles)])
-        # A comparison is the same question in either order, a chain is not.
-        key = puzzle and (frozenset(puzzle.steps) if puzzle.type == "comparison" else puzzle.steps)
-        if puzzle is None or key is None or key in puzzles:
+        puzzle = draw_puzzle(world, entities=entities, rng=rng, type=types[len(puzzles)])
+        if puzzle is None or puzzle.key in puzzles:
             failures += 1
             if failures > 200 * (count + 10):
                 raise ConfigError(f"count must fit the world: only {len(puzzles)} {split} questions found, got {count}")
             continue
-        puzzles[key] = puzzle
+        puzzles[puzzle.key] = puzzle
     return [_question(world, split, number, puzzle) for number, puzzle in enumerate(puzzles.values())]
 
 

@@ -157,7 +157,7 @@ def run_lab(lab: LabRun, *, watch: Watch | None = None) -> Path:
         job.num_steps = config.training.steps
         job.folder.with_suffix(".toml").write_text(config.to_toml(), encoding="utf-8")
     play(jobs, workers=lab.workers or os.cpu_count() or 1, watch=watch)
-    write_results(lab, jobs, out)
+    draw(write_results(lab, jobs, out))
     return out
 
 
@@ -246,6 +246,15 @@ def write_results(lab: LabRun, jobs: Sequence[Job], out: Path) -> Path:
     path = out / "results.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def draw(results: Path) -> None:
+    """Every plot as PNG and SVG in ``plots/``, and one page with all of them."""
+    from calibadv.report.figures import draw_lab
+    from calibadv.report.page import write_page
+
+    draw_lab(results, results.parent / "plots")
+    write_page(results.parent)
 
 
 def result_of(job: Job, out: Path) -> dict[str, Any]:

@@ -27,7 +27,9 @@ KINDS: tuple[Kind, ...] = (
         share=0.18,
         relations={"director": "person", "star": "person", "studio": "company", "premiere": "year"},
     ),
-    Kind(name="band", share=0.14, relations={"singer": "person", "hometown": "town", "label": "company", "debut": "year"}),
+    Kind(
+        name="band", share=0.14, relations={"singer": "person", "hometown": "town", "label": "company", "debut": "year"}
+    ),
     Kind(name="book", share=0.12, relations={"author": "person", "publisher": "company", "publication": "year"}),
     Kind(name="town", share=0.12, relations={"mayor": "person", "river": "river", "country": "country"}),
     Kind(name="company", share=0.10, relations={"founder": "person", "headquarters": "town", "founding": "year"}),
@@ -35,7 +37,9 @@ KINDS: tuple[Kind, ...] = (
 
 KIND_BY_NAME: dict[str, Kind] = {kind.name: kind for kind in KINDS}
 
-YEAR_RELATIONS: frozenset[str] = frozenset(r for kind in KINDS for r, value in kind.relations.items() if value == "year")
+YEAR_RELATIONS: frozenset[str] = frozenset(
+    r for kind in KINDS for r, value in kind.relations.items() if value == "year"
+)
 
 RELATIONS: tuple[str, ...] = tuple(r for kind in KINDS for r in kind.relations)
 

@@ -1,4 +1,4 @@
-"""The lab's tokenizer: one token for each word it knows, for each tag, and for each piece of an observation's scaffolding.
+"""The lab's tokenizer: one token for each word it knows, each tag, and each piece of an observation's scaffolding.
 
 A word-level tokenizer of the Hugging Face `tokenizers` library, so ``AutoTokenizer`` loads it like any other. Decoding
 puts a space between all tokens: the words survive the round trip, their spacing does not ("Vano ." for "Vano.").
@@ -24,8 +24,16 @@ PUNCTUATION = (".", ",", "?", "(", ")", ":", '"', "/", "<", ">", "-", "'")
 
 def vocabulary() -> tuple[str, ...]:
     """Every token; its place is its id."""
-    words = (*PUNCTUATION, "Doc", "Title", *RELATIONS, *phrases.words(), *names.YEARS, *names.COUNTRIES, *names.RIVERS)
-    return tuple(dict.fromkeys((*SPECIAL, *TAGS, *SCAFFOLDING, *words, *names.FIRST_WORDS, *names.LAST_WORDS)))
+    pools = (names.YEARS, names.COUNTRIES, names.RIVERS, names.FIRST_WORDS, names.LAST_WORDS)
+    words = (
+        *PUNCTUATION,
+        "Doc",
+        "Title",
+        *RELATIONS,
+        *phrases.vocabulary(),
+        *(word for pool in pools for word in pool),
+    )
+    return tuple(dict.fromkeys((*SPECIAL, *TAGS, *SCAFFOLDING, *words)))
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -33,14 +41,15 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(vocabulary())}, unk_token="<unk>"))
+    ids = {token: number for number, token in enumerate(vocabulary())}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(behavior="isolated")]
     )
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     # Not special: decoding must keep the tags, whether or not special tokens are skipped.
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in (*TAGS, *SCAFFOLDING)])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         eos_token="<eos>",

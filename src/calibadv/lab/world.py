@@ -6,9 +6,9 @@ Each entity has one document. Its text is a list of facts, *relation before enti
     director Timbel Drael Vano. premiere Timbel 1956. studio Timbel Skourn Kesha.
 
 A document calls its subject by the last word of the name. Names share words on purpose (see `_draw_names`), and a *name
-page* (title ``Timbel``, text ``Ora Timbel. Vik Timbel.``) lists the bearers of a shared last word; so word matching finds
-look-alikes, and pages that answer nothing. The world is made of two regions, "train" and "test", that never refer to each other: no
-document, fact or answer of a test question plays a part in a training question.
+page* (title ``Timbel``, text ``Ora Timbel. Vik Timbel.``) lists the bearers of a shared last word; so word matching
+finds look-alikes, and pages that answer nothing. The world is made of two regions, "train" and "test", that never refer
+to each other: no article of a test question plays a part in a training question.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calibadv.errors import ConfigError
 from calibadv.lab import names
@@ -90,7 +91,7 @@ class LabWorld:
             raise ConfigError(f"world size must be >= 40 (every kind needs a few entities in both splits), got {size}")
         rng = random.Random(f"calibadv-lab-world-{seed}-{size}")
         kinds = _draw_kinds(size)
-        spelled = _draw_names(kinds, rng)
+        spelled = _draw_names(kinds, rng=rng)
         regions: dict[tuple[str, str], list[int]] = {}
         splits: list[str] = []
         for index, kind in enumerate(kinds):
@@ -99,7 +100,15 @@ class LabWorld:
             regions[split, kind.name].append(index)
             splits.append(split)
         entities = tuple(
-            Entity(index=i, kind=kind.name, name=name, split=split, facts=_draw_facts(i, kind, split, regions, spelled, rng))
+            Entity(
+                index=i,
+                kind=kind.name,
+                name=name,
+                split=split,
+                facts=_draw_facts(
+                    i, kind, regions={k: v for (s, k), v in regions.items() if s == split}, names_of=spelled, rng=rng
+                ),
+            )
             for i, (kind, name, split) in enumerate(zip(kinds, spelled, splits, strict=True))
         )
         return cls(seed=seed, entities=entities)
@@ -123,25 +132,25 @@ class LabWorld:
         return f"w{self.seed}-{index}"
 
     def questions(self, split: str, *, count: int | None = None) -> list[Question]:
-        """``count`` different questions about one region (default: five for each of its entities), always the same ones."""
-        from calibadv.lab.questions import make_questions  # questions build on worlds; a late import keeps the call here
+        """Always the same ``count`` questions about one region (default: five for each of its entities)."""
+        from calibadv.lab.questions import make_questions  # questions build on worlds
 
         return make_questions(self, split, count=count)
 
     def write(self, folder: Path) -> None:
-        """Write ``corpus.jsonl`` (wiki-18 form) and ``questions.{train,test}.jsonl`` (FlashRAG form) into ``folder``."""
+        """Write ``corpus.jsonl`` (wiki-18 form) and ``questions.{train,test}.jsonl`` (FlashRAG form)."""
         folder.mkdir(parents=True, exist_ok=True)
-        corpus = [{"id": d.id, "contents": f'"{d.title}"\n{d.text}'} for d in self.documents]
+        corpus: list[dict[str, Any]] = [{"id": d.id, "contents": f'"{d.title}"\n{d.text}'} for d in self.documents]
         _write_lines(folder / "corpus.jsonl", corpus)
         for split in ("train", "test"):
-            rows = [
+            rows: list[dict[str, Any]] = [
                 {"id": q.id, "question": q.text, "golden_answers": list(q.golden_answers), "metadata": dict(q.metadata)}
                 for q in self.questions(split)
             ]
             _write_lines(folder / f"questions.{split}.jsonl", rows)
 
 
-def _write_lines(path: Path, rows: list[dict[str, object]]) -> None:
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -152,7 +161,7 @@ def _draw_kinds(size: int) -> list[Kind]:
     return [kind for kind, count in zip(KINDS, counts, strict=True) for _ in range(count)]
 
 
-def _draw_names(kinds: list[Kind], rng: random.Random) -> list[str]:
+def _draw_names(kinds: list[Kind], *, rng: random.Random) -> list[str]:
     """A name for each entity, different within a kind, many of them alike in one word or both."""
     first_words = rng.sample(names.FIRST_WORDS, k=min(len(names.FIRST_WORDS), len(kinds) // NAMES_PER_FIRST_WORD))
     fresh = list(names.LAST_WORDS)
@@ -179,9 +188,9 @@ def _draw_names(kinds: list[Kind], rng: random.Random) -> list[str]:
 def _draw_facts(
     index: int,
     kind: Kind,
-    split: str,
-    regions: dict[tuple[str, str], list[int]],
-    spelled: list[str],
+    *,
+    regions: dict[str, list[int]],
+    names_of: list[str],
     rng: random.Random,
 ) -> tuple[Fact, ...]:
     """Some of the kind's relations in random order, with values from the entity's own region."""
@@ -194,6 +203,6 @@ def _draw_facts(
             continue
         # Nobody is their own spouse, and two facts of one article never name the same entity.
         used = {index, *(fact.target for fact in facts)}
-        target = rng.choice([i for i in regions[split, value_kind] if i not in used])
-        facts.append(Fact(relation=relation, value=spelled[target], target=target))
+        target = rng.choice([i for i in regions[value_kind] if i not in used])
+        facts.append(Fact(relation=relation, value=names_of[target], target=target))
     return tuple(facts)
