@@ -185,7 +185,8 @@ def test_import_calibadv_loads_nothing_heavy() -> None:
 
 
 def test_import_calibadv_takes_less_than_half_a_second() -> None:
-    code = "import time; t = time.perf_counter(); import calibadv; print(time.perf_counter() - t)"
+    # Processor time, and the best of five: other processes of the machine must not decide.
+    code = "import time; t = time.process_time(); import calibadv; print(time.process_time() - t)"
     assert min(float(run_python(code)) for _ in range(5)) < 0.5
 
 
