@@ -4,7 +4,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.advantage import group_advantages, leave_one_out_advantages
@@ -56,6 +56,7 @@ def test_a_trajectory_that_takes_no_part_changes_nothing_for_the_others() -> Non
         assert joined.tolist() == [alone[0], 0.0, alone[1], alone[2], 0.0]
 
 
+@settings(deadline=None)
 @given(BATCHES)
 def test_order_in_the_batch_does_not_matter(batch: list[tuple[float, str]]) -> None:
     rewards, ids = zip(*batch, strict=True)
@@ -65,6 +66,7 @@ def test_order_in_the_batch_does_not_matter(batch: list[tuple[float, str]]) -> N
         np.testing.assert_allclose(forwards, backwards, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(BATCHES)
 def test_a_batch_is_the_sum_of_its_groups(batch: list[tuple[float, str]]) -> None:
     rewards, ids = map(np.array, zip(*batch, strict=True))
@@ -74,6 +76,7 @@ def test_a_batch_is_the_sum_of_its_groups(batch: list[tuple[float, str]]) -> Non
         np.testing.assert_allclose(whole[members], group_advantages(rewards[members], group_ids=ids[members]))
 
 
+@settings(deadline=None)
 @given(BATCHES)
 def test_advantages_of_a_group_sum_to_zero_unless_it_is_a_group_of_one(batch: list[tuple[float, str]]) -> None:
     rewards, ids = map(np.array, zip(*batch, strict=True))
@@ -84,6 +87,7 @@ def test_advantages_of_a_group_sum_to_zero_unless_it_is_a_group_of_one(batch: li
                 assert advantages[ids == name].sum() == pytest.approx(0.0, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(BATCHES, st.floats(1.0, 100.0), st.floats(-10.0, 10.0))
 def test_scaling_and_shifting_rewards_hardly_changes_scaled_advantages(
     batch: list[tuple[float, str]], factor: float, shift: float
@@ -95,6 +99,7 @@ def test_scaling_and_shifting_rewards_hardly_changes_scaled_advantages(
     np.testing.assert_allclose(after, before, atol=2e-3)  # The 1e-6 beside a deviation of at least 0.01.
 
 
+@settings(deadline=None)
 @given(st.lists(REWARDS, min_size=2, max_size=12))
 def test_leave_one_out_is_the_unscaled_advantage_times_n_over_n_minus_one(rewards: list[float]) -> None:
     ids = ["q"] * len(rewards)

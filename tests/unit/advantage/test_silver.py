@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.advantage import (
@@ -132,12 +132,14 @@ def test_similarity_of_hand_worked_pairs() -> None:
     assert word_similarity("a b c d", "b c d e") == 0.5
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_similarity_equals_the_textbook_table(a: list[str], b: list[str]) -> None:
     want = 1.0 - table_distance(a, b) / max(len(a), len(b)) if a or b else 0.0
     assert word_similarity(" ".join(a), " ".join(b)) == want
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_the_early_exit_never_changes_whether_thinking_repeats(a: list[str], b: list[str]) -> None:
     turns = [TurnEvidence(" ".join(a), ("x",)), TurnEvidence(" ".join(b), ("d",))]
@@ -192,6 +194,7 @@ def test_an_empty_batch_and_a_trajectory_without_turns_are_no_errors() -> None:
     assert query_correctness([nothing], group_ids=["p"])[0].shape == (1, 0)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(5)))
 def test_order_of_the_trajectories_does_not_matter(order: list[int]) -> None:
     batch = [found("a b", "c"), found("a x", score=0.5), found("c", score=0.0), found("c d", valid=False), found("b")]

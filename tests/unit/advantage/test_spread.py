@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.advantage import spread
@@ -27,6 +27,7 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@settings(deadline=None)
 @given(layouts())
 def test_every_token_of_a_turn_gets_its_advantage_and_all_others_zero(layout: dict[str, Any]) -> None:
     values, starts, num_tokens = layout["advantages_NK"], layout["starts_NK"], layout["num_tokens_NK"]
@@ -38,6 +39,7 @@ def test_every_token_of_a_turn_gets_its_advantage_and_all_others_zero(layout: di
     np.testing.assert_array_equal(got, want)
 
 
+@settings(deadline=None)
 @given(layouts())
 def test_spreading_conserves_the_sum_over_tokens(layout: dict[str, Any]) -> None:
     got = spread(**layout)
