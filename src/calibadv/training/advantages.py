@@ -58,9 +58,15 @@ class CalibratedAdvantages(GRPOTrainer):
         """Called after every batch with this process's trajectories; ``rows`` are theirs in ``credit``. For records."""
 
     @property
+    def policy_model(self) -> Any:
+        """The model being trained, without wrappers for distributed training."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
     def uses_sampled_logprobs(self) -> bool:
         """Whether the sampler's log-probabilities serve as the old ones of the loss."""
-        exact = self.model.dtype == torch.float32 and not (self.args.bf16 or self.args.fp16) and self.temperature == 1
+        half = self.args.bf16 or self.args.fp16 or next(self.policy_model.parameters()).dtype != torch.float32
+        exact = not half and self.temperature == 1
         return self.args.old_logprobs == "sampled" or (self.args.old_logprobs == "auto" and exact)
 
     def _get_per_token_logps_and_entropies(
@@ -82,8 +88,8 @@ def trajectories_of(inputs: Sequence[dict[str, Any]]) -> list[Trajectory]:
     trajectories = [row.get("trajectory") for row in inputs]
     if not all(isinstance(t, Trajectory) for t in trajectories):
         raise ConfigError(
-            "calibration is on, but the rollout function returned no 'trajectory' field, so no query correctness arrives: "
-            "use calibadv.training.make_rollout_func, or train with trl.GRPOTrainer"
+            "calibration is on, but the rollout function returned no 'trajectory' field, so no query correctness "
+            "arrives: use calibadv.training.make_rollout_func, or train with trl.GRPOTrainer"
         )
     return trajectories  # type: ignore[return-value]
 

@@ -1,8 +1,8 @@
 """Micro-batches without waste (one override of TRL's trainer).
 
-TRL pads every micro-batch to the longest rollout of the whole batch and shuffles rows across mini-batches. Here a mini-batch
-is a set of whole groups (METHOD section 6: 256 questions), its rows are sorted by length and trimmed, and rows whose
-advantages are all zero are left out where that is exact: without KL and entropy terms they have no gradient.
+TRL pads every micro-batch to the longest rollout of the whole batch and shuffles rows across mini-batches. Here a
+mini-batch is a set of whole groups (METHOD section 6: 256 questions), its rows are sorted by length and trimmed, and
+rows whose advantages are all zero are left out where that is exact: without KL and entropy terms they have no gradient.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from trl import GRPOTrainer
+
+from calibadv.training.config import CalibAdvConfig
 
 EXACT_WITHOUT_ZERO_ROWS = frozenset({"dapo", "cispo"})
 """Loss types that divide by a token count fixed beforehand, so that a row without advantage can be left out."""
@@ -21,7 +23,7 @@ def micro_batches(
 ) -> list[dict[str, Any]]:
     """Split a generation batch into ``num_mini_batches * per_mini_batch`` trimmed micro-batches.
 
-    Mini-batches are contiguous rows (whole groups); inside one, rows are ordered by length. A micro-batch is never empty.
+    Mini-batches are contiguous rows (whole groups); inside one, rows are ordered by length. No micro-batch is empty.
     """
     num_rows = len(batch["completion_ids"])
     mask = batch["completion_mask"]
@@ -31,7 +33,7 @@ def micro_batches(
     has_signal = ((advantages * mask) != 0).any(1)
     lengths = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)
     pieces = []
-    for rows in torch.arange(num_rows).split(num_rows // num_mini_batches):
+    for rows in torch.arange(num_rows).view(num_mini_batches, -1):
         rows = rows[lengths[rows].argsort(stable=True)]
         kept = rows[has_signal[rows]] if drop_zero_rows else rows
         if len(kept) < per_mini_batch:  # every process must run every micro-batch
@@ -62,17 +64,21 @@ def trimmed(batch: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
 class LeanMicroBatches(GRPOTrainer):
     """Override: ``_prepare_inputs`` splits a generation batch by `micro_batches`."""
 
+    args: CalibAdvConfig
+    _buffered_inputs: Any  # [mini_batches * micro_batches_per_update]; TRL declares None
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
+        assert self.model is not None
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)
         args = self.args
-        if self._step % (args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
+        num_micro_batches = args.mini_batches * args.micro_batches_per_update
+        if self._step % (num_micro_batches * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
-            accumulation = min(args.gradient_accumulation_steps, args.steps_per_generation)
             self._buffered_inputs = micro_batches(
                 batch,
-                num_mini_batches=args.steps_per_generation // accumulation,
-                per_mini_batch=accumulation,
+                num_mini_batches=args.mini_batches,
+                per_mini_batch=args.micro_batches_per_update,
                 drop_zero_rows=self.loss_type in EXACT_WITHOUT_ZERO_ROWS
                 and self.beta == 0
                 and args.entropy_coef == 0
@@ -80,4 +86,4 @@ class LeanMicroBatches(GRPOTrainer):
                 and args.top_entropy_quantile == 1
                 and not self.aux_loss_enabled,
             )
-        return self._buffered_inputs[self._step % args.steps_per_generation]
+        return self._buffered_inputs[self._step % num_micro_batches]

@@ -16,18 +16,16 @@ from calibadv.errors import ConfigError, TokenMismatchError
 from calibadv.trajectory import Question, Trajectory
 
 QUESTION_KEY = "question"
-"""Key of the user message that carries the row number of its question: TRL hands prompts to a rollout function, no rows."""
+"""Key of the user message that carries its question's row number: TRL hands a rollout function prompts, no rows."""
 
 
 def question_rows(questions: Sequence[Question], *, order: Sequence[int]) -> list[dict[str, Any]]:
     """Data set rows for TRL: one conversational prompt per entry of ``order`` (indices into ``questions``)."""
-    return [
-        {"prompt": [{"role": "user", "content": questions[index].text, QUESTION_KEY: index}]} for index in order
-    ]
+    return [{"prompt": [{"role": "user", "content": questions[index].text, QUESTION_KEY: index}]} for index in order]
 
 
 def question_order(num_questions: int, *, num_batches: int, questions_per_batch: int, seed: int) -> list[int]:
-    """Indices of the questions of ``num_batches`` batches: seeded passes over all questions, no question twice in a batch.
+    """Indices of the questions of all batches: seeded passes over the questions, none twice in a batch.
 
     Laid down before the run, so that a resumed run asks what the uninterrupted one would have asked.
 
@@ -76,7 +74,7 @@ def rollout_fields(trajectories: Sequence[Trajectory], *, filler_id: int) -> dic
 
 
 def turn_starts(trajectories: Sequence[Trajectory], *, num_turns: int) -> NDArray[np.int64]:
-    """Column of each turn's first token in the completion, shape [num_trajectories, num_turns] (0 where there is no turn)."""
+    """Column of each turn's first token in the completion, shape [N, ``num_turns``] (0 where there is no turn)."""
     starts = np.zeros((len(trajectories), num_turns), dtype=np.int64)
     for row, trajectory in enumerate(trajectories):
         column = 0

@@ -14,8 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from calibadv.errors import DataError
 
 
-class SkipNonFiniteUpdate(TrainerCallback):  # type: ignore[misc]
-    """Drop the gradients of an update in which any is not finite; the optimizer then leaves weights and moments alone."""
+class SkipNonFiniteUpdate(TrainerCallback):
+    """Drop an update in which any gradient is not finite; the optimizer then leaves weights and moments alone."""
 
     def __init__(self) -> None:
         self.skipped = 0
@@ -33,22 +33,24 @@ class SkipNonFiniteUpdate(TrainerCallback):  # type: ignore[misc]
             parameter.grad = None
 
 
-class BatchMetrics(TrainerCallback):  # type: ignore[misc]
+UPDATE_METRICS = {
+    "loss": ("loss",),
+    "grad_norm": ("grad_norm",),
+    "lr": ("learning_rate",),
+    "clip_fraction": ("clip_ratio/region_mean", "cispo_clip_ratio"),
+    "clip_low": ("clip_ratio/low_mean",),
+    "clip_high": ("clip_ratio/high_mean",),
+    "update_entropy": ("entropy",),
+}
+"""Our metrics of an update and where the Trainer logs each (the first that is there)."""
+
+
+class BatchMetrics(TrainerCallback):
     """One JSON line in ``metrics.jsonl`` per batch, at its last optimizer step.
 
-    ``pending`` holds what was measured when the batch was generated; the Trainer's own logs of the batch's updates (loss,
-    gradient norm, learning rate, clip fraction) are averaged into the line.
+    ``pending`` holds what was measured when the batch was generated; the Trainer's own logs of the batch's updates
+    (`UPDATE_METRICS`) are averaged into the line.
     """
-
-    UPDATE_KEYS = {
-        "loss": "loss",
-        "grad_norm": "grad_norm",
-        "learning_rate": "lr",
-        "clip_ratio/region_mean": "clip_fraction",
-        "clip_ratio/low_mean": "clip_low",
-        "clip_ratio/high_mean": "clip_high",
-        "entropy": "update_entropy",
-    }
 
     def __init__(self, path: Path, *, updates_per_batch: int, finish: Callable[[], dict[str, Any]]) -> None:
         self.path = path
@@ -60,9 +62,7 @@ class BatchMetrics(TrainerCallback):  # type: ignore[misc]
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         """Called with every finished line (progress display)."""
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Collect an update's log; write the line once the batch is complete."""
         logs = kwargs.get("logs") or {}
         if "loss" not in logs or not state.is_world_process_zero:
@@ -72,8 +72,8 @@ class BatchMetrics(TrainerCallback):  # type: ignore[misc]
             return
         line: dict[str, Any] = {"step": state.global_step, "batch": state.global_step // self.updates_per_batch}
         line |= self.pending
-        for theirs, ours in self.UPDATE_KEYS.items():
-            values = [u[theirs] for u in self._updates if u.get(theirs) is not None]
+        for ours, theirs in UPDATE_METRICS.items():
+            values = [u[name] for u in self._updates for name in theirs if u.get(name) is not None]
             finite = [v for v in values if math.isfinite(v)]
             line[ours] = sum(finite) / len(finite) if finite else None
         line |= self.finish()
@@ -101,4 +101,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def cut_metrics(path: Path, *, last_step: int) -> None:
     """Forget the lines after ``last_step``: a resumed run writes them again."""
     kept = [record for record in read_metrics(path) if record["step"] <= last_step]
-    path.write_text("".join(json.dumps(record, allow_nan=False) + "\n" for record in kept), encoding="utf-8")
+    rest = path.with_suffix(".cut")  # renamed when complete, so that a kill in here loses nothing
+    rest.write_text("".join(json.dumps(record, allow_nan=False) + "\n" for record in kept), encoding="utf-8")
+    rest.replace(path)

@@ -23,8 +23,12 @@ class CalibAdvConfig(GRPOConfig):
     normalisation as METHOD section 3, no gradient checkpointing, one log line per optimizer step.
     """
 
-    loss_type: str = field(default="dapo", metadata={"help": "TRL's name; 'dapo' is the token mean of METHOD section 6."})
-    activation_checkpointing: bool | None = field(default=False, metadata={"help": "Save memory by recomputing activations."})
+    loss_type: str = field(
+        default="dapo", metadata={"help": "TRL's name; 'dapo' is the token mean of METHOD section 6."}
+    )
+    activation_checkpointing: bool | None = field(
+        default=False, metadata={"help": "Save memory by recomputing activations."}
+    )
     logging_steps: float = field(default=1, metadata={"help": "Log every this many optimizer steps."})
     shuffle_dataset: bool | None = field(
         default=False, metadata={"help": "Off: the order of questions is laid down before the run (step-exact resume)."}
@@ -45,11 +49,12 @@ class CalibAdvConfig(GRPOConfig):
         },
     )
     max_batches_without_signal: int = field(
-        default=10, metadata={"help": "Stop after this many batches in a row in which no group holds two different rewards."}
+        default=10,
+        metadata={"help": "Stop after this many batches in a row in which no group holds two different rewards."},
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]  # TRL leaves it without annotations
         if self.reward_score not in SCORES:
             raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
         if self.old_logprobs not in OLD_LOGPROBS:
@@ -59,6 +64,30 @@ class CalibAdvConfig(GRPOConfig):
         wants_correctness = self.calibration_config is not None and self.calibration_config.soft_penalty != "none"
         if wants_correctness and self.rollout_config.max_searches < 1:
             raise ConfigError(
-                "calibration is on but rollout.max_searches is 0, so no query correctness can arrive: allow searches, or "
-                'set calibration.soft_penalty = "none"'
+                "calibration is on but rollout.max_searches is 0, so no query correctness can arrive: "
+                'allow searches, or set calibration.soft_penalty = "none"'
             )
+
+    @property
+    def micro_batches_per_update(self) -> int:
+        """Forward and backward passes before each optimizer step."""
+        assert self.steps_per_generation is not None  # TRL's __post_init__ fills it in
+        return min(self.gradient_accumulation_steps, self.steps_per_generation)
+
+    @property
+    def mini_batches(self) -> int:
+        """Optimizer steps per pass over a batch."""
+        assert self.steps_per_generation is not None
+        return self.steps_per_generation // self.micro_batches_per_update
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Optimizer steps made from each batch of rollouts."""
+        return self.mini_batches * self.num_iterations
+
+    @property
+    def questions_per_batch(self) -> int:
+        """Questions asked before each round of updates, over all processes."""
+        assert self.generation_batch_size is not None
+        assert self.num_generations is not None
+        return self.generation_batch_size // self.num_generations

@@ -1,7 +1,7 @@
 """Rewards, query correctness and calibrated advantages of a whole batch, with every number that METHOD section 7 plots.
 
-Pure functions over `Outcome` records, which are small enough to be gathered from all processes: a group may straddle them,
-so silver documents and group statistics are always computed over the gathered batch.
+Pure functions over `Outcome` records, which are small enough to be gathered from all processes: silver documents and
+group statistics are always computed over the gathered batch, wherever its groups were played.
 
 Shape suffixes: N = trajectories of the batch, K = turns (padded), T = tokens.
 """
@@ -129,7 +129,7 @@ def padded(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
 
 
 def batch_metrics(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Means over the trajectories of the batch that did not fail; entropy is estimated by -log p of the sampled tokens."""
+    """Means over the trajectories that did not fail; entropy is estimated by -log p of the sampled tokens."""
     alive = [o for o in outcomes if not o.failed]
     tokens_NK = padded([o.num_tokens for o in alive])
     nll_NK = -padded([o.logprob_sums for o in alive])

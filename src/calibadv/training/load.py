@@ -85,7 +85,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         raise ConfigError(f"loading a model needs torch and transformers ({error}): {INSTALL_TRAIN}") from error
     device = _device(config.device)
     extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    with _explained(config, source), _without_progress_bars():
+    with _explained(config, source), without_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(source.name, **extra)
         model = AutoModelForCausalLM.from_pretrained(source.name, dtype=getattr(torch, config.dtype), **extra)
     if source.gguf_file:
@@ -98,7 +98,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
             f"model.path {config.path}: the tokenizer has {len(tokenizer)} tokens, but the model only {num_rows}; "
             "they do not belong together"
         )
-    model.config.pad_token_id = tokenizer.pad_token_id
+    _align_special_tokens(model, tokenizer)
     return model.to(device).eval(), tokenizer
 
 
@@ -207,6 +207,23 @@ def _prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> None:
     tokenizer.pad_token = stand_in
 
 
+def _align_special_tokens(model: Any, tokenizer: Any) -> None:
+    """Tell the model's configs the tokenizer's special tokens, as the Trainer would, which also warns about it."""
+    generation = getattr(model, "generation_config", None)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        token = getattr(tokenizer, name)
+        for config in (model.config.get_text_config(), generation):
+            if token is None or config is None:
+                continue
+            held = getattr(config, name, None)
+            many = held if isinstance(held, list) else [held]
+            if name == "eos_token_id" and (isinstance(held, list) or config is generation):
+                # Every token listed here ends a turn: none is dropped.
+                setattr(config, name, [token, *(other for other in many if other not in (None, token))])
+            else:
+                setattr(config, name, token)
+
+
 def _forget_quantisation(model: Any) -> None:
     # transformers unpacks GGUF weights to full precision, but goes on calling the model quantized: it then refuses to
     # train or save it.
@@ -238,7 +255,8 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
+    """Without the progress bars of transformers."""
     from transformers.utils import logging as hf_logging
 
     progress: Any = hf_logging

@@ -1,13 +1,14 @@
 """Log-probabilities of the trained tokens only (one override of TRL's trainer).
 
-TRL sends left-padded rows with an attention mask through the model and, on a CPU, scores every position. Here the rows are
-shifted to the left edge, where causal attention needs no mask, and the language-model head sees only the positions whose
-next token is trained. Values and gradients are those of TRL's path (``tests/unit/training``).
+TRL sends left-padded rows with an attention mask through the model and, on a CPU, scores every position. Here the rows
+are shifted to the left edge, where causal attention needs no mask, and the language-model head sees only the positions
+whose next token is trained. Values and gradients are those of TRL's path (``tests/unit/training``).
 """
 
 from __future__ import annotations
 
 import functools
+import types
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def score_tokens(
     return logp_MV.gather(-1, token_M[:, None]).squeeze(-1), entropy_M
 
 
-def add_token_head(model: torch.nn.Module, *, temperature: float) -> None:
+def add_token_head(model: Any, *, temperature: float) -> None:
     """Let ``model(..., score_mask=...)`` return the log-probabilities and entropies of the tokens under the mask.
 
     It is part of the model's own forward, so that wrappers for distributed training see one call.
@@ -59,16 +60,15 @@ def add_token_head(model: torch.nn.Module, *, temperature: float) -> None:
         logp_M, entropy_M = (torch.cat(piece) for piece in zip(*pieces, strict=True))
         return logp_M, entropy_M
 
-    model.forward = forward.__get__(model)
+    model.forward = types.MethodType(forward, model)
 
 
-def can_score_tokens(model: torch.nn.Module) -> bool:
+def can_score_tokens(model: Any) -> bool:
     """Whether the head is a plain linear layer on the last hidden state (no soft cap, no scale, no adapter wrapper)."""
-    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    config = model.config.get_text_config()
     extras = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
-    return isinstance(model.get_output_embeddings(), torch.nn.Linear) and not any(  # type: ignore[operator]
-        getattr(config, name, None) for name in extras
-    )
+    is_linear = isinstance(model.get_output_embeddings(), torch.nn.Linear)
+    return is_linear and not any(getattr(config, name, None) for name in extras)
 
 
 class TrainedTokenLogprobs(GRPOTrainer):
@@ -76,7 +76,9 @@ class TrainedTokenLogprobs(GRPOTrainer):
 
     _loss_mask: torch.Tensor | None = None
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Remember the loss mask for the scoring below, then TRL's own loss."""
         mask = inputs["completion_mask"]
         self._loss_mask = mask * inputs["tool_mask"] if "tool_mask" in inputs else mask

@@ -1,4 +1,4 @@
-"""TRL's ``rollout_func`` on top of `calibadv.rollout`: prompts in, token ids, log-probabilities, loss mask, trajectories out.
+"""TRL's ``rollout_func`` on top of `calibadv.rollout`: prompts in, token ids, log-probabilities and trajectories out.
 
 It also works with an unmodified ``trl.GRPOTrainer``, together with `outcome_reward_func`.
 """
@@ -31,7 +31,7 @@ def make_rollout_func(
 ) -> RolloutFunc:
     """A rollout function for TRL's ``GRPOTrainer``.
 
-    Prompts must come from `calibadv.training.bridge.question_rows` over the same ``questions``. ``policy`` is called once a
+    Prompts must come from `calibadv.training.question_rows` over the same ``questions``. ``policy`` is called once a
     batch. ``filler_id`` is a token id for trajectories without tokens. Draws are seeded by the trainer's seed and step.
     """
 
@@ -63,8 +63,8 @@ def whole_groups(rows: Sequence[int], *, num_rollouts: int) -> list[int]:
     asked = list(rows[::num_rollouts])
     if [index for index in asked for _ in range(num_rollouts)] != list(rows):
         raise ConfigError(
-            f"each process must get whole groups of {num_rollouts} rollouts, but its {len(rows)} rows cut one apart: choose "
-            "questions_per_batch as a multiple of the number of processes"
+            f"each process must get whole groups of {num_rollouts} rollouts, but its {len(rows)} rows cut one apart: "
+            "choose questions_per_batch as a multiple of the number of processes"
         )
     return asked
 
@@ -74,8 +74,8 @@ def question_index(prompt: Any, *, num_questions: int) -> int:
     index = prompt[-1].get(QUESTION_KEY) if isinstance(prompt, list) and prompt else None
     if not isinstance(index, int) or not 0 <= index < num_questions:
         raise ConfigError(
-            f"the prompt carries no valid {QUESTION_KEY!r} number (got {index!r}, expected 0 to {num_questions - 1}): make the "
-            "data set with calibadv.training.question_rows"
+            f"the prompt carries no valid {QUESTION_KEY!r} number (got {index!r}, expected 0 to {num_questions - 1}): "
+            "make the data set with calibadv.training.question_rows"
         )
     return index
 
@@ -94,7 +94,9 @@ def outcome_reward_func(*, score: str = "f1") -> Callable[..., list[float | None
 
     def outcome(*, completions: list[Any], **fields: Any) -> list[float | None]:
         if "trajectory" not in fields:
-            raise ConfigError("the reward needs trajectories: use the rollout function of calibadv.training.make_rollout_func")
+            raise ConfigError(
+                "the reward needs trajectories: use the rollout function of calibadv.training.make_rollout_func"
+            )
         return [None if t.failed else outcome_reward(t, score=score) for t in fields["trajectory"]]
 
     return outcome

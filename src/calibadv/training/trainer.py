@@ -1,18 +1,19 @@
 """`CalibAdvTrainer`: TRL's GRPO trainer with search rollouts and calibrated advantages.
 
 Three overrides, each alone in its file: `calibadv.training.advantages` (advantages of shape (B, T)),
-`calibadv.training.batching` (micro-batches without waste) and `calibadv.training.logprobs` (only trained tokens are scored).
+`calibadv.training.batching` (micro-batches without waste) and `calibadv.training.logprobs` (only trained tokens are
+scored).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,6 +25,7 @@ from calibadv.training.advantages import CalibratedAdvantages
 from calibadv.training.batching import LeanMicroBatches
 from calibadv.training.bridge import question_order, question_rows
 from calibadv.training.callbacks import BatchMetrics, SkipNonFiniteUpdate
+from calibadv.training.checkpoints import METRICS, TRAJECTORIES, missing_part
 from calibadv.training.clock import Clock
 from calibadv.training.config import CalibAdvConfig
 from calibadv.training.credit import BatchCredit, Outcome
@@ -32,9 +34,6 @@ from calibadv.training.rollouts import make_rollout_func, outcome_reward_func
 from calibadv.trajectory import Question, Trajectory
 
 logger = logging.getLogger(__name__)
-
-METRICS = "metrics.jsonl"
-TRAJECTORIES = "trajectories"
 
 
 class NoSignalError(ConfigError):
@@ -59,18 +58,16 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         policy: Callable[[PreTrainedModel, PreTrainedTokenizerBase], Policy] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.questions_per_batch = args.generation_batch_size // args.num_generations
-        accumulation = min(args.gradient_accumulation_steps, args.steps_per_generation)
-        self.updates_per_batch = args.steps_per_generation // accumulation * args.num_iterations
+        self.updates_per_batch = args.updates_per_batch
         if args.max_steps < 1 or args.max_steps % self.updates_per_batch:
             raise ConfigError(
-                f"training.steps must be a positive multiple of the {self.updates_per_batch} optimizer steps made from each "
-                f"batch (mini_batches x epochs), got {args.max_steps}"
+                f"training.steps must be a positive multiple of the {self.updates_per_batch} optimizer steps made from "
+                f"each batch (mini_batches x epochs), got {args.max_steps}"
             )
         order = question_order(
             len(train_questions),
             num_batches=args.max_steps // self.updates_per_batch,
-            questions_per_batch=self.questions_per_batch,
+            questions_per_batch=args.questions_per_batch,
             seed=args.seed,
         )
         self.clock = Clock()
@@ -97,7 +94,8 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
                 rollout_func=rollout_func,
                 **kwargs,
             )
-        add_token_head(self.accelerator.unwrap_model(self.model), temperature=self.temperature)
+        add_token_head(self.policy_model, temperature=self.temperature)
+        assert args.output_dir is not None  # TRL's __post_init__ fills it in
         self.run_dir = Path(args.output_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.skip_non_finite = SkipNonFiniteUpdate()
@@ -113,7 +111,7 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
     def policy(self) -> Policy:
         """The policy over the current weights; also for evaluation."""
         if self._policy is None:
-            self._policy = self._make_policy(self.accelerator.unwrap_model(self.model), self.processing_class)
+            self._policy = self._make_policy(self.policy_model, self._tokenizer)
         return self._policy
 
     def _current_policy(self) -> Policy:
@@ -152,20 +150,34 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         message = no_signal_message(metrics)
         logger.warning("%s", message)
         if self._batches_without_signal >= self.args.max_batches_without_signal:
-            raise NoSignalError(f"stopped after {self._batches_without_signal} batches in a row without a signal. {message}")
+            raise NoSignalError(
+                f"stopped after {self._batches_without_signal} batches in a row without a signal. {message}"
+            )
 
     def _finish_batch(self) -> dict[str, Any]:
-        skipped, self._skipped_before = self.skip_non_finite.skipped - self._skipped_before, self.skip_non_finite.skipped
+        skipped = self.skip_non_finite.skipped - self._skipped_before
+        self._skipped_before += skipped
         seconds = self.clock.collect()
         known = sum(value for name, value in seconds.items() if name != "step")
         seconds["other"] = max(0.0, seconds["step"] - known)
         return {"skipped_updates": skipped} | {f"seconds_{name}": round(value, 4) for name, value in seconds.items()}
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Any:
+    def save_checkpoint(self) -> None:
+        """Save what a resumed run needs, unless it is there already. Only between batches."""
+        folder = self.run_dir / f"checkpoint-{self.state.global_step}"
+        if self.state.global_step and (not folder.exists() or missing_part(folder)):
+            self._save_checkpoint(self.model, trial=None)  # type: ignore[no-untyped-call]  # TRL leaves it unannotated
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         """TRL's step, with the time of forward and backward passes counted apart from generation."""
         inputs = self._prepare_inputs(inputs)
         with self.clock.lap("update"):
-            return super().training_step(model, Prepared(inputs), num_items_in_batch)
+            loss: torch.Tensor = super().training_step(  # type: ignore[no-untyped-call]  # TRL leaves it unannotated
+                model, Prepared(inputs), num_items_in_batch
+            )
+        return loss
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if isinstance(generation_batch, Prepared):
@@ -190,10 +202,13 @@ def no_signal_message(metrics: dict[str, Any]) -> str:
     reward = metrics["reward"] or 0.0
     if share == 0:
         cause = (
-            "none of the rollouts has a valid format (think, search, information, ..., think, answer): this policy does not "
-            "use the tags, so every reward is 0"
+            "none of the rollouts has a valid format (think, search, information, ..., think, answer): this policy "
+            "does not use the tags, so every reward is 0"
         )
-        remedy = "start from a model that was taught the tags (supervised fine-tuning on trajectories), or change rollout.prompt"
+        remedy = (
+            "start from a model that was taught the tags (supervised fine-tuning on trajectories), "
+            "or change rollout.prompt"
+        )
     elif reward == 0:
         cause = f"{share:.0%} of the rollouts have a valid format, but no answer scores above 0"
         remedy = "start from a stronger model, ask easier questions, or check what the retriever finds"
@@ -201,8 +216,3 @@ def no_signal_message(metrics: dict[str, Any]) -> str:
         cause = f"in every group all rollouts earn the same reward (mean {reward:.2f})"
         remedy = "raise training.num_rollouts or rollout.temperature, or ask harder questions"
     return f"No signal in this batch: {cause}. All advantages are 0 and the update changes nothing; to learn, {remedy}."
-
-
-def save_config(path: Path, effective: dict[str, Any]) -> None:
-    """Write the effective configuration as JSON."""
-    path.write_text(json.dumps(effective, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -47,7 +47,8 @@ def make_model(char_tokenizer: PreTrainedTokenizerFast) -> Callable[[], LlamaFor
 @pytest.fixture(scope="session")
 def questions() -> list[Question]:
     return [
-        Question(id=f"q{n}", text=f"who wrote book {n}?", golden_answers=(f"author {n}",), dataset="toy") for n in range(6)
+        Question(id=f"q{n}", text=f"who wrote book {n}?", golden_answers=(f"author {n}",), dataset="toy")
+        for n in range(6)
     ]
 
 

@@ -42,9 +42,7 @@ def test_rows_with_signal_are_trained_exactly_once_in_their_mini_batch(
     assert len(pieces) == mini * micro
     for m in range(mini):
         ids = [
-            int(row.max()) - 2000
-            for piece in pieces[m * micro : (m + 1) * micro]
-            for row in piece["completion_ids"]
+            int(row.max()) - 2000 for piece in pieces[m * micro : (m + 1) * micro] for row in piece["completion_ids"]
         ]
         wanted = range(m * micro * size, (m + 1) * micro * size)
         assert len(set(ids)) == len(ids)

@@ -25,21 +25,6 @@ from calibadv.trajectory import Document, Question
 GOOD, MISLED, LOST, INVALID = range(4)
 
 
-def script(questions: list[Question]) -> Callable[[int, int], str]:
-    """Per group: one right answer, one good search with a wrong answer, one useless search, one invalid action."""
-
-    def write(episode: int, turn: int) -> str:
-        kind = episode % 4
-        if kind == INVALID:
-            return "who knows"
-        if turn == 0:
-            book = (episode // 4) % len(questions) if kind != LOST else 5
-            return f"look it up {'in the' if kind else 'now'}</think><search>book {book}</search>"
-        return "so</think><answer>author 0 author 1 author 2</answer>" if kind == GOOD else "hm</think><answer>nobody knows it</answer>"
-
-    return write
-
-
 class Answering(ScriptedPolicy):
     """Right answers for whatever questions are asked: the script reads them off the prompt."""
 
@@ -54,7 +39,8 @@ class Answering(ScriptedPolicy):
         if kind == INVALID:
             text = "who knows"
         elif turn == 0:
-            text = f"{['first i look', 'let me find out', 'no clue at all'][kind]}</think><search>book {5 if kind == LOST else book}</search>"
+            thinking = ["first i look", "let me find out", "no clue at all"][kind]
+            text = f"{thinking}</think><search>book {5 if kind == LOST else book}</search>"
         else:
             text = f"so</think><answer>{f'author {book}' if kind == GOOD else 'nobody knows it'}</answer>"
         self._script = lambda _episode, _turn: text
