@@ -130,7 +130,7 @@ def calibrate(
 
     advantages_N = _estimate(rewards_N, group_N=group_N, included_N=included_N, estimator=config.estimator)
     before_NK = np.where(num_tokens_NK > 0, advantages_N[:, None], 0.0)
-    after_NK = before_NK
+    after_NK = before_NK.copy()
     if config.soft_penalty == "shrink":
         after_NK = shrink_penalty(after_NK, correctness_NK=correctness_NK)
     elif config.soft_penalty == "interpolate":
