@@ -149,12 +149,12 @@ def turn_correctness(
 ) -> list[float]:
     """Query correctness of each search turn of one trajectory.
 
-    With D the documents of the turn, S those of D that are silver and not seen in an earlier turn, and w(d) how often d
+    With D the documents of the turn, F those of D that are silver and not seen in an earlier turn, and w(d) how often d
     is silver relative to the group's most frequent silver document:
 
-    - ``share``: ``|S| / |D|`` (the paper's),
-    - ``mean``: ``sum of w over S / |D|``,
-    - ``max``: ``max of w over S``,
+    - ``share``: ``|F| / |D|`` (the paper's),
+    - ``mean``: ``sum of w over F / |D|``,
+    - ``max``: ``max of w over F``,
 
     and 0 if the turn repeats an earlier one.
 
