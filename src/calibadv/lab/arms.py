@@ -50,7 +50,9 @@ class Arm:
                     f"--arms: {setting!r} in {text!r} is not key=value; keys are {', '.join(SHORT_NAMES)} or section.key"
                 )
             if algorithm == "grpo" and key.startswith("calibration."):
-                raise ConfigError(f"--arms: {text!r} sets {key}, which plain GRPO does not use; write calibadv:{setting}")
+                raise ConfigError(
+                    f"--arms: {text!r} sets {key}, which plain GRPO does not use; write calibadv:{setting}"
+                )
             overrides.append(f"{key}={value}")
         return cls(name=text.strip(), overrides=tuple(overrides))
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -229,18 +230,12 @@ def start(job: Job) -> None:
 
 def write_results(lab: LabRun, jobs: Sequence[Job], out: Path) -> Path:
     """Write ``results.json``: one entry per arm and seed."""
-    import torch
-    import transformers
-    import trl
-
-    import calibadv
-
     results = {
         "format": 1,
         "preset": lab.preset,
         "world_seed": lab.world_seed,
         "date": f"{datetime.now():%Y-%m-%d}",
-        "versions": {m.__name__: m.__version__ for m in (calibadv, torch, transformers, trl)},
+        "versions": {name: version(name) for name in ("calibadv", "torch", "transformers", "trl")},
         "arms": [result_of(job, out) for job in jobs],
     }
     path = out / "results.json"
@@ -288,9 +283,7 @@ def collapsed(reward_curve: Sequence[float]) -> bool:
     (False, True)
     """
     window = min(WINDOW, max(1, len(reward_curve) // 2))
-    means = [
-        sum(reward_curve[i : i + window]) / window for i in range(max(0, len(reward_curve) - window + 1))
-    ]
+    means = [sum(reward_curve[i : i + window]) / window for i in range(max(0, len(reward_curve) - window + 1))]
     return bool(means) and means[-1] < 0.5 * max(means)
 
 
