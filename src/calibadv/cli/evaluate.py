@@ -145,7 +145,7 @@ def manifest_of(config: RunConfig, model_config: ModelConfig, *, files: Any, ind
 
     return {
         "model": fingerprint(model_config),
-        "index": index,
+        "index": {name: value for name, value in index.items() if name != "stop_words"},
         "prompt": {"name": config.rollout.prompt, "sha256": text_sha256(PROMPTS[config.rollout.prompt].text)},
         "questions": {path.name: file_sha256(path) for path in files},
         "config": config.effective() | {"model": {**config.effective()["model"], "path": str(model_config.path)}},

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_packages(*PACKAGES, extra="train", what="training")
     from calibadv.training.run import train
 
-    folder = train(config, resume=resume, listeners=[show_line])
+    folder = shortest(train(config, resume=resume, listeners=[show_line]))
     print(f"\nDone: {folder}")
     print(f"  calibadv eval {folder}            evaluate the trained policy on data.test")
     print(f"  calibadv report {folder}          curves and a page")
@@ -82,6 +82,11 @@ def config_of(arguments: argparse.Namespace) -> tuple[RunConfig, bool]:
     if target is None:
         raise ConfigError("name a config, such as configs/lab.toml, or a run with --resume RUN_DIR")
     return read_run_config(target, overrides=overrides), resume is not False
+
+
+def shortest(path: Path) -> Path:
+    """The path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def show_line(line: dict[str, Any]) -> None:

@@ -178,7 +178,8 @@ def _path_or_name(raw: Any, *, base: Path) -> Any:
 
 
 def _wants_text(hint: Any) -> bool:
-    return hint in (str, Path) or any(_wants_text(a) for a in typing.get_args(hint) if a is not Ellipsis)
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return hint in (str, Path) or (is_union and any(_wants_text(a) for a in typing.get_args(hint)))
 
 
 def _required(field: Field[Any], hint: Any) -> bool:

@@ -105,6 +105,12 @@ def test_overrides_take_bare_strings_and_odd_names(tmp_path):
     assert read("", tmp_path, "section.name=").section.name == ""
 
 
+def test_overrides_take_lists(tmp_path):
+    assert read("", tmp_path, "section.files=['a', \"b\"]").section.files == (Path.cwd() / "a", Path.cwd() / "b")
+    assert read("", tmp_path, "section.pair=[0.1, 1]").section.pair == (0.1, 1.0)
+    assert read('[section]\nfiles = ["x"]', tmp_path, "section.files=[]").section.files == ()
+
+
 def test_none_unsets_what_may_be_unset(tmp_path):
     assert read("[section]\nlimit = 3", tmp_path, "section.limit=none").section.limit is None
     with pytest.raises(ConfigError, match=r'section.count must be a whole number, got "none"'):

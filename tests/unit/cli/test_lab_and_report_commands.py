@@ -1,0 +1,121 @@
+"""``calibadv lab`` and ``calibadv report``: what they hand on, and their errors."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import calibadv.lab.run
+from calibadv.cli.lab_progress import figures_of, print_summary
+from calibadv.cli.main import main
+from calibadv.config import RunConfig, load_split
+from calibadv.retrieval import Corpus
+
+
+def test_a_world_is_written_as_files_that_a_run_reads(tmp_path, capsys):
+    folder = tmp_path / "runs" / "world"
+    assert main(["lab", "world", "--out", str(folder), "--size", "60", "--seed", "3"]) == 0
+    corpus = Corpus.read(folder / "corpus.jsonl")
+    assert f"World 3: {len(corpus)} documents" in capsys.readouterr().out
+    assert main(["lab", "world", "--out", str(folder)]) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+
+
+def test_the_labs_config_trains_on_that_world(tmp_path):
+    main(["lab", "world", "--out", str(tmp_path / "runs" / "world"), "--size", "60"])
+    (tmp_path / "configs").mkdir()
+    text = repository_config("lab.toml").read_text("utf-8")
+    (tmp_path / "configs" / "lab.toml").write_text(text, "utf-8")
+    config = RunConfig.read(tmp_path / "configs" / "lab.toml")
+    config.check_trainable()
+    assert load_split(config.data, "train")
+    assert config.training.output == tmp_path / "runs" / "lab"
+
+
+def test_the_real_input_config_reads_from_where_the_user_points(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALIBADV_MINIWIKI", str(tmp_path))
+    config = RunConfig.read(repository_config("smollm2-miniwiki.toml"))
+    assert config.data.train[0] == tmp_path / "hotpotqa.train.jsonl"
+    assert config.retrieval.corpus == tmp_path / "corpus.jsonl.gz"
+    assert config.retrieval.index_dir is not None
+    assert not config.retrieval.index_dir.is_relative_to(tmp_path)
+    assert (config.training.steps, config.training.questions_per_batch, config.training.num_rollouts) == (2, 4, 4)
+
+
+def repository_config(name):
+    return Path(__file__).parents[3] / "configs" / name
+
+
+def test_options_reach_the_lab_and_its_result_is_summed_up(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def run_lab(lab, *, watch):
+        asked.append(lab)
+        watch([])
+        folder = tmp_path / "lab"
+        folder.mkdir()
+        entry = {"f1_before": 0.4, "f1_after_se": 0.03, "seconds": 10.0, "collapsed": False}
+        arms = [
+            {"name": "grpo", "f1_after": 0.5, **entry},
+            {"name": "calibadv", "f1_after": 0.6, **entry},
+            {"name": "calibadv", "f1_after": 0.7, **entry, "collapsed": True},
+        ]
+        (folder / "results.json").write_text(json.dumps({"arms": arms}))
+        return folder
+
+    monkeypatch.setattr(calibadv.lab.run, "run_lab", run_lab)
+    arguments = ["--steps", "4", "--seeds", "2", "--arms", "grpo,calibadv:lambda=0.5", "--preset", "aggressive"]
+    assert main(["lab", *arguments]) == 0
+    assert (asked[0].steps, asked[0].seeds, asked[0].preset) == (4, 2, "aggressive")
+    assert asked[0].arms == "grpo,calibadv:lambda=0.5"
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith(("grpo", "calibadv "))}
+    assert "0.400  0.500" in rows["grpo"]
+    assert "± 0.030" in rows["grpo"]
+    assert "0.600 0.700" in rows["calibadv"]
+    assert "+0.250" in rows["calibadv"]
+    assert "1 of 2" in rows["calibadv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "gentle"], "--preset must be one of default, aggressive, got 'gentle'"),
+        (["--arms", "ppo"], "--arms: 'ppo'"),
+        (["--arms", "calibadv:lambda=-1"], "calibration.rebalance_coef must be > 0"),
+        (["pretrain", "--preset", "huge"], "--preset must be one of default, lab-large, got huge"),
+        (["world", "--out", "w", "--size", "3"], "world size must be >= 40"),
+    ],
+)
+def test_bad_lab_options_are_refused(tmp_path, monkeypatch, arguments, message, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["lab", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_in_progress_is_a_few_words():
+    class Job:
+        reward, f1_test = 0.512, None
+
+    assert figures_of(Job()) == "reward 0.51"
+    Job.f1_test = 0.4
+    assert figures_of(Job()) == "reward 0.51  test F1 0.40"
+
+
+def test_one_seed_shows_its_standard_error(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    arm = {"name": "grpo", "f1_before": 0.1, "f1_after": 0.3, "f1_after_se": 0.02, "seconds": 5, "collapsed": False}
+    path.write_text(json.dumps({"arms": [arm]}))
+    print_summary(path)
+    assert "± 0.020" in capsys.readouterr().out
+
+
+def test_a_report_needs_runs_that_are_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "absent"]) == 2
+    assert "absent: no such folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["report", "empty"]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    assert main(["report", "empty", "empty"]) == 2
+    assert "several runs need --out DIR" in capsys.readouterr().err
