@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from calibadv.report.runs import Arm, Floats, is_number
-from calibadv.report.style import GREY, colour, legend, marker, not_recorded
+from calibadv.report.style import GREY, INK, colour, legend, marker, not_recorded
 
 SECONDS = {
     "seconds_generate": "generate",
     "seconds_search": "wait for searches",
     "seconds_logprob": "log-probabilities",
     "seconds_update": "update",
+    "seconds_engine": "episodes",
+    "seconds_storage": "storage",
+    "seconds_eval": "evaluation",
     "seconds_other": "other",
 }
-"""Names for the parts of a step that every run has; a run may name more."""
+"""Names for the parts of a batch; a run may name more."""
 
 
 def histogram(figure: Figure, arms: Sequence[Arm], key: str, *, edges: Floats, label: str, what: str) -> None:
@@ -54,8 +58,8 @@ def correctness_values(figure: Figure, arms: Sequence[Arm]) -> None:
     histogram(figure, arms, "correctness_values", edges=edges, label="query correctness", what="search turns")
 
 
-def parts_of_a_step(arms: Sequence[Arm]) -> list[str]:
-    """Metrics of seconds that make up a step: the known ones first, "other" last."""
+def parts_of_a_batch(arms: Sequence[Arm]) -> list[str]:
+    """Metrics of seconds that make up a batch: the known ones first, "other" last."""
     keys = {k for arm in arms for run in arm.runs for row in run.rows for k in row if k.startswith("seconds_")}
     keys.discard("seconds_step")
     order = list(SECONDS)
@@ -64,9 +68,9 @@ def parts_of_a_step(arms: Sequence[Arm]) -> list[str]:
 
 
 def time_split(figure: Figure, arms: Sequence[Arm]) -> None:
-    """Mean seconds of a step, a bar an arm, cut into what they were spent on."""
+    """Mean seconds of a batch, a bar an arm, cut into what they were spent on."""
     ax = figure.subplots()
-    keys = parts_of_a_step(arms)
+    keys = parts_of_a_batch(arms)
     if not keys:
         not_recorded(ax, ["seconds_generate", "..."])
         return
@@ -78,11 +82,11 @@ def time_split(figure: Figure, arms: Sequence[Arm]) -> None:
         name = SECONDS.get(key, key.removeprefix("seconds_").replace("_", " "))
         ax.barh(range(len(arms)), seconds, left=left, color=ink, height=0.6, label=name)
         left += seconds
-    for row, seconds_a_step in enumerate(left):
-        ax.text(seconds_a_step, row, f"  {seconds_a_step:.2f} s", va="center", fontsize=8.5)
+    for row, seconds_a_batch in enumerate(left):
+        ax.text(seconds_a_batch, row, f"  {seconds_a_batch:.2f} s", va="center", fontsize=8.5)
     ax.set_yticks(range(len(arms)), [arm.name for arm in arms])
     ax.invert_yaxis()
-    ax.set_xlabel("mean time of a training step (s)")
+    ax.set_xlabel("mean time of a batch, rollouts and updates (s)")
     ax.margins(x=0.12)
     ax.grid(visible=False, axis="y")
     legend(figure, at_least=1)
@@ -93,33 +97,11 @@ def scores_before_and_after(figure: Figure, arms: Sequence[Arm]) -> None:
     ax = figure.subplots()
     drawn = False
     for column, arm in enumerate(arms):
-        at: dict[str, Floats] = {}
-        for place, key, ink in ((-0.18, "f1_before", GREY), (0.18, "f1_after", colour(column))):
-            values = np.array([run.result[key] for run in arm.runs if is_number(run.result.get(key))], dtype=float)
-            if not len(values):
-                continue
-            drawn = True
-            at[key] = values
-            # Dots of equal height stand side by side.
-            spread = np.linspace(-0.05, 0.05, len(values)) if len(values) > 1 else np.zeros(1)
-            errors = [float(error) for run in arm.runs if is_number(error := run.result.get(f"{key}_se"))]
-            if len(errors) == len(values):
-                ax.errorbar(column + place + spread, values, errors, fmt="none", ecolor=ink, elinewidth=0.9, alpha=0.6)
-            ax.scatter(column + place + spread, values, color=ink, marker=marker(column), s=26, zorder=3, alpha=0.8)
-            ax.hlines(values.mean(), column + place - 0.13, column + place + 0.13, color=ink, linewidth=2.4, zorder=2)
-            ax.annotate(
-                f"{values.mean():.2f}",
-                (column + place, values.max()),
-                xytext=(0, 6),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8.5,
-                color="#222222",
-            )
-        if len(at) == 2 and len(at["f1_before"]) == len(at["f1_after"]):
-            ax.plot(
-                [column - 0.1, column + 0.1], [at["f1_before"], at["f1_after"]], color=GREY, linewidth=0.7, alpha=0.6
-            )
+        before = score_dots(ax, arm, "f1_before", column - 0.18, ink=GREY, shape=marker(column))
+        after = score_dots(ax, arm, "f1_after", column + 0.18, ink=colour(column), shape=marker(column))
+        drawn |= bool(before or after)
+        if len(before) == len(after):
+            ax.plot([column - 0.1, column + 0.1], [before, after], color=GREY, linewidth=0.7, alpha=0.6)
         collapsed = sum(bool(run.result.get("collapsed")) for run in arm.runs)
         if collapsed:
             note = "collapsed" if len(arm.runs) == 1 else f"{collapsed} of {len(arm.runs)} collapsed"
@@ -132,3 +114,23 @@ def scores_before_and_after(figure: Figure, arms: Sequence[Arm]) -> None:
     ax.set_ylim(0, 1)
     ax.set_xlim(-0.6, len(arms) - 0.4)
     ax.grid(visible=False, axis="x")
+
+
+def score_dots(ax: Axes, arm: Arm, key: str, place: float, *, ink: str, shape: str) -> list[float]:
+    """A dot a seed with its standard error where it is known, a bar and a number at the mean; returns the scores."""
+    scores = [float(score) for run in arm.runs if is_number(score := run.result.get(key))]
+    errors = [float(error) for run in arm.runs if is_number(error := run.result.get(f"{key}_se"))]
+    if not scores:
+        return []
+    # Dots of equal height stand side by side.
+    places = place + (np.linspace(-0.05, 0.05, len(scores)) if len(scores) > 1 else np.zeros(1))
+    if len(errors) == len(scores):
+        ax.errorbar(places, scores, errors, fmt="none", ecolor=ink, elinewidth=0.9, alpha=0.6)
+    ax.scatter(places, scores, color=ink, marker=shape, s=26, zorder=3, alpha=0.8)
+    mean = float(np.mean(scores))
+    ax.hlines(mean, place - 0.13, place + 0.13, color=ink, linewidth=2.4, zorder=2)
+    top = max(score + error for score, error in zip(scores, errors or [0.0] * len(scores), strict=False))
+    ax.annotate(
+        f"{mean:.2f}", (place, top), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8.5, color=INK
+    )
+    return scores

@@ -42,7 +42,7 @@ PLOTS: tuple[Plot, ...] = (
     Plot(
         "f1",
         "Training F1",
-        "Mean F1 of the sampled answers of each step, before the format factor.",
+        "Mean F1 of the sampled answers of each batch, before the format factor.",
         partial(curves.one_curve, key="f1", label="training F1", limits=SHARE),
     ),
     Plot(
@@ -98,7 +98,7 @@ PLOTS: tuple[Plot, ...] = (
     Plot(
         "correctness_mean",
         "Mean query correctness",
-        "Mean over the search turns of each step.",
+        "Mean over the scored search turns of each batch.",
         partial(curves.one_curve, key="correctness_mean", label="mean query correctness"),
     ),
     Plot(
@@ -144,7 +144,7 @@ PLOTS: tuple[Plot, ...] = (
     Plot(
         "time_split",
         "Where the time went",
-        "Mean seconds of a training step.",
+        "Mean seconds of a batch: its rollouts, its updates, and evaluations where they fell.",
         distributions.time_split,
         6.4,
         1.7,

@@ -36,7 +36,7 @@ SUMMARY = (
     ("mispenalised_share", "mis-penalised share of search turns", 2),
     ("groups_without_silver", "share of groups without silver documents", 2),
     ("correctness_mean", "mean query correctness", 2),
-    ("seconds_step", "seconds a step", 2),
+    ("seconds_step", "seconds a batch", 2),
 )
 TOTALS = (("skipped_updates", "skipped updates (total)"), ("failed_rollouts", "failed rollouts (total)"))
 
@@ -50,7 +50,7 @@ def write_page(run_dir: str | Path, *, out: str | Path | None = None) -> Path:
     template = resources.files("calibadv.report").joinpath("template.html").read_text(encoding="utf-8")
     page = Template(template).substitute(
         title=escape(folder.resolve().name),
-        subtitle=f"{count(len(arms), 'arm')}, {count(num_rows, 'step')} recorded",
+        subtitle=f"{count(len(arms), 'arm')}, {num_rows} batches recorded",
         summary=summary_table(arms),
         summary_note="Left of an arrow the mean of the first tenth of the run, right of the last. Dash: not recorded.",
         figures="\n".join(show_figure(plot, arms) for plot in ((TEST_F1, *PLOTS) if is_lab else PLOTS)),

@@ -18,6 +18,7 @@ ARM_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 POSITIVE = "#0072B2"
 NEGATIVE = "#D55E00"
 GREY = "#767676"
+INK = "#222222"
 
 # Any: matplotlib types this by a literal of every setting it knows.
 STYLE: Any = {

@@ -128,4 +128,5 @@ def show_documents(turn: Turn) -> str:
 def signed(value: float) -> str:
     """A number with its sign, coloured by it."""
     kind = "positive" if value > 0 else "negative" if value < 0 else ""
-    return f'<span class="{kind}">{value:+.2f}</span>'
+    text = "0.00" if abs(value) < 0.005 else f"{value:+.2f}"
+    return f'<span class="{kind}">{text}</span>'
