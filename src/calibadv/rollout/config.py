@@ -27,7 +27,9 @@ class RolloutConfig:
     top_k: int = 3
     """Documents per search."""
     on_invalid: str = "stop"
-    """"stop": an action that is neither search nor answer ends the episode. "retry": it earns an explanatory message and counts as a turn."""
+    """"stop": an action that is neither search nor answer ends the episode. "retry": it earns an explanatory message
+    and counts as a turn.
+    """
     max_turn_tokens: int = 1024
     """Tokens the policy may write in one turn."""
     max_observation_tokens: int = 2048
@@ -40,7 +42,7 @@ class RolloutConfig:
     concurrency: int | None = None
     """Episodes alive at once (generating or searching); None: as many as the policy has room for."""
     deadline_s: float | None = None
-    """Wall-clock seconds an episode may take; None: no limit. With a limit, runs are no longer reproducible to the bit."""
+    """Wall-clock seconds an episode may take; None: no limit. With one, runs are not reproducible to the bit."""
     search_window: int = 1
     """Ticks during which queries are collected before they go to the retriever in one call (>= 1)."""
     search_overlap: int = 2

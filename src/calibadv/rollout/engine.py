@@ -1,7 +1,7 @@
 """Plays many episodes at once: the policy generates for some while others wait for their searches.
 
-The engine is the policy's `RequestQueue`. Its clock is the *tick*, one call of `Engine.take`. Everything that decides what
-happens when is counted in ticks, so the same seed, questions and weights give the same trajectories to the bit.
+The engine is the policy's `RequestQueue`. Its clock is the *tick*, one call of `Engine.take`. Everything that decides
+what happens when is counted in ticks, so the same seed, questions and weights give the same trajectories to the bit.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Engine:
             self.desk.submit(tick=self.tick, now=True)
             if not self._take_in(idle=True):
                 break
-        requests = []
+        requests: list[GenerationRequest] = []
         while len(requests) < room and (self._ready or self._can_begin()):
             requests.append(self._next_episode().request())
         self.seconds += time.perf_counter() - start
@@ -291,13 +291,13 @@ def make_prompts(
     if config.prompt not in PROMPTS:
         raise ConfigError(f"rollout.prompt must be one of {', '.join(sorted(PROMPTS))}, got {config.prompt!r}")
     template = PROMPTS[config.prompt]
-    chat = None if tokenizer.chat([{"role": "user", "content": "?"}]) is None else tokenizer.chat
-    opening = "" if chat is not None else tokenizer.opening()
+    has_chat = tokenizer.chat([{"role": "user", "content": "?"}]) is not None
+    chat = (lambda messages: tokenizer.chat(messages) or "") if has_chat else None
+    opening = "" if has_chat else tokenizer.opening()
     prompts = []
     for question in questions:
-        text = opening + render_prompt(
-            question.text, template=template, chat=chat, think_prefill=config.think_prefill  # type: ignore[arg-type]
-        )
+        text = render_prompt(question.text, template=template, chat=chat, think_prefill=config.think_prefill)
+        text = opening + text
         prompts.append(Prompt(text=text, token_ids=tuple(tokenizer.encode(text))))
     return prompts
 

@@ -199,6 +199,6 @@ class Episode:
         if recorded != self.context:
             first = next((i for i, (a, b) in enumerate(zip(recorded, self.context, strict=False)) if a != b), -1)
             raise TokenMismatchError(
-                f"question {self.question.id!r}, rollout {self.rollout_index}: the recorded token ids ({len(recorded)}) "
-                f"are not the context of the policy ({len(self.context)}); first difference at {first}"
+                f"question {self.question.id!r}, rollout {self.rollout_index}: the recorded token ids "
+                f"({len(recorded)}) are not the policy's context ({len(self.context)}); first difference at {first}"
             )

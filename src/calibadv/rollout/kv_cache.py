@@ -1,9 +1,9 @@
 """Keys and values of all rows, kept across turns, and the attention over them.
 
 The model runs unchanged except for its attention function: transformers lets one register such a function by name, and
-`PackedModel` selects ours while it runs. New keys and values are written to (row, position) of a buffer per layer; queries
-are laid out by `kv_layout`. Models whose attention cannot be replaced so, or which mix in other kinds of layers (sliding
-windows smaller than the context, recurrent or linear layers), are refused.
+`PackedModel` selects ours while it runs. New keys and values are written to (row, position) of a buffer per layer;
+queries are laid out by `kv_layout`. Models whose attention cannot be replaced so, or which mix in other kinds of
+layers (sliding windows smaller than the context, recurrent or linear layers), are refused.
 
 Shape suffixes as in `kv_layout`.
 """
@@ -23,10 +23,10 @@ from calibadv.errors import PolicyError
 from calibadv.rollout.kv_layout import Layout, Reading, Writing, make_layout
 
 ATTENTION = "calibadv_packed"
-_BLOCK = 64  # the cache grows in steps of this many tokens
+_BLOCK, _SMALL = 128, 1024  # tokens per row: the steps in which the cache grows, and up to where it doubles
 
 
-class PackedCache(Cache):  # type: ignore[misc]
+class PackedCache(Cache):
     """One buffer [rows, heads, tokens, dim] for the keys and one for the values of each layer."""
 
     def __init__(self) -> None:
@@ -41,15 +41,19 @@ class PackedCache(Cache):  # type: ignore[misc]
         """Make room for that many rows and tokens per row; what is there stays."""
         if num_rows <= self.num_rows and num_tokens <= self.capacity:
             return
-        # Rows by halves, tokens by a quarter more: few copies without much waste.
+        # Few copies without much waste: double while small, then grow by a quarter.
         rows = self.num_rows if num_rows <= self.num_rows else max(num_rows, self.num_rows * 3 // 2)
-        tokens = self.capacity if num_tokens <= self.capacity else max(num_tokens, self.capacity * 5 // 4)
+        grown = self.capacity * 2 if self.capacity < _SMALL else self.capacity * 5 // 4
+        tokens = self.capacity if num_tokens <= self.capacity else max(num_tokens, grown)
         self.num_rows, self.capacity = rows, -(-tokens // _BLOCK) * _BLOCK
         for buffers in (self._keys, self._values):
             for layer, old in buffers.items():
-                # Zeros, not garbage: a masked key of NaN would still spoil the sum.
-                new = old.new_zeros(self.num_rows, old.shape[1], self.capacity, old.shape[3])
-                new[: old.shape[0], :, : old.shape[2]] = old
+                new = old.new_empty(self.num_rows, old.shape[1], self.capacity, old.shape[3])
+                held_rows, held_tokens = old.shape[0], old.shape[2]
+                new[:held_rows, :, :held_tokens] = old
+                # Zeros, not garbage: a masked key or value of NaN would still spoil the sum.
+                new[:held_rows, :, held_tokens:] = 0
+                new[held_rows:] = 0
                 buffers[layer] = new
 
     def copy_rows(self, *, sources: list[int], targets: list[int], num_tokens: int) -> None:
@@ -113,7 +117,7 @@ def attend(
     if layout.writing is not None:
         out[: layout.writing.count] = _attend_writing(query_S, key, value, layout.writing, scaling)
     for reading in layout.reading:
-        out[reading.tokens] = _attend_reading(query_S, key, value, reading, scaling).to(out.dtype)
+        out.index_copy_(0, reading.tokens, _attend_reading(query_S, key, value, reading, scaling).to(out.dtype))
     return out[None], None
 
 
@@ -131,9 +135,14 @@ def _attend_writing(
     else:
         keys = key[:, :, : writing.num_keys].index_select(0, writing.rows_D)
         values = value[:, :, : writing.num_keys].index_select(0, writing.rows_D)
-    out = F.scaled_dot_product_attention(
-        query, keys, values, attn_mask=writing.mask.added(query.dtype), scale=scaling
-    )
+    mask = writing.mask.added(query.dtype)
+    if query.device.type == "cpu" and query.dtype == torch.float32:
+        # One query per row: two products are faster on a CPU than the fused kernel, which is made for many.
+        scale = key.shape[3] ** -0.5 if scaling is None else scaling
+        scores = torch.matmul(query * scale, keys.transpose(2, 3)).add_(mask)
+        out = torch.matmul(torch.softmax(scores, dim=-1), values)
+    else:
+        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
     if writing.num_rows and not writing.in_place:
         out = out.index_select(0, writing.rows_D)
     return out.reshape(writing.count, query_S.shape[1], value.shape[3])
@@ -144,7 +153,7 @@ def _attend_reading(
 ) -> torch.Tensor:
     num_rows, longest = reading.tokens_BL.shape
     heads, key_heads = query_S.shape[1], key.shape[1]
-    query = query_S[reading.tokens_BL.flatten()].view(num_rows, longest, heads, -1).transpose(1, 2)
+    query = query_S.index_select(0, reading.tokens_BL.flatten()).view(num_rows, longest, heads, -1).transpose(1, 2)
     query = query.reshape(num_rows, key_heads, -1, query_S.shape[2])  # [B, key heads, G * L, dim]
     keys = key[:, :, : reading.num_keys].index_select(0, reading.rows_B)
     values = value[:, :, : reading.num_keys].index_select(0, reading.rows_B)
@@ -155,7 +164,7 @@ def _attend_reading(
 
 
 class PackedModel:
-    """A causal LM that takes packed ticks. ``with packed:`` selects our attention and evaluation mode, and undoes both."""
+    """A causal LM that takes packed ticks. ``with packed:`` sets our attention and evaluation mode, and undoes both."""
 
     def __init__(self, model: Any, *, max_context: int) -> None:
         check_supported(model, max_context=max_context)
@@ -181,11 +190,12 @@ class PackedModel:
         self.model.eval()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         for config, implementation in self._saved:
             config._attn_implementation_internal = implementation
         self._saved = []
-        self.cache.clear()
+        if kind is not None or self.device.type != "cpu":
+            self.cache.clear()  # on a CPU the buffers stay for the next rollout: making them costs more than they hold
         if self._was_training:
             self.model.train()
 
@@ -239,8 +249,9 @@ def verify(packed: PackedModel) -> None:
     error, scale = float((got - plain).abs().max()), max(1.0, float(plain.abs().max()))
     if not error <= (0.1 if half else 2e-3) * scale:
         raise PolicyError(
-            f"{type(packed.model).__name__} gives other logits with packed attention than without (difference {error:.3g}): "
-            "its attention or its cache has a layout that TransformersPolicy does not know; write another Policy for it"
+            f"{type(packed.model).__name__} gives other logits with packed attention than without (difference "
+            f"{error:.3g}): its attention or its cache has a layout that TransformersPolicy does not know; write "
+            "another Policy for it"
         )
 
 

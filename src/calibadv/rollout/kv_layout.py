@@ -1,7 +1,8 @@
 """Where the tokens of one packed forward belong: which cache row and position each has, and what it may look at.
 
-All new tokens of a tick go through the model as one sequence without padding: first the rows that write (one token each),
-then the rows that read (a prompt or an observation). Only attention needs to know the rows; `kv_cache.attend` asks here.
+All new tokens of a tick go through the model as one sequence without padding: first the rows that write (one token
+each), then the rows that read (a prompt or an observation). Only attention needs to know the rows; `kv_cache.attend`
+asks here.
 
 Shape suffixes: S tokens of the tick, R cache rows, D writing rows, B reading rows of one group, L their longest chunk,
 K keys, G query heads per key head.
@@ -20,7 +21,7 @@ IntArray = npt.NDArray[np.int64]
 
 # Reading rows whose chunks differ by more than this factor are not padded to one length, unless they are short anyway.
 CHUNK_RATIO, SHORT_CHUNK = 2, 64
-# Attention of the writing rows runs over all rows of the cache, without a copy, when at least this share of them writes.
+# Attention of the writing rows runs over all rows of the cache, without a copy, when this share of them writes.
 DENSE_SHARE = 0.5
 
 
@@ -102,8 +103,11 @@ def make_layout(
     reading_sizes: Sequence[int],
     device: torch.device,
 ) -> Layout:
-    """The layout of a tick in which ``writing_rows`` have a token at ``writing_positions`` and each reading row a chunk of
-    ``reading_sizes`` tokens from ``reading_starts`` on."""
+    """The layout of a tick.
+
+    Each of ``writing_rows`` has a token at its ``writing_positions``, each reading row a chunk of ``reading_sizes``
+    tokens from ``reading_starts`` on.
+    """
     rows = [writing_rows, *(np.full(n, row) for row, n in zip(reading_rows, reading_sizes, strict=True))]
     positions = [
         writing_positions,

@@ -1,7 +1,7 @@
 """The rows of a `TransformersPolicy`: which episode each cache row holds, what it does, what it has written.
 
-Everything that changes every tick is a column over all rows, so that a tick costs a few array operations however many rows
-there are; Python loops only touch rows that begin or end a turn. Suffix R: all rows.
+Everything that changes every tick is a column over all rows, so that a tick costs a few array operations however many
+rows there are; Python loops only touch rows that begin or end a turn. Suffix R: all rows.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class Rows:
         return np.flatnonzero(self.state_R == state)
 
     @property
+    def num_used(self) -> int:
+        """Rows up to the last one that holds something."""
+        return int(np.flatnonzero(self.state_R)[-1]) + 1 if self.state_R.any() else 0
+
+    @property
     def num_running(self) -> int:
         return int((self.state_R > State.KEPT).sum())
 
@@ -101,7 +106,8 @@ class Rows:
             rows.append(row)
             chunks.append(self.unread[row][:budget])
             budget -= len(chunks[-1])
-            self._openers.pop(tuple(self.unread[row]), None) if self.length_R[row] == 0 else None
+            if self.length_R[row] == 0:
+                self._openers.pop(self.unread[row], None)  # from now on nobody can follow it
         return rows, chunks
 
     def read(self, rows: list[int], chunks: list[tuple[int, ...]]) -> list[int]:
@@ -165,7 +171,7 @@ class Rows:
             ):  # fmt: skip
                 column[target] = column[source]
             for entries in (self.request, self.unread, self.held, self.leader):
-                entries[target] = entries[source]  # type: ignore[index, assignment]
+                entries[target] = entries[source]
             self.state_R[source] = State.FREE
         self.leader = [moved.get(row, row) for row in self.leader]
         self._row_of = {episode: moved.get(row, row) for episode, row in self._row_of.items()}

@@ -36,14 +36,16 @@ def sample(
     uniform: npt.NDArray[np.float64],  # [rows]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Sampled ids, their log-probabilities at temperature 1, and which rows had logits that are not finite."""
-    norm = torch.logsumexp(logits, dim=-1, keepdim=True)
-    if (temperature == 0).all():
+    top = logits.amax(dim=-1, keepdim=True)
+    weights = torch.exp(logits - top)  # the most probable token weighs 1
+    norm = top + weights.sum(dim=-1, keepdim=True).log()
+    greedy = temperature == 0
+    if greedy.all():
         ids = logits.argmax(dim=-1)
     else:
-        ids = _draw(logits, norm, temperature, top_p, uniform)
-        if (temperature == 0).any():
-            greedy = torch.from_numpy(temperature == 0).to(logits.device)
-            ids = torch.where(greedy, logits.argmax(dim=-1), ids)
+        ids = _draw(logits, weights, temperature, top_p, uniform)
+        if greedy.any():
+            ids = torch.where(torch.from_numpy(greedy).to(logits.device), logits.argmax(dim=-1), ids)
     logprobs = (logits.gather(1, ids[:, None]) - norm)[:, 0]
     bad = ~torch.isfinite(norm[:, 0])
     return ids.cpu().numpy(), logprobs.cpu().numpy(), bad.cpu().numpy()
@@ -51,30 +53,28 @@ def sample(
 
 def _draw(
     logits: torch.Tensor,
-    norm: torch.Tensor,
+    weights: torch.Tensor,
     temperature: npt.NDArray[np.float64],
     top_p: npt.NDArray[np.float64],
     uniform: npt.NDArray[np.float64],
 ) -> torch.Tensor:
     device = logits.device
-    if (temperature == 1).all():
-        probs = torch.exp(logits - norm)
-    else:
-        scale = np.where(temperature > 0, temperature, 1.0)
-        probs = torch.softmax(logits / torch.from_numpy(scale).to(device, torch.float32)[:, None], dim=-1)
+    if not (temperature == 1).all():
+        scale = torch.from_numpy(np.where(temperature > 0, temperature, 1.0)).to(device, torch.float32)
+        weights = torch.softmax(logits / scale[:, None], dim=-1)
     if (top_p < 1).any():
-        probs = _nucleus(probs, torch.from_numpy(top_p).to(device, torch.float32)[:, None])
+        weights = _nucleus(weights, torch.from_numpy(top_p).to(device, torch.float32)[:, None])
     # float64: in float32 the sum over a large vocabulary is coarser than many a probability.
-    cumulative = probs.cumsum(dim=-1, dtype=torch.float64)
+    cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
     below = np.minimum(uniform, 1 - 2.0**-40)  # so that the product stays below the total
     target = torch.from_numpy(below).to(device)[:, None] * cumulative[:, -1:]
-    # right=True skips tokens of probability 0, which do not raise the sum.
+    # right=True skips tokens of weight 0, which do not raise the sum.
     return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
 
 
-def _nucleus(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Keep the fewest most probable tokens whose sum reaches ``top_p``."""
-    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+def _nucleus(weights: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Keep the fewest most probable tokens whose share reaches ``top_p``."""
+    ordered, order = weights.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(dim=-1) - ordered
-    ordered = ordered.masked_fill(before >= top_p, 0.0)
-    return torch.zeros_like(probs).scatter_(1, order, ordered)
+    ordered = ordered.masked_fill(before >= top_p * ordered.sum(dim=-1, keepdim=True), 0.0)
+    return torch.zeros_like(weights).scatter_(1, order, ordered)

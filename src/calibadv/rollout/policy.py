@@ -30,7 +30,7 @@ class GenerationRequest:
     """One turn to generate."""
 
     episode: int
-    """Requests of one episode extend each other: ``token_ids`` starts with the earlier context plus what was sampled."""
+    """Requests of one episode extend each other: ``token_ids`` starts with the earlier context and what was sampled."""
     token_ids: Sequence[int]
     """The whole context so far."""
     params: SamplingParams

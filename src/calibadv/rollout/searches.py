@@ -1,8 +1,9 @@
 """The search desk: queries of many episodes, batched, searched in the background, taken in at a fixed tick.
 
-Which tick a result is taken in depends on ticks alone, never on how long the search took, so that a run is the same to the
-bit on a fast and on a slow retriever. A failure is retried with growing, jittered waits. If it stays, the desk asks a query
-that worked before: when that is answered, the failing queries alone are at fault; when not, the retriever is unavailable.
+Which tick a result is taken in depends on ticks alone, never on how long the search took, so that a run is the same to
+the bit on a fast and on a slow retriever. A failure is retried with growing, jittered waits. If it stays, the desk
+asks a query that worked before: when that is answered, the failing queries alone are at fault; when not, the retriever
+is unavailable.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the rollout needs of a tokenizer, an adapter for the transformers library's ones, and a character tokenizer for tests.
+"""What the rollout needs of a tokenizer, an adapter for those of transformers, and a character tokenizer for tests.
 
 Text becomes token ids here once per prompt and once per observation. What the policy sampled is never encoded again.
 """
@@ -44,6 +44,7 @@ class HFTokenizer:
 
     def __init__(self, tokenizer: Any, *, chat_template: bool = True) -> None:
         self.inner = tokenizer
+        self._fast = getattr(tokenizer, "backend_tokenizer", None)
         self._use_chat = chat_template and bool(getattr(tokenizer, "chat_template", None))
         eos = getattr(tokenizer, "eos_token_id", None)
         self._eos_ids: tuple[int, ...] = () if eos is None else (int(eos),)
@@ -59,6 +60,11 @@ class HFTokenizer:
         return self._pad_id
 
     def encode(self, text: str) -> list[int]:
+        fast = self._fast
+        # The same ids, without the detour over batches and threads; unless someone left truncation or padding
+        # switched on.
+        if fast is not None and fast.truncation is None and fast.padding is None:
+            return list(fast.encode(text, add_special_tokens=False).ids)
         ids: list[int] = self.inner.encode(text, add_special_tokens=False)
         return ids
 

@@ -1,8 +1,8 @@
 """A policy that generates with any Hugging Face causal LM: continuous batching, keys and values kept across turns.
 
-Every tick is one forward over the new tokens alone, without padding: one token of each row that writes, and whole prompts
-and observations of the rows that have something to read. Rows of finished episodes leave, new ones take their place; rows
-whose episode waits for a search stay in the cache, and a prompt shared by a group is read once.
+Every tick is one forward over the new tokens alone, without padding: one token of each row that writes, and whole
+prompts and observations of the rows that have something to read. Rows of finished episodes leave, new ones take their
+place; rows whose episode waits for a search stay in the cache, and a prompt shared by a group is read once.
 """
 
 from __future__ import annotations
@@ -28,16 +28,14 @@ IntArray = npt.NDArray[np.int64]
 class TransformersPolicy:
     """Writes turns with ``model``.
 
-    ``model`` is a causal LM of the transformers library (an adapter wrapper around one is fine); ``tokenizer`` one of its
-    tokenizers or a `calibadv.rollout.Tokenizer`. Between two calls of `generate` the weights may change.
+    ``model`` is a causal LM of the transformers library (an adapter wrapper around one is fine); ``tokenizer`` one of
+    its tokenizers or a `calibadv.rollout.Tokenizer`. Between two calls of `generate` the weights may change.
 
-    Args:
-        max_rows: turns written at once.
-        max_context: longest context in tokens; default: what the model's configuration says.
-        cache_rows: episodes whose keys and values are held, those that wait for a search included; when more are needed,
-            the one unused for longest is read again later. Default: a quarter more than ``max_rows``.
-        max_tick_tokens: tokens in one forward; longer prompts and observations are read in pieces.
-    """
+    Args: max_rows: turns written at once. max_context: longest context in tokens; default: what the model's
+        configuration says. cache_rows: episodes whose keys and values are held, those that wait for a search included;
+        when more are needed, the one unused for longest is read again later. Default: a quarter more than
+        ``max_rows``. max_tick_tokens: tokens in one forward; longer prompts and observations are read in pieces.
+        """
 
     def __init__(
         self,
@@ -86,8 +84,8 @@ class TransformersPolicy:
                 for request in new:
                     if len(request.token_ids) >= self.max_context:
                         raise PolicyError(
-                            f"episode {request.episode}: its context has {len(request.token_ids)} tokens, but the policy "
-                            f"holds {self.max_context}; raise max_context or lower rollout.max_context_tokens"
+                            f"episode {request.episode}: its context has {len(request.token_ids)} tokens, but the "
+                            f"policy holds {self.max_context}; raise max_context or lower rollout.max_context_tokens"
                         )
                     rows.place(request)
                 self._close_gaps(rows)
@@ -95,40 +93,32 @@ class TransformersPolicy:
 
     def _tick(self, rows: Rows) -> list[Completion]:
         """One forward; returns the turns that ended with it."""
+        device, cache = self._packed.device, self._packed.cache
         writing = rows.in_state(State.WRITING)
         reading, chunks = rows.chunks(self.max_tick_tokens - len(writing))
         sizes = [len(chunk) for chunk in chunks]
         layout = make_layout(
             writing_rows=writing, writing_positions=rows.length_R[writing], reading_rows=reading,
-            reading_starts=rows.length_R[reading].tolist(), reading_sizes=sizes, device=self._packed.device,
+            reading_starts=rows.length_R[reading].tolist(), reading_sizes=sizes, device=device,
         )  # fmt: skip
         ids_S = np.concatenate([rows.token_R[writing], *chunks]).astype(np.int64)
-        last = len(writing) + np.cumsum(sizes, dtype=np.int64) - 1  # the last token of each chunk
+        ends = len(writing) + np.cumsum(sizes, dtype=np.int64) - 1  # the last token of each chunk
         rows.length_R[writing] += 1
-        done = set(rows.read(reading, chunks))
-        finished = [i for i, row in enumerate(reading) if row in done]
-        pairs = rows.take_over([reading[i] for i in finished])
-        self._reserve(rows)
+        ready = rows.read(reading, chunks)
+        pairs = rows.take_over(ready)
+        last = np.concatenate([np.arange(len(writing)), ends[np.isin(reading, ready)]])
+        cache.reserve(num_rows=rows.num_used, num_tokens=int(rows.length_R.max()) + 1)
+        self.read_tokens += sum(sizes)
         with torch.inference_mode():
             logits = self._packed.logits(
-                torch.from_numpy(ids_S).to(self._packed.device),
-                layout,
-                last=torch.from_numpy(np.concatenate([np.arange(len(writing)), last[finished]])).to(self._packed.device),
+                torch.from_numpy(ids_S).to(device), layout, last=torch.from_numpy(last).to(device)
             )
+            sampling = [*writing.tolist(), *ready]
             if pairs:
                 self._copy(rows, pairs)
-            sampling, place = list(writing), {row: i for i, row in enumerate(writing)}
-            for i, index in enumerate(finished):
-                sampling.append(reading[index])
-                place[reading[index]] = len(writing) + i
-            if pairs:
-                source = list(range(len(sampling))) + [place[leader] for leader, _ in pairs]
-                logits = logits[source]
+                logits = logits[[*range(len(sampling)), *(sampling.index(leader) for leader, _ in pairs)]]
                 sampling += [follower for _, follower in pairs]
-            self.read_tokens += sum(sizes)
-            if not sampling:
-                return []
-            return self._sample(rows, np.array(sampling), logits)
+            return self._sample(rows, np.array(sampling), logits) if sampling else []
 
     def _sample(self, rows: Rows, sampling_N: IntArray, logits: torch.Tensor) -> list[Completion]:
         counts_N = rows.count_R[sampling_N]
@@ -179,15 +169,10 @@ class TransformersPolicy:
                     stop_N[i] = finder.found(rows.sampled[row, max(0, count - finder.window) : count].tolist())
         return stop_N
 
-    def _reserve(self, rows: Rows) -> None:
-        used = np.flatnonzero(rows.state_R)
-        self._packed.cache.reserve(num_rows=int(used[-1]) + 1, num_tokens=int(rows.length_R.max()) + 1)
-
     def _copy(self, rows: Rows, pairs: list[tuple[int, int]]) -> None:
         sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
-        self._packed.cache.copy_rows(
-            sources=sources, targets=targets, num_tokens=int(rows.length_R[targets].max())
-        )
+        num_tokens = int(rows.length_R[targets].max())
+        self._packed.cache.copy_rows(sources=sources, targets=targets, num_tokens=num_tokens)
 
     def _close_gaps(self, rows: Rows) -> None:
         moves = rows.compaction()
@@ -197,7 +182,7 @@ class TransformersPolicy:
 
 
 class _StopFinder:
-    """Finds the token that completes a stop string; the text of each token of the vocabulary is decoded once at most."""
+    """Finds the token that completes a stop string; each token of the vocabulary is decoded once at most."""
 
     def __init__(self, stop: tuple[str, ...], tokenizer: Tokenizer) -> None:
         self._stop = stop
