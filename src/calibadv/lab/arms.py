@@ -47,11 +47,11 @@ class Arm:
             key = SHORT_NAMES.get(key, key)
             if not equals or not value or "." not in key:
                 raise ConfigError(
-                    f"--arms: {setting!r} in {text!r} is not key=value; keys are {', '.join(SHORT_NAMES)} or section.key"
+                    f"--arms: {setting!r} in {text!r} is not key=value; keys: {', '.join(SHORT_NAMES)}, section.key"
                 )
             if algorithm == "grpo" and key.startswith("calibration."):
                 raise ConfigError(
-                    f"--arms: {text!r} sets {key}, which plain GRPO does not use; write calibadv:{setting}"
+                    f"--arms: {text!r} sets {key}, which plain GRPO does not use: write calibadv:{setting}"
                 )
             overrides.append(f"{key}={value}")
         return cls(name=text.strip(), overrides=tuple(overrides))

@@ -140,8 +140,8 @@ Watch = Callable[[Sequence[Job]], None]
 def run_lab(lab: LabRun, *, watch: Watch | None = None) -> Path:
     """Train all arms and seeds; returns the folder with ``results.json``, the runs and the plots.
 
-    ``watch`` is called about twice a second with all jobs. Raises `CalibAdvError` with the last lines of its log when a run
-    fails; the others are ended.
+    ``watch`` is called about twice a second with all jobs. When a run fails the others are ended, and
+    `CalibAdvError` shows the last lines of its log.
     """
     out = lab.out or Path("runs") / f"lab-{datetime.now():%Y%m%d-%H%M%S}"
     if out.exists() and any(out.iterdir()):

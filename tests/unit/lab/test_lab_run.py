@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from calibadv.errors import CalibAdvError, ConfigError
+from calibadv.lab import run as lab_run
+from calibadv.lab.arms import Arm, parse_arms
+from calibadv.lab.run import Job, LabRun, collapsed, lab_config, play, result_of
+
+
+def config_of(arm: str, tmp_path: Path, lab: LabRun | None = None) -> object:
+    return lab_config(lab or LabRun(), Arm.parse(arm), seed=3, world_dir=tmp_path / "world", folder=tmp_path / "run")
+
+
+def test_arms_become_settings_of_the_run(tmp_path: Path) -> None:
+    config = lab_config(
+        LabRun(), Arm.parse("calibadv:lambda=0.5:lr=2e-4"), seed=3, world_dir=tmp_path, folder=tmp_path / "run"
+    )
+    assert config.calibration.rebalance_coef == 0.5
+    assert config.training.learning_rate == 2e-4
+    assert config.training.seed == 3
+    grpo = lab_config(LabRun(), Arm.parse("grpo"), seed=0, world_dir=tmp_path, folder=tmp_path / "run")
+    assert grpo.active_calibration is None
+
+
+def test_arms_differ_only_in_what_their_names_say(tmp_path: Path) -> None:
+    grpo, calibadv = (
+        lab_config(LabRun(), Arm.parse(arm), seed=0, world_dir=tmp_path, folder=tmp_path / "run").effective()
+        for arm in ("grpo", "calibadv")
+    )
+    assert grpo.pop("algorithm") == {"name": "grpo"}
+    assert calibadv.pop("algorithm") == {"name": "calibadv"}
+    assert grpo == calibadv
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("ppo", "must begin with one of grpo, calibadv"),
+        ("calibadv:lambda", "not key=value"),
+        ("calibadv:size=3", "not key=value"),
+        ("grpo:lambda=0.5", "unused by plain GRPO"),
+        ("grpo,grpo", "twice"),
+    ],
+)
+def test_wrong_arms_are_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_arms(text)
+
+
+@pytest.mark.parametrize("arm", ["calibadv:lambda=0", "calibadv:lambda=-1", "calibadv:lambda=often", "grpo:loss=ppo"])
+def test_settings_of_an_arm_are_checked_before_anything_runs(arm: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        config_of(arm, tmp_path)
+
+
+@pytest.mark.parametrize("field", ["steps", "seeds", "workers", "test_questions"])
+def test_counts_below_one_are_refused(field: str) -> None:
+    with pytest.raises(ConfigError, match=field.replace("_", "-")):
+        LabRun(**{field: 0})
+
+
+def test_unknown_preset_is_refused() -> None:
+    with pytest.raises(ConfigError, match="default, aggressive"):
+        LabRun(preset="wild")
+
+
+def test_steps_are_rounded_up_to_whole_batches(tmp_path: Path) -> None:
+    lab = LabRun(preset="aggressive", steps=13)
+    config = lab_config(lab, Arm.parse("grpo"), seed=0, world_dir=tmp_path, folder=tmp_path / "run")
+    assert config.training.steps == 24
+
+
+def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty"):
+        lab_run.run_lab(LabRun(out=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ([0.5] * 30, False),
+        ([0.5] * 10 + [0.8] * 10 + [0.5] * 10, False),
+        ([0.5] * 10 + [0.8] * 10 + [0.3] * 10, True),
+        ([0.6] * 20 + [0.0] * 10, True),
+        ([0.0] * 20, False),
+        ([0.4, 0.1], True),
+        ([], False),
+    ],
+)
+def test_collapse_is_an_end_below_half_of_the_best(curve: list[float], expected: bool) -> None:
+    assert collapsed(curve) is expected
+
+
+def jobs_that_run(code: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    real = lab_run.subprocess.Popen
+
+    def popen(command: list[str], **options: object) -> object:
+        name = Path(command[-1]).stem
+        return real([sys.executable, "-c", code[name], str(tmp_path / name)], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(lab_run.subprocess, "Popen", popen)
+    return [Job(arm=Arm.parse("grpo"), seed=n, folder=tmp_path / name, num_steps=2) for n, name in enumerate(code)]
+
+
+WRITES = """
+import json, pathlib, sys
+run = pathlib.Path(sys.argv[1]); run.mkdir()
+lines = [{"step": s, "reward": s / 10, "f1": s / 10, "entropy": 1.0} for s in (1, 2)]
+(run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in lines) + '{"step": 3, "rew')
+evals = [{"step": s, "f1": f, "f1_se": 0.03, "format_valid": 0.9} for s, f in ((0, 0.4), (2, 0.7))]
+(run / "eval.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in evals))
+"""
+
+
+def test_results_hold_what_each_run_wrote_torn_lines_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = jobs_that_run({"a": WRITES}, tmp_path, monkeypatch)
+    play([job], workers=1, watch=None)
+    result = result_of(job, tmp_path)
+    assert json.loads(json.dumps(result)) == result
+    assert (result["f1_before"], result["f1_after"]) == (0.4, 0.7)
+    assert result["f1_curve"] == [0.1, 0.2]
+    assert result["run_dir"] == "a"
+    assert not result["collapsed"]
+
+
+def test_failing_run_ends_the_others_and_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = {"bad": "raise SystemExit('the retriever is gone')", "slow": "import time; time.sleep(60)"}
+    bad, slow = jobs_that_run(code, tmp_path, monkeypatch)
+    with pytest.raises(CalibAdvError, match="the retriever is gone"):
+        play([bad, slow], workers=2, watch=None)
+    assert slow.process is not None
+    assert slow.process.poll() is not None
