@@ -44,7 +44,7 @@ def test_arms_differ_only_in_what_their_names_say(tmp_path: Path) -> None:
         ("ppo", "must begin with one of grpo, calibadv"),
         ("calibadv:lambda", "not key=value"),
         ("calibadv:size=3", "not key=value"),
-        ("grpo:lambda=0.5", "unused by plain GRPO"),
+        ("grpo:lambda=0.5", "plain GRPO does not use"),
         ("grpo,grpo", "twice"),
     ],
 )
