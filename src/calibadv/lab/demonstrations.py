@@ -140,7 +140,8 @@ class _Episode:
             values.append(value)
             followed = number + 1 < len(puzzle.steps) and puzzle.type != "comparison"
             stray = followed and value != self.world.entities[puzzle.steps[number + 1][1]].name
-            if stray or (slip and self.slips["early_stop"]) or self.searches >= self.agent.max_searches:
+            stops = self.slips["early_stop"] and number == min(self.slip_at, len(puzzle.steps) - 2)
+            if stray or stops or self.searches >= self.agent.max_searches:
                 break
         if puzzle.type == "comparison" and len(values) == 2 and all(value in names.YEARS for value in values):
             winner = self.world.entities[puzzle.steps[0 if values[0] <= values[1] else 1][1]]

@@ -57,7 +57,7 @@ class PretrainConfig:
     constant_until: float = 0.45
     """Part of the steps after which the rate falls linearly to `final_lr_share`."""
     final_lr_share: float = 0.03
-    easy_until: float = 0.09
+    easy_until: float = 0.01
     """Part of the steps with easy drills only."""
     drills_start: float = 0.9
     drills_end: float = 0.3
@@ -81,6 +81,11 @@ class PretrainConfig:
         for name in ("steps", "batch_tokens", "warmup_steps", "samples_per_world", "max_searches"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"pretrain.{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("constant_until", "final_lr_share", "easy_until", "drills_start", "drills_end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"pretrain.{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not self.top_k or min(self.top_k) < 1:
+            raise ConfigError(f"pretrain.top_k must hold numbers >= 1, got {self.top_k}")
         if not self.lr > 0 or not self.mistake_lr > 0:
             raise ConfigError(f"pretrain.lr and pretrain.mistake_lr must be > 0, got {self.lr} and {self.mistake_lr}")
 

@@ -7,6 +7,7 @@ hops, type and gold documents. Comparison questions ask which of two entities of
 from __future__ import annotations
 
 import random
+from collections.abc import Container
 from dataclasses import dataclass
 
 from calibadv.errors import ConfigError
@@ -86,24 +87,40 @@ def _compare(one: Entity, entities: list[Entity], rng: random.Random) -> Puzzle 
 
 
 def make_questions(world: LabWorld, split: str, *, count: int | None = None) -> list[Question]:
-    """``count`` different questions about one split of the world, in the parts of `SHARES`."""
+    """``count`` different questions about one split of the world, in the parts of `SHARES`.
+
+    Without a count: five for each entity of the split, or as many as a small world has.
+    """
     entities = [entity for entity in world.entities if entity.split == split]
     if not entities:
         raise ConfigError(f'split must be "train" or "test", got {split!r}')
-    count = 5 * len(entities) if count is None else count
+    wanted = 5 * len(entities) if count is None else count
     rng = random.Random(f"calibadv-lab-questions-{world.seed}-{len(world.entities)}-{split}")
+    open_types = dict(SHARES)
     puzzles: dict[object, Puzzle] = {}
-    failures = 0
-    types = rng.choices(list(SHARES), weights=list(SHARES.values()), k=count)
-    while len(puzzles) < count:
-        puzzle = draw_puzzle(world, entities=entities, rng=rng, type=types[len(puzzles)])
-        if puzzle is None or puzzle.key in puzzles:
-            failures += 1
-            if failures > 200 * (count + 10):
-                raise ConfigError(f"count must fit the world: only {len(puzzles)} {split} questions found, got {count}")
-            continue
-        puzzles[puzzle.key] = puzzle
+    while len(puzzles) < wanted and open_types:
+        type = rng.choices(list(open_types), weights=list(open_types.values()))[0]
+        puzzle = _draw_new(world, entities=entities, rng=rng, type=type, known=puzzles)
+        if puzzle is None:
+            del open_types[type]
+        else:
+            puzzles[puzzle.key] = puzzle
+    if count is not None and len(puzzles) < count:
+        raise ConfigError(
+            f"count must be at most {len(puzzles)}, the {split} questions found in a world of this size, got {count}"
+        )
     return [_question(world, split, number, puzzle) for number, puzzle in enumerate(puzzles.values())]
+
+
+def _draw_new(
+    world: LabWorld, *, entities: list[Entity], rng: random.Random, type: str, known: Container[object]
+) -> Puzzle | None:
+    """A question of this type that is not known yet; None when the type seems used up."""
+    for _ in range(500):
+        puzzle = draw_puzzle(world, entities=entities, rng=rng, type=type)
+        if puzzle is not None and puzzle.key not in known:
+            return puzzle
+    return None
 
 
 def _question(world: LabWorld, split: str, number: int, puzzle: Puzzle) -> Question:
