@@ -9,7 +9,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from calibadv.errors import ConfigError
+from accelerate.utils import gather_object
+
+from calibadv.errors import ConfigError, RetrieverUnavailable
 from calibadv.retrieval.base import Retriever
 from calibadv.rewards.outcome import outcome_reward
 from calibadv.rollout import Policy, RolloutConfig, RolloutResult, Tokenizer, rollout
@@ -38,20 +40,37 @@ def make_rollout_func(
     def rollout_func(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         rows = [question_index(prompt, num_questions=len(questions)) for prompt in prompts]
         asked = whole_groups(rows, num_rollouts=trainer.num_generations)
-        result = rollout(
-            [questions[index] for index in asked],
-            num_rollouts=trainer.num_generations,
-            policy=policy(),
-            retriever=retriever,
-            tokenizer=tokenizer,
-            config=config,
-            seed=step_seed(trainer.args.seed, trainer.state.global_step),
-        )
+        failure, result = None, None
+        try:
+            with trainer.accelerator.autocast():
+                result = rollout(
+                    [questions[index] for index in asked],
+                    num_rollouts=trainer.num_generations,
+                    policy=policy(),
+                    retriever=retriever,
+                    tokenizer=tokenizer,
+                    config=config,
+                    seed=step_seed(trainer.args.seed, trainer.state.global_step),
+                )
+        except RetrieverUnavailable as error:
+            failure = error
+        raise_everywhere(failure, num_processes=trainer.accelerator.num_processes)
+        assert result is not None
         if on_result is not None:
             on_result(result)
         return rollout_fields(result.trajectories, filler_id=filler_id)
 
     return rollout_func
+
+
+def raise_everywhere(failure: RetrieverUnavailable | None, *, num_processes: int) -> None:
+    """Raise when the retriever failed in any process: otherwise the other processes would wait for it for ever."""
+    if num_processes > 1:
+        messages = [message for message in gather_object([failure and str(failure)]) if message]
+        if messages and failure is None:
+            failure = RetrieverUnavailable(f"in another process: {messages[0]}")
+    if failure is not None:
+        raise failure
 
 
 def whole_groups(rows: Sequence[int], *, num_rollouts: int) -> list[int]:

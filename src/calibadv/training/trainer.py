@@ -172,6 +172,7 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """TRL's step, with the time of forward and backward passes counted apart from generation."""
+        model.train()  # a loaded model comes in evaluation mode, in which TRL would not split the batch
         inputs = self._prepare_inputs(inputs)
         with self.clock.lap("update"):
             loss: torch.Tensor = super().training_step(  # type: ignore[no-untyped-call]  # TRL leaves it unannotated
