@@ -112,10 +112,20 @@ def way_on(folder: Path) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the progress bars of transformers, and without warnings that a user of ours can do nothing about."""
-    with warnings.catch_warnings(), without_progress_bars():
-        # TRL 1.16 still uses names that transformers has renamed.
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
-        yield
+    trainer_logger = logging.getLogger("transformers.trainer")
+    trainer_logger.addFilter(is_news)
+    try:
+        with warnings.catch_warnings(), without_progress_bars():
+            # TRL 1.16 still uses names that transformers has renamed.
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
+            yield
+    finally:
+        trainer_logger.removeFilter(is_news)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """False for what transformers says when it resumes a model whose head is its embedding: the file holds it once."""
+    return "missing keys in the checkpoint model loaded: ['lm_head.weight']" not in record.getMessage()
 
 
 class PeriodicEvaluation(TrainerCallback):

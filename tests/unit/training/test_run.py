@@ -1,0 +1,218 @@
+"""Whole runs with the lab's base policy on a tiny world: what stops them, and that they then go on undisturbed."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import calibadv.training.run as run_module
+from calibadv.config import RunConfig
+from calibadv.errors import PolicyError, RetrieverError, RetrieverUnavailable
+from calibadv.lab import LabWorld, load_policy
+from calibadv.retrieval.base import Hit, Retriever
+from calibadv.retrieval.settings import open_retriever
+from calibadv.training import read_metrics, train
+from calibadv.training.checkpoints import checkpoint_step, checkpoints
+from calibadv.training.trainer import CalibAdvTrainer
+
+Configure = Callable[..., RunConfig]
+
+
+@pytest.fixture(scope="module")
+def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("world")
+    LabWorld.make(3, size=60).write(folder)
+    return {
+        "model": {"path": str(load_policy()), "device": "cpu"},
+        "data": {
+            "train": [str(folder / "questions.train.jsonl")],
+            "test": [str(folder / "questions.test.jsonl")],
+        },
+        "retrieval": {"corpus": str(folder / "corpus.jsonl")},
+        "rollout": {
+            "prompt": "question",
+            "top_k": 2,
+            "max_searches": 2,
+            "max_turn_tokens": 40,
+            "search_retries": 1,
+            "retry_wait_s": 0.001,
+        },
+        "training": {
+            "steps": 6,
+            "questions_per_batch": 2,
+            "num_rollouts": 4,
+            "mini_batches": 2,
+            "micro_batch": 4,
+            "learning_rate": 4e-4,
+            "lr_schedule": "constant",
+            "save_every": 2,
+            "threads": 1,
+        },
+        "evaluation": {"limit": 2},
+    }
+
+
+@pytest.fixture(scope="module")
+def make_config(sections: dict[str, Any]) -> Configure:
+    def make(output: Path, **training: Any) -> RunConfig:
+        model = sections["model"] | {"dtype": training.pop("dtype", "float32")}
+        rollout = sections["rollout"] | {"temperature": training.pop("temperature", 1.0)}
+        changed = sections | {"model": model, "rollout": rollout}
+        return RunConfig.from_mapping(changed | {"training": sections["training"] | {"output": str(output)} | training})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_config: Configure, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(make_config(tmp_path_factory.mktemp("undisturbed") / "run"))
+
+
+@pytest.fixture(scope="module")
+def retriever(make_config: Configure, tmp_path_factory: pytest.TempPathFactory) -> Retriever:
+    return open_retriever(make_config(tmp_path_factory.mktemp("none")).retrieval, top_k=2)
+
+
+class Moody:
+    """A retriever that answers some calls and then is down until told otherwise."""
+
+    def __init__(self, retriever: Retriever, *, answers: int) -> None:
+        self.retriever = retriever
+        self.answers = answers
+        self.failed_calls = 0
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        self.answers -= 1
+        if self.answers < 0:
+            self.failed_calls += 1
+            raise RetrieverError("nobody home")
+        return self.retriever.search(queries, k)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    lines, wanted = (
+        [
+            {name: value for name, value in line.items() if not name.startswith("seconds_")}
+            for line in read_metrics(run / "metrics.jsonl")
+        ]
+        for run in (ours, theirs)
+    )
+    assert lines == wanted
+    assert weights(ours).keys() == weights(theirs).keys()
+    assert all(torch.equal(weights(ours)[name], value) for name, value in weights(theirs).items())
+
+
+def test_run_leaves_nothing_but_its_records(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [line["step"] for line in read_metrics(undisturbed / "metrics.jsonl")] == [2, 4, 6]
+    assert sorted(path.name for path in (undisturbed / "trajectories").iterdir()) == [
+        "step-000002.jsonl.gz",
+        "step-000004.jsonl.gz",
+        "step-000006.jsonl.gz",
+    ]
+    assert [checkpoint_step(path) for path in checkpoints(undisturbed)] == [6, 4, 2]
+    assert capsys.readouterr().out == ""
+
+
+def test_two_steps_and_four_more_after_a_resume_are_six(make_config: Configure, undisturbed: Path, tmp_path: Path) -> None:
+    run = train(make_config(tmp_path / "run", steps=2, save_every=0))
+    assert [checkpoint_step(path) for path in checkpoints(run)] == [2]
+    train(make_config(tmp_path / "run", steps=6), resume=True)
+    assert_same_run(run, undisturbed)
+
+
+def test_retriever_that_stays_away_stops_the_run_and_its_return_continues_it(
+    make_config: Configure, retriever: Retriever, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counter = Moody(retriever, answers=10**6)
+    train(make_config(tmp_path / "counted", steps=2, save_every=0), retriever=counter)
+    first_batch = 10**6 - counter.answers
+
+    moody = Moody(retriever, answers=first_batch + 1)
+    with pytest.raises(RetrieverUnavailable, match="then resume"):
+        train(make_config(tmp_path / "run", save_every=0), retriever=moody)
+    assert moody.failed_calls >= 2
+    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
+    train(make_config(tmp_path / "run"), resume=True)
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_retriever_that_fails_once_changes_nothing(
+    make_config: Configure, retriever: Retriever, undisturbed: Path, tmp_path: Path
+) -> None:
+    class Hiccup(Moody):
+        def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+            self.failed_calls += 1
+            if self.failed_calls % 3 == 0:
+                raise RetrieverError("hiccup")
+            return self.retriever.search(queries, k)
+
+    assert_same_run(train(make_config(tmp_path / "run"), retriever=Hiccup(retriever, answers=0)), undisturbed)
+
+
+def test_interrupted_run_says_where_it_goes_on(
+    make_config: Configure, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def press_ctrl_c(line: dict[str, Any]) -> None:
+        if line["step"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_config(tmp_path / "run"), listeners=[press_ctrl_c])
+    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
+    train(make_config(tmp_path / "run"), resume=True)
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_run_stopped_before_its_first_checkpoint_starts_anew(
+    make_config: Configure, retriever: Retriever, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(RetrieverUnavailable):
+        train(make_config(tmp_path / "run"), retriever=Moody(retriever, answers=1))
+    assert "no checkpoint yet, so --resume starts anew" in caplog.text
+    train(make_config(tmp_path / "run"), resume=True)
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_weights_that_broke_are_named_and_the_checkpoints_stay_good(
+    make_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Breaking(CalibAdvTrainer):
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            if self.state.global_step == 4:
+                with torch.no_grad():
+                    self.policy_model.get_input_embeddings().weight.fill_(float("nan"))
+            return super()._generate_and_score_completions(inputs)
+
+    monkeypatch.setattr(run_module, "CalibAdvTrainer", Breaking)
+    with pytest.raises(PolicyError, match="not finite"):
+        train(make_config(tmp_path / "run"))
+    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-4'} (step 4)" in caplog.text
+    for checkpoint in checkpoints(tmp_path / "run"):
+        saved = load_file(checkpoint / "model.safetensors")
+        assert all(bool(torch.isfinite(value).all()) for value in saved.values())
+
+
+def test_evaluations_are_recorded_before_and_after_and_survive_a_resume(make_config: Configure, tmp_path: Path) -> None:
+    train(make_config(tmp_path / "run", steps=2, eval_every=2))
+    train(make_config(tmp_path / "run", steps=4, eval_every=2), resume=True)
+    lines = read_metrics(tmp_path / "run" / "eval.jsonl")
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    assert all(line["questions"] == 2 for line in lines)
+
+
+def test_resumed_run_is_silent_about_the_tied_head(caplog: pytest.LogCaptureFixture) -> None:
+    record = logging.LogRecord(
+        "transformers.trainer", logging.WARNING, "", 0,
+        "There were missing keys in the checkpoint model loaded: ['lm_head.weight'].", None, None,
+    )  # fmt: skip
+    assert not run_module.is_news(record)
+    record.msg = "There were missing keys in the checkpoint model loaded: ['lm_head.weight', 'model.norm.weight']."
+    assert run_module.is_news(record)
