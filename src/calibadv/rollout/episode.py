@@ -114,9 +114,7 @@ class Episode:
         params = SamplingParams(
             temperature=self.config.temperature, top_p=self.config.top_p, max_tokens=self._turn_limit()
         )
-        seed = turn_seed(
-            self.seed, question=self.question, rollout_index=self.rollout_index, turn=len(self.turns)
-        )
+        seed = turn_seed(self.seed, question=self.question, rollout_index=self.rollout_index, turn=len(self.turns))
         return GenerationRequest(episode=self.index, token_ids=tuple(self.context), params=params, seed=seed)
 
     def complete(self, completion: Completion) -> str | None:

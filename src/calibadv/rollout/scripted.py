@@ -18,9 +18,7 @@ class ScriptedPolicy:
     would have ended the turn: after the first stop string, or at the token limit. Log-probabilities are 0.
     """
 
-    def __init__(
-        self, script: Script, *, tokenizer: Tokenizer, max_rows: int = 64, ticks_per_turn: int = 1
-    ) -> None:
+    def __init__(self, script: Script, *, tokenizer: Tokenizer, max_rows: int = 64, ticks_per_turn: int = 1) -> None:
         self._script = script
         self._tokenizer = tokenizer
         self._max_rows = max_rows

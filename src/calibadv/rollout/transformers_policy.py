@@ -35,7 +35,7 @@ class TransformersPolicy:
         configuration says. cache_rows: episodes whose keys and values are held, those that wait for a search included;
         when more are needed, the one unused for longest is read again later. Default: a quarter more than
         ``max_rows``. max_tick_tokens: tokens in one forward; longer prompts and observations are read in pieces.
-        """
+    """
 
     def __init__(
         self,
