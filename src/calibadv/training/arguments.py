@@ -47,6 +47,7 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         use_cpu=config.model.device == "cpu" or not torch.cuda.is_available(),
         save_strategy="steps",
         save_steps=settings.save_every or settings.steps,  # the last step is always saved
+        ddp_find_unused_parameters=False,
         report_to=list(settings.report_to),
         seed=settings.seed,
         disable_tqdm=True,

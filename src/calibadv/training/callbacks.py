@@ -62,6 +62,12 @@ class BatchMetrics(TrainerCallback):
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         """Called with every finished line (progress display)."""
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Time spent on setting up belongs to no batch."""
+        self.finish()
+
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Collect an update's log; write the line once the batch is complete."""
         logs = kwargs.get("logs") or {}

@@ -59,7 +59,13 @@ class CalibAdvConfig(GRPOConfig):
             raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
         if self.old_logprobs not in OLD_LOGPROBS:
             raise ConfigError(f"old_logprobs must be one of {', '.join(OLD_LOGPROBS)}, got {self.old_logprobs!r}")
-        self.rollout_config = RolloutConfig(**self.rollout)
+        drawing = {"temperature": self.temperature, "top_p": self.top_p}
+        self.rollout_config = RolloutConfig(**drawing | self.rollout)
+        if self.rollout_config.temperature != self.temperature:
+            raise ConfigError(
+                f"rollout.temperature is {self.rollout_config.temperature}, but the loss scales its logits by "
+                f"temperature {self.temperature}: give both the same value, or leave the one in rollout out"
+            )
         self.calibration_config = None if self.calibration is None else CalibrationConfig(**self.calibration)
         wants_correctness = self.calibration_config is not None and self.calibration_config.soft_penalty != "none"
         if wants_correctness and self.rollout_config.max_searches < 1:

@@ -160,7 +160,7 @@ class PeriodicEvaluation(TrainerCallback):
 
     def evaluate(self, *, step: int) -> None:
         """Write one line to ``eval.jsonl``."""
-        with self.trainer.clock.lap("eval"):
+        with self.trainer.clock.lap("eval"), self.trainer.accelerator.autocast():
             result = evaluate_policy(self.config, self.test, trainer=self.trainer, retriever=self.retriever)
         line = eval_line(result, step=step)
         if not self.trainer.is_world_process_zero():

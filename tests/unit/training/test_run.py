@@ -1,6 +1,9 @@
 """Whole runs with the lab's base policy on a tiny world: what stops them, and that they then go on undisturbed."""
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from calibadv.errors import PolicyError, RetrieverError, RetrieverUnavailable
 from calibadv.lab import LabWorld, load_policy
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.settings import open_retriever
+from calibadv.storage import read_trajectories
 from calibadv.training import read_metrics, train
 from calibadv.training.checkpoints import checkpoint_step, checkpoints
 from calibadv.training.trainer import CalibAdvTrainer
@@ -121,7 +125,7 @@ def test_run_leaves_nothing_but_its_records(undisturbed: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == ""
 
 
-def test_two_steps_and_four_more_after_a_resume_are_six(make_config: Configure, undisturbed: Path, tmp_path: Path) -> None:
+def test_two_steps_and_four_resumed_ones_are_six(make_config: Configure, undisturbed: Path, tmp_path: Path) -> None:
     run = train(make_config(tmp_path / "run", steps=2, save_every=0))
     assert [checkpoint_step(path) for path in checkpoints(run)] == [2]
     train(make_config(tmp_path / "run", steps=6), resume=True)
@@ -200,6 +204,19 @@ def test_weights_that_broke_are_named_and_the_checkpoints_stay_good(
         assert all(bool(torch.isfinite(value).all()) for value in saved.values())
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_half_precision_runs_the_model_but_not_the_weights(make_config: Configure, tmp_path: Path, dtype: str) -> None:
+    run = train(make_config(tmp_path / "run", steps=2, dtype=dtype))
+    assert {value.dtype for value in weights(run).values()} == {torch.float32}
+    base = load_file(load_policy() / "model.safetensors")
+    moved = max(float((value - base[name]).abs().max()) for name, value in weights(run).items())
+    assert 0 < moved < 2e-3
+    (line,) = read_metrics(run / "metrics.jsonl")
+    assert line["skipped_updates"] == 0
+    assert 0 < line["grad_norm"] < 10
+    assert line["clip_fraction"] < 0.1
+
+
 def test_evaluations_are_recorded_before_and_after_and_survive_a_resume(make_config: Configure, tmp_path: Path) -> None:
     train(make_config(tmp_path / "run", steps=2, eval_every=2))
     train(make_config(tmp_path / "run", steps=4, eval_every=2), resume=True)
@@ -216,3 +233,33 @@ def test_resumed_run_is_silent_about_the_tied_head(caplog: pytest.LogCaptureFixt
     assert not run_module.is_news(record)
     record.msg = "There were missing keys in the checkpoint model loaded: ['lm_head.weight', 'model.norm.weight']."
     assert run_module.is_news(record)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_advantages_of_one(make_config: Configure, tmp_path: Path) -> None:
+    one = train(make_config(tmp_path / "one", steps=1, mini_batches=1, save_every=0))
+    config = make_config(tmp_path / "two", steps=1, mini_batches=1, save_every=0)
+    (tmp_path / "two.toml").write_text(config.to_toml(), encoding="utf-8")
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "calibadv", "train"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, str(tmp_path / "two.toml")],
+        capture_output=True, text=True, check=False, timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(read_metrics(tmp_path / "two" / "metrics.jsonl")) == 1
+    records = [
+        {
+            (record.trajectory.question.id, record.trajectory.rollout_index): record
+            for path in (run / "trajectories").iterdir()
+            for record in read_trajectories(path)
+        }
+        for run in (one, tmp_path / "two")
+    ]
+    assert len(records[0]) == 8
+    assert {key: record.credit for key, record in records[0].items()} == {
+        key: record.credit for key, record in records[1].items()
+    }
+    # Gradients are summed in another order, and Adam's first step (4e-4) makes tiny ones as large as any other.
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], value, atol=4e-5, rtol=1e-4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -17,8 +17,10 @@ from calibadv.errors import ConfigError
 from calibadv.retrieval.list import ListRetriever
 from calibadv.rollout import HFTokenizer, ScriptedPolicy
 from calibadv.storage import read_trajectories
+from calibadv.training.arguments import loss_options
 from calibadv.training.callbacks import read_metrics
 from calibadv.training.config import CalibAdvConfig
+from calibadv.training.settings import TrainingSettings
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 from calibadv.trajectory import Document, Question
 
@@ -55,14 +57,19 @@ def make_trainer(
     documents: dict[str, list[Document]],
     settings: dict[str, Any],
 ) -> Callable[..., CalibAdvTrainer]:
-    def make(cls: type[CalibAdvTrainer] = CalibAdvTrainer, **changes: Any) -> CalibAdvTrainer:
+    def scripted(_model: Any, tokenizer: PreTrainedTokenizerFast) -> Answering:
+        return Answering(HFTokenizer(tokenizer))
+
+    def make(
+        cls: type[CalibAdvTrainer] = CalibAdvTrainer, *, policy: Any = scripted, **changes: Any
+    ) -> CalibAdvTrainer:
         return cls(
             make_model(),
             args=CalibAdvConfig(**(settings | changes)),
             train_questions=questions[:5],
             retriever=ListRetriever(documents),
             processing_class=char_tokenizer,
-            policy=lambda _model, tokenizer: Answering(HFTokenizer(tokenizer)),
+            policy=policy,
         )
 
     return make
@@ -94,18 +101,54 @@ class TrlBatching(CalibAdvTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
 
-@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "cispo"])
+@pytest.mark.parametrize("loss_type", get_args(get_type_hints(TrainingSettings)["loss_type"]))
 @pytest.mark.parametrize("theirs", [TrlLogprobs, TrlBatching])
 def test_overrides_train_the_same_weights_as_trl(
-    make_trainer: Callable[..., CalibAdvTrainer], loss_type: str, theirs: type[CalibAdvTrainer]
+    make_trainer: Callable[..., CalibAdvTrainer], loss_type: Any, theirs: type[CalibAdvTrainer]
 ) -> None:
-    ours, reference = make_trainer(loss_type=loss_type), make_trainer(theirs, loss_type=loss_type)
+    options = loss_options(TrainingSettings(loss_type=loss_type))
+    ours, reference = make_trainer(**options), make_trainer(theirs, **options)
     before = weights(ours)
     assert torch.equal(before, weights(reference))
     ours.train()
     reference.train()
     assert (weights(ours) - before).abs().max() > 1e-3
     torch.testing.assert_close(weights(ours), weights(reference), atol=2e-5, rtol=1e-3)
+
+
+def test_model_that_comes_in_evaluation_mode_trains_the_same(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
+    one, other = make_trainer(), make_trainer()
+    other.model.eval()
+    one.train()
+    other.train()
+    assert torch.equal(weights(one), weights(other))
+    assert len(list((other.run_dir / "trajectories").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.7), (1.4, 1.0), (0.6, 0.9)])
+def test_old_logprobs_are_those_of_a_full_forward_at_the_temperature_of_the_loss(
+    make_trainer: Callable[..., CalibAdvTrainer], temperature: float, top_p: float
+) -> None:
+    rollout = {"prompt": "question", "max_turn_tokens": 12}
+    trainer = make_trainer(policy=None, temperature=temperature, top_p=top_p, rollout=rollout)
+    trainer.model.train()
+    rows = [dict(trainer.train_dataset[i]) for i in range(2) for _ in range(4)]
+    batch = trainer._generate_and_score_completions(rows)
+    mask = (batch["completion_mask"] * batch["tool_mask"]).bool()
+    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    with torch.no_grad():
+        logits = trainer.policy_model(input_ids=ids, attention_mask=attention).logits[:, :-1] / temperature
+    logp = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)[:, -mask.shape[1] :]
+    assert mask.sum() > 50
+    torch.testing.assert_close(batch["old_per_token_logps"][mask], logp[mask], atol=1e-4, rtol=1e-4)
+    assert trainer.uses_sampled_logprobs == (temperature == 1)
+
+
+def test_temperatures_of_rollouts_and_loss_that_differ_are_refused(settings: dict[str, Any]) -> None:
+    assert CalibAdvConfig(**(settings | {"temperature": 0.7})).rollout_config.temperature == 0.7
+    with pytest.raises(ConfigError, match=r"rollout.temperature is 0.5, but the loss .* temperature 1"):
+        CalibAdvConfig(**(settings | {"rollout": {"temperature": 0.5}}))
 
 
 def test_without_calibration_the_advantages_are_those_of_trl(make_trainer: Callable[..., CalibAdvTrainer]) -> None:

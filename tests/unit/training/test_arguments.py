@@ -1,0 +1,62 @@
+"""The settings of a run in TRL's terms."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibadv.config import RunConfig
+from calibadv.errors import ConfigError
+from calibadv.training.arguments import loss_options, micro_batch_shape, trainer_config
+from calibadv.training.settings import TrainingSettings
+
+
+def run_config(**training: Any) -> RunConfig:
+    return RunConfig.from_mapping(
+        {"model": {"path": ".", "device": "cpu"}, "retrieval": {"corpus": "corpus.jsonl"}, "training": training}
+    )
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    args = trainer_config(run_config(micro_batch=16), Path("runs/x"))
+    assert (args.questions_per_batch, args.num_generations, args.mini_batches, args.updates_per_batch) == (512, 5, 2, 2)
+    assert (args.per_device_train_batch_size, args.micro_batches_per_update) == (16, 80)
+    assert (args.learning_rate, args.epsilon, args.epsilon_high, args.max_grad_norm) == (5e-7, 0.2, 0.2, 1.0)
+    assert (args.loss_type, args.beta, args.num_iterations, args.max_steps) == ("dapo", 0.0, 1, 410)
+    assert not args.bf16
+    assert not args.fp16
+
+
+def test_epochs_repeat_a_batch() -> None:
+    settings = {
+        "questions_per_batch": 4,
+        "num_rollouts": 4,
+        "mini_batches": 2,
+        "epochs": 3,
+        "steps": 12,
+        "save_every": 6,
+    }
+    args = trainer_config(run_config(**settings), Path("runs/x"))
+    assert (args.mini_batches, args.updates_per_batch) == (2, 6)
+
+
+@pytest.mark.parametrize(("rows", "largest", "shape"), [(60, 16, (15, 4)), (7, 4, (1, 7)), (8, 100, (8, 1))])
+def test_micro_batches_divide_a_mini_batch_evenly(rows: int, largest: int, shape: tuple[int, int]) -> None:
+    assert micro_batch_shape(rows, processes=1, largest=largest) == shape
+
+
+def test_processes_share_a_mini_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert micro_batch_shape(60, processes=2, largest=16) == (15, 2)
+    with pytest.raises(ConfigError, match="which 7 processes cannot share evenly"):
+        micro_batch_shape(60, processes=7, largest=16)
+
+
+def test_gspo_weighs_trajectories_and_cispo_clips_weights_above_one() -> None:
+    gspo = loss_options(TrainingSettings(loss_type="gspo", clip=0.1))
+    assert gspo == {
+        "loss_type": "grpo",
+        "importance_sampling_level": "sequence",
+        "epsilon": 0.1,
+        "epsilon_high": 0.1,
+    }
+    assert loss_options(TrainingSettings(loss_type="cispo", clip=0.2))["epsilon_high"] == pytest.approx(1.2)
