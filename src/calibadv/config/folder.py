@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def claim_run_folder(config: RunConfig, *, resume: bool) -> Path:
     """Create or check ``training.output`` and write the effective config there; the folder's path comes back."""
     folder = config.training.output
     saved = folder / CONFIG
+    if os.environ.get("RANK", "0") != "0":
+        return folder  # several processes train one run: the first one claims the folder for all
     if not resume:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             what = "the folder of another run" if saved.exists() else "not an empty folder"

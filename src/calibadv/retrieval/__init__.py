@@ -1,12 +1,23 @@
 """Finding documents: corpus files, BM25, and the fake that tests use.
 
 Map: ``base`` has the protocol (`Retriever`, `Hit`), ``corpus`` reads passages, ``bm25`` searches them on the CPU,
-``list`` answers from a list and fails on demand. Nothing here imports torch.
+``list`` answers from a list and fails on demand, ``settings`` opens what a run names. Nothing here imports torch.
 """
 
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.bm25 import BM25Config, BM25Retriever
 from calibadv.retrieval.corpus import Corpus, check_top_k
 from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.settings import RetrievalConfig, open_retriever
 
-__all__ = ["BM25Config", "BM25Retriever", "Corpus", "Hit", "ListRetriever", "Retriever", "check_top_k"]
+__all__ = [
+    "BM25Config",
+    "BM25Retriever",
+    "Corpus",
+    "Hit",
+    "ListRetriever",
+    "RetrievalConfig",
+    "Retriever",
+    "check_top_k",
+    "open_retriever",
+]

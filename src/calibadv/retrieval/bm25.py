@@ -114,7 +114,11 @@ class BM25Retriever:
         index_dir, config = Path(index_dir), config or BM25Config()
         if not (index_dir / MANIFEST).exists():
             retriever = cls.from_documents(corpus, config=config)
-            retriever.save(index_dir)
+            try:
+                retriever.save(index_dir)
+            except OSError:
+                if not (index_dir / MANIFEST).exists():  # else another process was faster
+                    raise
             return retriever
         manifest = read_manifest(index_dir)
         wanted = {"corpus_sha256": corpus.sha256, "parameters": asdict(config)}

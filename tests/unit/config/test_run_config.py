@@ -1,10 +1,13 @@
 """RunConfig: composition, round trip, checks across sections, and the folder that belongs to one run."""
 
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calibadv.config import DataConfig, RunConfig, claim_run_folder, load_split
 from calibadv.errors import ConfigError, DataError
@@ -51,6 +54,12 @@ def test_the_effective_config_reads_back_unchanged(tmp_path):
     path.write_text(config.to_toml(), "utf-8")
     assert RunConfig.read(path) == config
     assert RunConfig.from_mapping(json.loads(json.dumps(config.effective()))) == config
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_any_text_survives_the_round_trip(text):
+    config = RunConfig.from_mapping({"model": {"path": "a/b", "gguf_file": text}, "retrieval": {"corpus": "c"}})
+    assert tomllib.loads(config.to_toml())["model"].get("gguf_file", "none") == text
 
 
 def test_what_is_required_is_asked_for(tmp_path):
@@ -190,6 +199,13 @@ def test_the_folder_of_another_run_is_refused(tmp_path):
         claim_run_folder(read(tmp_path, "", f"training.output={tmp_path / 'mine'}"), resume=False)
     with pytest.raises(ConfigError, match="is not an empty folder"):
         claim_run_folder(read(tmp_path, "", f"training.output={tmp_path / 'mine' / 'notes.txt'}"), resume=False)
+
+
+def test_the_other_processes_of_a_run_use_the_folder_that_the_first_one_claimed(tmp_path, monkeypatch):
+    config = read(tmp_path, "", f"training.output={tmp_path / 'out'}")
+    claim_run_folder(config, resume=False)
+    monkeypatch.setenv("RANK", "1")
+    assert claim_run_folder(config, resume=False) == tmp_path / "out"
 
 
 def test_an_empty_folder_may_be_used(tmp_path):

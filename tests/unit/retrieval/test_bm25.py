@@ -178,6 +178,20 @@ def test_open_or_build_builds_once_and_refuses_another_corpus_or_setting(tmp_pat
         BM25Retriever.open_or_build(corpus, index_dir=folder, config=BM25Config(b=0.5))
 
 
+def test_two_processes_may_build_the_same_index(tmp_path, monkeypatch):
+    folder, corpus, save = tmp_path / "index", Corpus(DOCUMENTS), BM25Retriever.save
+
+    def beaten(self, index_dir):
+        save(self, index_dir)
+        raise OSError("Directory not empty")
+
+    monkeypatch.setattr(BM25Retriever, "save", beaten)
+    assert found(BM25Retriever.open_or_build(corpus, index_dir=folder), "lovelace") == ["ada"]
+    monkeypatch.setattr(BM25Retriever, "save", lambda self, index_dir: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        BM25Retriever.open_or_build(corpus, index_dir=tmp_path / "other")
+
+
 def test_an_index_has_no_pickle(tmp_path, retriever):
     retriever.save(tmp_path / "index")
     names = sorted(p.name for p in (tmp_path / "index").iterdir())
