@@ -118,8 +118,9 @@ def run_lab_command(arguments: argparse.Namespace) -> None:
     print_summary(folder / "results.json")
     first = next((path.parent for path in sorted(folder.glob("*/metrics.jsonl"))), folder)
     print(f"\nEverything is in {folder}. Where to look next:")
-    print(f"  calibadv report {folder}             a page with every curve")
-    print(f"  calibadv trajectories {first} --best    what an agent wrote")
+    page = folder / "report.html"
+    print(f"  {page}    every curve, and rollouts to read" if page.exists() else f"  calibadv report {folder}")
+    print(f"  calibadv trajectories {first} --best    what an agent wrote, turn by turn")
 
 
 def run_pretrain(arguments: argparse.Namespace) -> None:
