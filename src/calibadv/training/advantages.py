@@ -7,6 +7,7 @@ which its loss accepts on purpose, and the old log-probabilities by those of the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from trl import GRPOTrainer
 from calibadv.advantage import spread
 from calibadv.errors import ConfigError
 from calibadv.training.bridge import QUESTION_KEY, check_trained_tokens, turn_starts
+from calibadv.training.clock import Clock
 from calibadv.training.config import CalibAdvConfig
 from calibadv.training.credit import BatchCredit, Outcome, assign_credit, padded
 from calibadv.trajectory import Trajectory
@@ -26,6 +28,7 @@ class CalibratedAdvantages(GRPOTrainer):
     """Override: ``_generate_and_score_completions`` ends with METHOD sections 3 to 5."""
 
     args: CalibAdvConfig
+    clock: Clock
     _generating = False
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -75,9 +78,10 @@ class CalibratedAdvantages(GRPOTrainer):
         if self._generating and self.uses_sampled_logprobs and model is self.model:
             # TRL would run the model once more for what the sampler has already told; replaced right after.
             return torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device), None, None
-        return super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
-        )
+        with self.clock.lap("logprob") if self._generating else nullcontext():
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
 
 
 def trajectories_of(inputs: Sequence[dict[str, Any]]) -> list[Trajectory]:
