@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
 from calibadv.training.config import CalibAdvConfig
+from calibadv.training.load import resolve_device
 from calibadv.training.settings import TrainingSettings
 
 
@@ -44,7 +43,7 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         max_completion_length=config.rollout.max_turn_tokens * (config.rollout.max_searches + 1),
         bf16=config.model.dtype == "bfloat16",
         fp16=config.model.dtype == "float16",
-        use_cpu=config.model.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=trains_on_cpu(config.model.device),
         save_strategy="steps",
         save_steps=settings.save_every or settings.steps,  # the last step is always saved
         ddp_find_unused_parameters=False,
@@ -57,6 +56,17 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         max_batches_without_signal=settings.max_batches_without_signal,
         **loss_options(settings),
     )
+
+
+def trains_on_cpu(name: str) -> bool:
+    """Whether ``model.device`` means the CPU; of several accelerators the Trainer takes the first that it sees."""
+    device = resolve_device(name)
+    if device.index:
+        raise ConfigError(
+            f'model.device "{name}" cannot be trained on: training takes the first visible device. Set '
+            f'CUDA_VISIBLE_DEVICES={device.index} and model.device = "{device.type}"'
+        )
+    return bool(device.type == "cpu")
 
 
 def loss_options(settings: TrainingSettings) -> Mapping[str, Any]:

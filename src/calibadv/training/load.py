@@ -39,7 +39,7 @@ class ModelConfig:
     gguf_file: str | None = None
     """Name of the .gguf file inside ``path``; needed only when the folder holds several."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights."""
+    """Of the weights; training keeps float32 weights and optimizer and computes in this type (autocast)."""
     chat_template: Literal["auto", "none"] = "auto"
     """"auto": the tokenizer's own template where it has one. "none": the prompt is plain text."""
     device: str = "auto"
@@ -83,7 +83,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise ConfigError(f"loading a model needs torch and transformers ({error}): {INSTALL_TRAIN}") from error
-    device = _device(config.device)
+    device = resolve_device(config.device)
     extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     with _explained(config, source), without_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(source.name, **extra)
@@ -176,7 +176,8 @@ def _in_folder(folder: Path, config: ModelConfig) -> ModelSource:
     return ModelSource(name=str(folder), gguf_file=gguf_files[0])
 
 
-def _device(name: str) -> Any:
+def resolve_device(name: str) -> Any:
+    """The torch device that ``model.device`` names; "auto" takes an accelerator where there is one."""
     import torch
 
     if name == "auto":

@@ -40,7 +40,8 @@ class TrainingSettings:
     epochs: int = 1
     """Passes over each batch."""
     micro_batch: int = 16
-    """Most rollouts in one forward and backward pass; more is faster on a GPU and takes more memory."""
+    """Most rollouts in one forward and backward pass. More takes more memory and is faster on a GPU; on a CPU few are
+    faster, because rows of one length need no padding."""
     max_batches_without_signal: int = 10
     """Stop after this many batches in a row in which no group holds two different rewards."""
     learning_rate: float = 5e-7
@@ -59,8 +60,8 @@ class TrainingSettings:
     """Gradients are scaled down to this norm."""
     loss_type: Literal["dapo", "grpo", "dr_grpo", "cispo", "gspo"] = "dapo"
     """How token losses are put together, in TRL's names: "dapo" is the paper's mean over all tokens of a batch, "grpo"
-    the mean of trajectory means, "dr_grpo" divides by a constant, "cispo" clips weights, "gspo" has one ratio a
-    trajectory."""
+    the mean of trajectory means, "dr_grpo" divides by a constant, "cispo" clips weights at
+    1 + ``clip``, "gspo" has one ratio a trajectory."""
     save_every: int = 50
     """Optimizer steps between checkpoints; 0 keeps only the last. A multiple of ``mini_batches * epochs``."""
     eval_every: int = 0

@@ -162,6 +162,9 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         seconds["other"] = max(0.0, seconds["step"] - known)
         return {"skipped_updates": skipped} | {f"seconds_{name}": round(value, 4) for name, value in seconds.items()}
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL would put a README for the model hub among the records of the run."""
+
     def save_checkpoint(self) -> None:
         """Save what a resumed run needs, unless it is there already. Only between batches."""
         folder = self.run_dir / f"checkpoint-{self.state.global_step}"

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
-from calibadv.training.arguments import loss_options, micro_batch_shape, trainer_config
+from calibadv.training.arguments import loss_options, micro_batch_shape, trainer_config, trains_on_cpu
 from calibadv.training.settings import TrainingSettings
 
 
@@ -60,3 +61,11 @@ def test_gspo_weighs_trajectories_and_cispo_clips_weights_above_one() -> None:
         "epsilon_high": 0.1,
     }
     assert loss_options(TrainingSettings(loss_type="cispo", clip=0.2))["epsilon_high"] == pytest.approx(1.2)
+
+
+def test_a_device_that_the_trainer_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trains_on_cpu("cpu")
+    monkeypatch.setattr("calibadv.training.arguments.resolve_device", torch.device)
+    assert not trains_on_cpu("cuda:0")
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1"):
+        trains_on_cpu("cuda:1")

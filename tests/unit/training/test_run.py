@@ -21,7 +21,7 @@ from calibadv.retrieval.settings import open_retriever
 from calibadv.storage import read_trajectories
 from calibadv.training import read_metrics, train
 from calibadv.training.checkpoints import checkpoint_step, checkpoints
-from calibadv.training.trainer import CalibAdvTrainer
+from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 
 Configure = Callable[..., RunConfig]
 
@@ -202,6 +202,15 @@ def test_weights_that_broke_are_named_and_the_checkpoints_stay_good(
     for checkpoint in checkpoints(tmp_path / "run"):
         saved = load_file(checkpoint / "model.safetensors")
         assert all(bool(torch.isfinite(value).all()) for value in saved.values())
+
+
+def test_run_that_has_nothing_to_learn_from_saves_and_stops(
+    make_config: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(NoSignalError, match="stopped after 2 batches in a row"):
+        train(make_config(tmp_path / "run", temperature=0.01, max_batches_without_signal=2, save_every=0))
+    assert "all rollouts earn the same reward" in caplog.text or "no answer scores above 0" in caplog.text
+    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
