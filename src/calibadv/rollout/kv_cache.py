@@ -56,6 +56,7 @@ class PackedCache(Cache):
                 new[held_rows:] = 0
                 buffers[layer] = new
 
+    @torch.inference_mode()
     def copy_rows(self, *, sources: list[int], targets: list[int], num_tokens: int) -> None:
         """Copy the first tokens of some rows over others."""
         for buffers in (self._keys, self._values):
@@ -114,8 +115,8 @@ def attend(
     out = query_S.new_empty(query_S.shape[0], query_S.shape[1], value.shape[3])
     if key.dtype != query.dtype:
         query_S = query_S.to(key.dtype)
-    if layout.writing is not None:
-        out[: layout.writing.count] = _attend_writing(query_S, key, value, layout.writing, scaling)
+    for writing in layout.writing:
+        out.index_copy_(0, writing.tokens_D, _attend_writing(query_S, key, value, writing, scaling).to(out.dtype))
     for reading in layout.reading:
         out.index_copy_(0, reading.tokens, _attend_reading(query_S, key, value, reading, scaling).to(out.dtype))
     return out[None], None
@@ -124,14 +125,13 @@ def attend(
 def _attend_writing(
     query_S: torch.Tensor, key: torch.Tensor, value: torch.Tensor, writing: Writing, scaling: float | None
 ) -> torch.Tensor:
-    query = query_S[: writing.count]
+    count = len(writing.rows_D)
     # Query heads that share a key head stand where a sequence would: no key is repeated.
-    query = query.reshape(writing.count, key.shape[1], -1, key.shape[3])
+    query = query_S.index_select(0, writing.tokens_D).view(count, key.shape[1], -1, key.shape[3])
     if writing.num_rows:
         keys, values = key[: writing.num_rows, :, : writing.num_keys], value[: writing.num_rows, :, : writing.num_keys]
-        if not writing.in_place:
-            spread = query.new_zeros(writing.num_rows, *query.shape[1:])
-            query = spread.index_copy_(0, writing.rows_D, query)
+        spread = query.new_zeros(writing.num_rows, *query.shape[1:])
+        query = spread.index_copy_(0, writing.rows_D, query)
     else:
         keys = key[:, :, : writing.num_keys].index_select(0, writing.rows_D)
         values = value[:, :, : writing.num_keys].index_select(0, writing.rows_D)
@@ -143,9 +143,9 @@ def _attend_writing(
         out = torch.matmul(torch.softmax(scores, dim=-1), values)
     else:
         out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
-    if writing.num_rows and not writing.in_place:
+    if writing.num_rows:
         out = out.index_select(0, writing.rows_D)
-    return out.reshape(writing.count, query_S.shape[1], value.shape[3])
+    return out.reshape(count, query_S.shape[1], value.shape[3])
 
 
 def _attend_reading(
@@ -171,6 +171,8 @@ class PackedModel:
         self.model = model
         self.cache = PackedCache()
         self.device = next(model.parameters()).device
+        self.gather = self.device.type == "cpu"
+        """Copy the rows that write together for their attention (see `kv_layout`)."""
         self._mask = torch.zeros(1, 1, 1, 1, device=self.device)  # 4D: transformers then makes no mask of its own
         self._keeps_logits = "logits_to_keep" in inspect.signature(_base(model).forward).parameters
         self._saved: list[tuple[Any, Any]] = []
@@ -237,12 +239,12 @@ def verify(packed: PackedModel) -> None:
             none, last = np.zeros(0, dtype=np.int64), torch.tensor([4, 6], device=packed.device)
             layout = make_layout(
                 writing_rows=none, writing_positions=none, reading_rows=[0, 1], reading_starts=[0, 0],
-                reading_sizes=[5, 2], device=packed.device,
+                reading_sizes=[5, 2], device=packed.device, gather=packed.gather,
             )  # fmt: skip
             packed.logits(torch.cat([row[:-1] for row in ids]), layout, last=last)
             layout = make_layout(
                 writing_rows=np.arange(2), writing_positions=np.array([5, 2]), reading_rows=[], reading_starts=[],
-                reading_sizes=[], device=packed.device,
+                reading_sizes=[], device=packed.device, gather=packed.gather,
             )  # fmt: skip
             got = packed.logits(torch.stack([row[-1] for row in ids]), layout, last=last.new_tensor([0, 1]))
     half = next(packed.model.parameters()).dtype in (torch.float16, torch.bfloat16)

@@ -21,8 +21,11 @@ IntArray = npt.NDArray[np.int64]
 
 # Reading rows whose chunks differ by more than this factor are not padded to one length, unless they are short anyway.
 CHUNK_RATIO, SHORT_CHUNK = 2, 64
-# Attention of the writing rows runs over all rows of the cache, without a copy, when this share of them writes.
+# Attention of the writing rows runs over the rows of the cache as they lie when at least this share of them writes.
 DENSE_SHARE = 0.5
+# With ``gather`` it runs over copies instead, of about this many rows each, grouped by length. On a CPU the copy pays
+# for itself: it reads memory in order, and leaves out what short rows would be padded with.
+ROWS_PER_GROUP = 20
 
 
 @dataclass(slots=True)
@@ -41,15 +44,14 @@ class Mask:
 
 @dataclass(slots=True, kw_only=True)
 class Writing:
-    """The rows with one new token; they are the first ``count`` tokens of the tick."""
+    """Rows with one new token."""
 
-    count: int
     rows_D: torch.Tensor
+    tokens_D: torch.Tensor
+    """Where in the tick their tokens stand."""
     num_keys: int
     num_rows: int
     """Rows [0, num_rows) of the cache are looked at as they lie; 0: the rows are copied together first."""
-    in_place: bool
-    """The writing rows are exactly [0, num_rows)."""
     mask: Mask  # [R or D, 1, 1, K]
 
 
@@ -80,7 +82,7 @@ class Layout:
     num_tokens: int
     rows_S: torch.Tensor
     positions_S: torch.Tensor
-    writing: Writing | None
+    writing: tuple[Writing, ...]
     reading: tuple[Reading, ...]
     _cells: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
 
@@ -102,6 +104,7 @@ def make_layout(
     reading_starts: Sequence[int],
     reading_sizes: Sequence[int],
     device: torch.device,
+    gather: bool,
 ) -> Layout:
     """The layout of a tick.
 
@@ -120,7 +123,7 @@ def make_layout(
         num_tokens=len(rows_S),
         rows_S=_tensor(rows_S, device),
         positions_S=_tensor(positions_S, device),
-        writing=_writing(writing_rows, writing_positions, device) if len(writing_rows) else None,
+        writing=_writing(writing_rows, writing_positions, device, gather),
         reading=tuple(
             _reading(
                 np.array([reading_rows[i] for i in group]), np.array([reading_starts[i] for i in group]),
@@ -147,22 +150,27 @@ def group_by_size(sizes: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _writing(rows_D: IntArray, positions_D: IntArray, device: torch.device) -> Writing:
-    num_rows, num_keys = int(rows_D.max()) + 1, int(positions_D.max()) + 1
-    dense = len(rows_D) >= DENSE_SHARE * num_rows
-    if dense:
-        last = np.zeros(num_rows, dtype=np.int64)  # rows that do not write look at key 0; nobody reads what they get
-        last[rows_D] = positions_D
-    else:
-        last = positions_D
-    keys = torch.arange(num_keys, device=device)
-    allowed = keys <= _tensor(last, device)[:, None]
+def _writing(rows_D: IntArray, positions_D: IntArray, device: torch.device, gather: bool) -> tuple[Writing, ...]:
+    if not len(rows_D):
+        return ()
+    num_rows = int(rows_D.max()) + 1
+    if not gather and len(rows_D) >= DENSE_SHARE * num_rows:
+        last_R = np.zeros(num_rows, dtype=np.int64)  # rows that do not write look at key 0; nobody reads what they get
+        last_R[rows_D] = positions_D
+        return (_write_group(rows_D, np.arange(len(rows_D)), last_R, num_rows, device),)
+    count = max(1, len(rows_D) // ROWS_PER_GROUP)
+    groups = np.array_split(np.argsort(positions_D, kind="stable"), count)
+    return tuple(_write_group(rows_D[group], group, positions_D[group], 0, device) for group in groups)
+
+
+def _write_group(rows_D: IntArray, tokens_D: IntArray, last: IntArray, num_rows: int, device: torch.device) -> Writing:
+    num_keys = int(last.max()) + 1
+    allowed = torch.arange(num_keys, device=device) <= _tensor(last, device)[:, None]
     return Writing(
-        count=len(rows_D),
         rows_D=_tensor(rows_D, device),
+        tokens_D=_tensor(tokens_D, device),
         num_keys=num_keys,
-        num_rows=num_rows if dense else 0,
-        in_place=dense and len(rows_D) == num_rows and bool((rows_D == np.arange(num_rows)).all()),
+        num_rows=num_rows,
         mask=Mask(allowed[:, None, None, :]),
     )
 

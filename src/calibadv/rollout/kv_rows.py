@@ -42,6 +42,9 @@ class Rows:
         self.seed_R = np.zeros(limit, dtype=np.uint64)
         self.temperature_R = np.ones(limit)
         self.top_p_R = np.ones(limit)
+        self.stop_R = np.zeros(limit, dtype=np.int64)  # index into `stops`
+        self.stops: list[tuple[str, ...]] = []
+        """The different sets of stop strings."""
         self.sampled = np.zeros((limit, 64), dtype=np.int64)  # [R, tokens of the turn]
         self.logprobs = np.zeros((limit, 64), dtype=np.float32)
         self.request: list[GenerationRequest | None] = [None] * limit
@@ -83,6 +86,9 @@ class Rows:
         self.seed_R[row] = request.seed & 0xFFFFFFFFFFFFFFFF
         self.temperature_R[row] = request.params.temperature
         self.top_p_R[row] = request.params.top_p
+        if request.params.stop not in self.stops:
+            self.stops.append(request.params.stop)
+        self.stop_R[row] = self.stops.index(request.params.stop)
         self._used_R[row] = self.tick
         if self.length_R[row] == 0:
             leader = self._openers.setdefault(context, row)
@@ -167,7 +173,7 @@ class Rows:
         for source, target in moves:
             for column in (
                 self.state_R, self.length_R, self.token_R, self.count_R, self.max_tokens_R, self.seed_R,
-                self.temperature_R, self.top_p_R, self._used_R, self.sampled, self.logprobs,
+                self.temperature_R, self.top_p_R, self.stop_R, self._used_R, self.sampled, self.logprobs,
             ):  # fmt: skip
                 column[target] = column[source]
             for entries in (self.request, self.unread, self.held, self.leader):

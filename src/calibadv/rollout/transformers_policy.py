@@ -88,7 +88,8 @@ class TransformersPolicy:
                             f"policy holds {self.max_context}; raise max_context or lower rollout.max_context_tokens"
                         )
                     rows.place(request)
-                self._close_gaps(rows)
+                if not self._packed.gather:  # then a gap costs as much as a row in use
+                    self._copy(rows, rows.compaction())
                 yield from self._tick(rows)
 
     def _tick(self, rows: Rows) -> list[Completion]:
@@ -100,6 +101,7 @@ class TransformersPolicy:
         layout = make_layout(
             writing_rows=writing, writing_positions=rows.length_R[writing], reading_rows=reading,
             reading_starts=rows.length_R[reading].tolist(), reading_sizes=sizes, device=device,
+            gather=self._packed.gather,
         )  # fmt: skip
         ids_S = np.concatenate([rows.token_R[writing], *chunks]).astype(np.int64)
         ends = len(writing) + np.cumsum(sizes, dtype=np.int64) - 1  # the last token of each chunk
@@ -114,8 +116,8 @@ class TransformersPolicy:
                 torch.from_numpy(ids_S).to(device), layout, last=torch.from_numpy(last).to(device)
             )
             sampling = [*writing.tolist(), *ready]
+            self._copy(rows, pairs)
             if pairs:
-                self._copy(rows, pairs)
                 logits = logits[[*range(len(sampling)), *(sampling.index(leader) for leader, _ in pairs)]]
                 sampling += [follower for _, follower in pairs]
             return self._sample(rows, np.array(sampling), logits) if sampling else []
@@ -137,7 +139,7 @@ class TransformersPolicy:
             )
         self.written_tokens += len(ids_N)
         rows.write(sampling_N, ids_N, logprobs_N)
-        eos_N = np.isin(ids_N, self._eos)
+        eos_N = (ids_N[:, None] == self._eos).any(axis=1)
         full_N = counts_N + 1 >= rows.max_tokens_R[sampling_N]
         stop_N = self._find_stops(rows, sampling_N, ids_N)
         completions = []
@@ -153,32 +155,22 @@ class TransformersPolicy:
         return completions
 
     def _find_stops(self, rows: Rows, sampling_N: IntArray, ids_N: IntArray) -> npt.NDArray[np.bool_]:
-        first = rows.request[int(sampling_N[0])]
-        assert first is not None
         stop_N = np.zeros(len(ids_N), dtype=bool)
-        kinds = {request.params.stop for row in sampling_N.tolist() if (request := rows.request[row]) is not None}
-        for stop in kinds:
+        for kind, stop in enumerate(rows.stops):
             if not stop:
                 continue
             finder = self._stops.setdefault(stop, _StopFinder(stop, self.tokenizer))
-            for i in np.flatnonzero(finder.candidates(ids_N)).tolist():
+            for i in np.flatnonzero(finder.candidates(ids_N) & (rows.stop_R[sampling_N] == kind)).tolist():
                 row = int(sampling_N[i])
-                request = rows.request[row]
-                if request is not None and request.params.stop == stop:
-                    count = int(rows.count_R[row])
-                    stop_N[i] = finder.found(rows.sampled[row, max(0, count - finder.window) : count].tolist())
+                count = int(rows.count_R[row])
+                stop_N[i] = finder.found(rows.sampled[row, max(0, count - finder.window) : count].tolist())
         return stop_N
 
     def _copy(self, rows: Rows, pairs: list[tuple[int, int]]) -> None:
-        sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
-        num_tokens = int(rows.length_R[targets].max())
-        self._packed.cache.copy_rows(sources=sources, targets=targets, num_tokens=num_tokens)
-
-    def _close_gaps(self, rows: Rows) -> None:
-        moves = rows.compaction()
-        if moves:
-            with torch.inference_mode():
-                self._copy(rows, moves)
+        if pairs:
+            sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+            num_tokens = int(rows.length_R[targets].max())
+            self._packed.cache.copy_rows(sources=sources, targets=targets, num_tokens=num_tokens)
 
 
 class _StopFinder:

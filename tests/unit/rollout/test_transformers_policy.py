@@ -88,9 +88,12 @@ def full_logprobs(model: Any, trajectory: Trajectory) -> tuple[list[float], list
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("settings", [{}, {"max_rows": 5, "cache_rows": 5, "max_tick_tokens": 30}])
-def test_logprobs_agree_with_one_full_forward(kind: str, settings: dict[str, int], run: Any) -> None:
+@pytest.mark.parametrize("gather", [True, False])  # the way of a CPU and that of a GPU
+def test_logprobs_agree_with_one_full_forward(kind: str, settings: dict[str, int], gather: bool, run: Any) -> None:
     model = make_model(kind)
-    result = run(TransformersPolicy(model, TagTokenizer(), **settings))
+    policy = TransformersPolicy(model, TagTokenizer(), **settings)
+    policy._packed.gather = gather
+    result = run(policy)
     assert result.counters["searches"] > 3
     for trajectory in result.trajectories:
         sampled, full = full_logprobs(model, trajectory)
@@ -127,8 +130,10 @@ def test_greedy_text_equals_generate_token_for_token(kind: str, run: Any) -> Non
 def test_few_rows_with_refills_and_evictions_write_the_same_as_many(run: Any) -> None:
     model = make_model()
     texts = []
+    settings: dict[str, int]
     for settings in ({"max_rows": 80}, {"max_rows": 7}, {"max_rows": 7, "cache_rows": 7, "max_tick_tokens": 16}):
         policy = TransformersPolicy(model, TagTokenizer(), **settings)
+        policy._packed.gather = settings["max_rows"] == 80
         result = run(policy, num_questions=16, num_rollouts=5, temperature=0.0, search_overlap=4,
                      max_turn_tokens=16)  # fmt: skip
         texts.append([[turn.text for turn in t.turns] for t in result.trajectories])
