@@ -20,7 +20,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from calibadv.config import RunConfig, claim_run_folder, load_split
-from calibadv.errors import CalibAdvError, RetrieverUnavailable
+from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
 from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.settings import open_retriever
@@ -77,12 +77,19 @@ def train(
 
 def prepare_folder(config: RunConfig, args: CalibAdvConfig, *, resume: bool) -> Path | None:
     """Claim the run's folder (the main process does it for all) and find the checkpoint to go on from."""
+    folder = config.training.output
     with args.main_process_first(local=False, desc="claiming the run's folder"):
+        checkpoint = last_checkpoint(folder) if resume else None
+        if checkpoint is not None and checkpoint_step(checkpoint) > config.training.steps:
+            raise ConfigError(
+                f"--resume: training.steps is {config.training.steps}, but the run in {folder} has already made "
+                f"{checkpoint_step(checkpoint)}; give at least as many"
+            )
         if args.process_index == 0:
-            folder = claim_run_folder(config, resume=resume)
+            claim_run_folder(config, resume=resume)
             if resume:
-                forget_after(folder, last_checkpoint(folder))
-        return last_checkpoint(config.training.output) if resume else None
+                forget_after(folder, checkpoint)
+    return checkpoint
 
 
 def run(trainer: CalibAdvTrainer, checkpoint: Path | None) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import calibadv.training.run as run_module
 from calibadv.config import RunConfig
-from calibadv.errors import PolicyError, RetrieverError, RetrieverUnavailable
+from calibadv.errors import ConfigError, PolicyError, RetrieverError, RetrieverUnavailable
 from calibadv.lab import LabWorld, load_policy
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.settings import open_retriever
@@ -130,6 +130,11 @@ def test_two_steps_and_four_resumed_ones_are_six(make_config: Configure, undistu
     assert [checkpoint_step(path) for path in checkpoints(run)] == [2]
     train(make_config(tmp_path / "run", steps=6), resume=True)
     assert_same_run(run, undisturbed)
+
+
+def test_resuming_to_fewer_steps_than_were_made_is_refused(make_config: Configure, undisturbed: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training.steps is 4, but the run in .* has already made 6"):
+        train(make_config(undisturbed, steps=4), resume=True)
 
 
 def test_retriever_that_stays_away_stops_the_run_and_its_return_continues_it(
