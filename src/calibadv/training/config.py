@@ -59,6 +59,11 @@ class CalibAdvConfig(GRPOConfig):
             raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
         if self.old_logprobs not in OLD_LOGPROBS:
             raise ConfigError(f"old_logprobs must be one of {', '.join(OLD_LOGPROBS)}, got {self.old_logprobs!r}")
+        if self.old_logprobs == "sampled" and self.temperature != 1:
+            raise ConfigError(
+                f"old_logprobs is 'sampled' at temperature {self.temperature}, but a policy reports log-probabilities "
+                "at temperature 1 and the loss uses its own: choose 'auto' or 'recomputed'"
+            )
         drawing = {"temperature": self.temperature, "top_p": self.top_p}
         self.rollout_config = RolloutConfig(**drawing | self.rollout)
         if self.rollout_config.temperature != self.temperature:

@@ -151,6 +151,11 @@ def test_temperatures_of_rollouts_and_loss_that_differ_are_refused(settings: dic
         CalibAdvConfig(**(settings | {"rollout": {"temperature": 0.5}}))
 
 
+def test_sampled_logprobs_at_another_temperature_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"'sampled' at temperature 0.7"):
+        CalibAdvConfig(**(settings | {"temperature": 0.7, "old_logprobs": "sampled"}))
+
+
 def test_without_calibration_the_advantages_are_those_of_trl(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
     trainer = make_trainer(calibration=None)
     rows = [trainer.train_dataset[i] for i in range(2) for _ in range(4)]
