@@ -4,7 +4,8 @@
 
 The lock-step loop is what the published systems do around their generator: all rollouts write a turn, the last to
 finish holds up the rest, then all searches run, then the whole contexts are given to ``generate`` again. It stops at
-the tags by token id, the cheapest stop there is, and keeps no log-probabilities (ours does). Both use the same model,
+the tags by token id, the cheapest stop there is. It is timed without log-probabilities, and with them (ours always
+keeps them, and training needs them). All use the same model,
 prompts, documents and sampling, and the runs are interleaved in one process. The model is the lab's, or, where its
 weights are missing, a random one of its size whose vocabulary holds enough tags for episodes of the lab's length.
 """
@@ -95,8 +96,9 @@ def lab(num_questions: int) -> tuple[Any, Tokenizer, list[Question], Retriever, 
 
 
 def lockstep(
-    model: Any, tokenizer: Tokenizer, questions: list[Question], retriever: Retriever, stop: list[int], rollouts: int
-) -> dict[str, int]:
+    model: Any, tokenizer: Tokenizer, questions: list[Question], retriever: Retriever, stop: list[int], rollouts: int,
+    logprobs: bool,
+) -> dict[str, int]:  # fmt: skip
     """The loop to compare with."""
     prompts = make_prompts(questions, num_rollouts=rollouts, tokenizer=tokenizer, config=CONFIG)
     contexts = [list(prompt.token_ids) for prompt in prompts for _ in range(rollouts)]
@@ -109,11 +111,15 @@ def lockstep(
         with torch.inference_mode():
             out = model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=CONFIG.max_turn_tokens, do_sample=True, top_k=0,
-                temperature=1.0, eos_token_id=stop, pad_token_id=0,
+                temperature=1.0, eos_token_id=stop, pad_token_id=0, return_dict_in_generate=True,
+                output_logits=logprobs,
             )  # fmt: skip
+            if logprobs:
+                for logits, sampled in zip(out.logits, out.sequences[:, width:].T, strict=True):
+                    torch.log_softmax(logits, dim=-1).gather(1, sampled[:, None])
         read += sum(len(contexts[i]) for i in active)
         searches: list[tuple[int, str]] = []
-        for i, row in zip(active, out[:, width:].tolist(), strict=True):
+        for i, row in zip(active, out.sequences[:, width:].tolist(), strict=True):
             end = next((n + 1 for n, token in enumerate(row) if token in stop), len(row))
             generated += end
             contexts[i] += row[:end]
@@ -142,7 +148,9 @@ def main() -> None:
     model_name = "lab" if WEIGHTS.exists() else "stand-in"
     model, tokenizer, questions, retriever, stop = (lab if model_name == "lab" else stand_in)(args.questions)
     policy = TransformersPolicy(model, tokenizer, max_rows=args.questions * args.rollouts)
-    rows: dict[str, list[dict[str, Any]]] = {"ours": [], "lock-step": []}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "ours": [], "lock-step": [], "lock-step with log-probabilities": [],
+    }  # fmt: skip
     for repeat in range(args.repeats + 1):  # the first is a warm-up
         for name, entries in rows.items():
             wall, cpu, read = time.perf_counter(), time.process_time(), policy.read_tokens
@@ -157,7 +165,7 @@ def main() -> None:
                 counts |= {f"{part}_s": seconds for part, seconds in result.seconds.items()}
             else:
                 torch.manual_seed(repeat)
-                counts = lockstep(model, tokenizer, questions, retriever, stop, args.rollouts)
+                counts = lockstep(model, tokenizer, questions, retriever, stop, args.rollouts, logprobs="with" in name)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             if repeat:
                 entries.append({"wall_s": wall, "cpu_s": cpu, **counts})
@@ -168,9 +176,10 @@ def main() -> None:
         return
     for name in rows:
         row = report[name]
-        write(f"{name:10s}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()) + "\n")
-    wall, cpu = report["speedup_wall"], report["speedup_cpu"]
-    write(f"speed-up (questions/s): wall {wall:.2f}, CPU {cpu:.2f} ({model_name} model, {args.threads} threads)\n")
+        write(f"{name}:" + "".join(f"  {key} {value:.4g}" for key, value in row.items()) + "\n")
+    for name, ratio in report["speedup"].items():
+        text = f"wall {ratio['wall']:.2f}, CPU {ratio['cpu']:.2f}"
+        write(f"questions/s against {name}: {text} ({model_name} model, {args.threads} threads)\n")
 
 
 def summarise(rows: dict[str, list[dict[str, Any]]], num_questions: int) -> dict[str, Any]:
@@ -180,9 +189,16 @@ def summarise(rows: dict[str, list[dict[str, Any]]], num_questions: int) -> dict
         report[name] = {key: statistics.median(entry[key] for entry in entries) for key in entries[0]}
         report[name]["questions_per_s"] = num_questions / report[name]["wall_s"]
         report[name]["generated_per_s"] = report[name]["generated_tokens"] / report[name]["wall_s"]
-    for kind in ("wall", "cpu"):
-        ratios = [b[f"{kind}_s"] / a[f"{kind}_s"] for a, b in zip(rows["ours"], rows["lock-step"], strict=True)]
-        report[f"speedup_{kind}"] = statistics.median(ratios)
+    ours, *others = rows
+    report["speedup"] = {
+        name: {
+            kind: statistics.median(
+                b[f"{kind}_s"] / a[f"{kind}_s"] for a, b in zip(rows[ours], rows[name], strict=True)
+            )
+            for kind in ("wall", "cpu")
+        }
+        for name in others
+    }
     return report
 
 

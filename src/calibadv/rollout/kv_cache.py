@@ -23,6 +23,7 @@ from calibadv.errors import PolicyError
 from calibadv.rollout.kv_layout import Layout, Reading, Writing, make_layout
 
 ATTENTION = "calibadv_packed"
+_KEEP_BYTES = 2**28
 _BLOCK, _SMALL = 128, 1024  # tokens per row: the steps in which the cache grows, and up to where it doubles
 
 
@@ -62,6 +63,10 @@ class PackedCache(Cache):
         for buffers in (self._keys, self._values):
             for buffer in buffers.values():
                 buffer[targets, :, :num_tokens] = buffer[sources, :, :num_tokens]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(buffer.nbytes for buffers in (self._keys, self._values) for buffer in buffers.values())
 
     def clear(self) -> None:
         """Give the memory back."""
@@ -139,7 +144,7 @@ def _attend_writing(
     if query.device.type == "cpu" and query.dtype == torch.float32:
         # One query per row: two products are faster on a CPU than the fused kernel, which is made for many.
         scale = key.shape[3] ** -0.5 if scaling is None else scaling
-        scores = torch.matmul(query * scale, keys.transpose(2, 3)).add_(mask)
+        scores = torch.matmul(query.mul_(scale), keys.transpose(2, 3)).add_(mask)
         out = torch.matmul(torch.softmax(scores, dim=-1), values)
     else:
         out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
@@ -196,8 +201,8 @@ class PackedModel:
         for config, implementation in self._saved:
             config._attn_implementation_internal = implementation
         self._saved = []
-        if kind is not None or self.device.type != "cpu":
-            self.cache.clear()  # on a CPU the buffers stay for the next rollout: making them costs more than they hold
+        if kind is not None or self.device.type != "cpu" or self.cache.num_bytes > _KEEP_BYTES:
+            self.cache.clear()  # small ones stay for the next rollout: making them anew costs a tenth of its time
         if self._was_training:
             self.model.train()
 
