@@ -178,7 +178,7 @@ def lab_config(lab: LabRun, arm: Arm, *, seed: int, world_dir: Path, folder: Pat
         "training": {
             "lr_schedule": "constant",
             "betas": [0.9, 0.95],
-            "micro_batch": 15,
+            "micro_batch": 10,
             "save_every": 0,
             "threads": 1,
             **preset["training"],

@@ -9,6 +9,7 @@ Shape suffixes: N = trajectories of the batch, K = turns (padded), T = tokens.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +95,7 @@ def assign_credit(outcomes: Sequence[Outcome], *, config: CalibrationConfig | No
     """METHOD sections 3 to 5 over one batch; ``config`` None is plain GRPO. Failed trajectories take no part."""
     config = config or CalibrationConfig.plain()
     group_ids = [o.group_id for o in outcomes]
-    included_N = np.array([not o.failed for o in outcomes])
+    included_N = takes_part(outcomes)
     rewards_N = np.array([o.reward for o in outcomes])
     num_tokens_NK = padded([o.num_tokens for o in outcomes]).astype(np.int64)
     correctness_NK, silver = query_correctness(
@@ -118,6 +119,16 @@ def assign_credit(outcomes: Sequence[Outcome], *, config: CalibrationConfig | No
     return BatchCredit(
         before_NK=stats.uncalibrated_NK, after_NK=after_NK, correctness_NK=correctness_NK, metrics=metrics
     )
+
+
+def takes_part(outcomes: Sequence[Outcome]) -> NDArray[np.bool_]:
+    """Which trajectories count, shape [N]: those that did not fail, unless all others of their group did.
+
+    A lone survivor has nothing to be compared with; as a group of one its reward would become its advantage.
+    """
+    played = Counter(o.group_id for o in outcomes)
+    alive = Counter(o.group_id for o in outcomes if not o.failed)
+    return np.array([not o.failed and (alive[o.group_id] > 1 or played[o.group_id] == 1) for o in outcomes])
 
 
 def padded(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
