@@ -14,7 +14,6 @@ Each class also inherits the standard error that it replaces. To add one: derive
 docstring who raises it, and name in every message the setting, the value and the remedy.
 """
 
-
 from typing import Any
 
 

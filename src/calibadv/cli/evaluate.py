@@ -102,7 +102,8 @@ def model_of(config: RunConfig, *, target: Path, checkpoint: str | None) -> Mode
         if folder is None:
             raise ConfigError(f"--checkpoint {checkpoint}: no such folder, neither in {target} nor here")
     else:
-        saved = sorted(target.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+        numbered = (path for path in target.glob("checkpoint-*") if path.name.rsplit("-", 1)[1].isdecimal())
+        saved = sorted(numbered, key=lambda path: int(path.name.rsplit("-", 1)[1]))
         folder = target / "model" if (target / "model").is_dir() else (saved[-1] if saved else None)
         if folder is None:
             raise ConfigError(f"{target} holds no trained model yet; --checkpoint base evaluates what it started from")

@@ -4,7 +4,7 @@ Settings are documented beside the component they belong to; this package only c
 """
 
 from calibadv.config.data import DataConfig, RewardConfig, load_split
-from calibadv.config.folder import claim_run_folder
+from calibadv.config.folder import check_run_folder, claim_run_folder
 from calibadv.config.run import RunConfig
 
-__all__ = ["DataConfig", "RewardConfig", "RunConfig", "claim_run_folder", "load_split"]
+__all__ = ["DataConfig", "RewardConfig", "RunConfig", "check_run_folder", "claim_run_folder", "load_split"]

@@ -29,23 +29,37 @@ MAY_CHANGE = frozenset(
 
 
 def claim_run_folder(config: RunConfig, *, resume: bool) -> Path:
-    """Create or check ``training.output`` and write the effective config there; the folder's path comes back."""
+    """Check ``training.output``, create it and write the effective config there; the folder's path comes back."""
+    folder = config.training.output
+    if not is_main_process():
+        return folder  # several processes train one run: the first one claims the folder for all
+    check_run_folder(config, resume=resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{CONFIG}.partial"  # renamed when complete: a run must not lose its config to a kill in here
+    partial.write_text(config.to_toml(), encoding="utf-8")
+    partial.replace(folder / CONFIG)
+    return folder
+
+
+def check_run_folder(config: RunConfig, *, resume: bool) -> None:
+    """Refuse the folder of another run, and to resume what is not this run; writes nothing."""
     folder = config.training.output
     saved = folder / CONFIG
-    if os.environ.get("RANK", "0") != "0":
-        return folder  # several processes train one run: the first one claims the folder for all
-    if not resume:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            what = "the folder of another run" if saved.exists() else "not an empty folder"
-            raise ConfigError(
-                f"training.output {folder} is {what}; name a new folder (--set training.output=DIR)"
-                + (" or continue that run (--resume)" if saved.exists() else "")
-            )
-    else:
+    if not is_main_process():
+        return
+    if resume:
         check_same_run(config, saved)
-    folder.mkdir(parents=True, exist_ok=True)
-    saved.write_text(config.to_toml(), encoding="utf-8")
-    return folder
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "the folder of another run" if saved.exists() else "not an empty folder"
+        raise ConfigError(
+            f"training.output {folder} is {what}; name a new folder (--set training.output=DIR)"
+            + (", continue that run (--resume), or remove it" if saved.exists() else "")
+        )
+
+
+def is_main_process() -> bool:
+    """Whether this is the first of the processes that train a run (accelerate and torchrun number them)."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def check_same_run(config: RunConfig, saved: Path) -> None:

@@ -90,7 +90,10 @@ def read_run(folder: str | Path, *, name: str | None = None, result: Mapping[str
 
 def read_rows(path: Path) -> tuple[Mapping[str, Any], ...]:
     """Rows in order of step. Of a step written twice (a run that was killed and resumed) the last one counts."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error.reason}); restore the file") from None
     by_step: dict[int, Mapping[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -115,8 +118,10 @@ def read_lab(results: str | Path) -> list[Arm]:
         entries = json.loads(path.read_text(encoding="utf-8"))["arms"]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: name the {RESULTS} of a lab, or its folder") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise DataError(f'{path} is not the {RESULTS} of a lab: an object with a list "arms"') from None
+    except (ValueError, KeyError, TypeError):  # ValueError: not UTF-8, or not JSON
+        entries = None
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f'{path} is not the {RESULTS} of a lab: an object with a list "arms" that is not empty')
     runs = []
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):

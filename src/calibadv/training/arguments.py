@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
@@ -47,7 +52,7 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         save_strategy="steps",
         save_steps=settings.save_every or settings.steps,  # the last step is always saved
         ddp_find_unused_parameters=False,
-        report_to=list(settings.report_to),
+        report_to=available_trackers(settings.report_to),
         seed=settings.seed,
         disable_tqdm=True,
         calibration=None if calibration is None else sections["calibration"],
@@ -56,6 +61,18 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         max_batches_without_signal=settings.max_batches_without_signal,
         **loss_options(settings),
     )
+
+
+def available_trackers(names: Sequence[str]) -> list[str]:
+    """The names in ``training.report_to``; `ConfigError` for one that is unknown, or whose package is missing."""
+    known = sorted(INTEGRATION_TO_CALLBACK)
+    installed = set(get_available_reporting_integrations())  # type: ignore[no-untyped-call]  # no annotations there
+    for name in names:
+        if name not in known:
+            raise ConfigError(f'training.report_to "{name}" is not a known tracker; choose from {", ".join(known)}')
+        if name not in installed:
+            raise ConfigError(f'training.report_to "{name}" needs a package that is not installed: pip install {name}')
+    return list(names)
 
 
 def trains_on_cpu(name: str) -> bool:

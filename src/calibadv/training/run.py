@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from calibadv.config import RunConfig, claim_run_folder, load_split
+from calibadv.config import RunConfig, check_run_folder, claim_run_folder, load_split
 from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
 from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
 from calibadv.retrieval.base import Retriever
@@ -27,7 +27,7 @@ from calibadv.retrieval.settings import open_retriever
 from calibadv.training.arguments import trainer_config
 from calibadv.training.checkpoints import EVALUATIONS, checkpoint_step, forget_after, last_checkpoint
 from calibadv.training.config import CalibAdvConfig
-from calibadv.training.load import load_model, without_progress_bars
+from calibadv.training.load import load_model, resolve_model, without_progress_bars
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 from calibadv.trajectory import Question
 
@@ -51,6 +51,8 @@ def train(
     (autocast), in rollouts and updates alike, because steps as small as 5e-7 would be rounded away in bfloat16 weights.
     """
     config.check_trainable()
+    check_run_folder(config, resume=resume)
+    resolve_model(config.model)
     settings = config.training
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -59,7 +61,6 @@ def train(
     retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
     with quiet():
         args = trainer_config(config, settings.output)
-        checkpoint = prepare_folder(config, args, resume=resume)
         model, tokenizer = load_model(replace(config.model, dtype="float32"))
         trainer = CalibAdvTrainer(
             model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer
@@ -70,7 +71,8 @@ def train(
             trainer.add_callback(
                 PeriodicEvaluation(config, test=test, retriever=retriever, trainer=trainer, listeners=listeners)
             )
-        run(trainer, checkpoint)
+        # Only now: what could not even start leaves no folder behind that the next try would have to avoid.
+        run(trainer, prepare_folder(config, args, resume=resume))
         trainer.save_model(str(settings.output / MODEL))
     return settings.output
 

@@ -93,7 +93,7 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} must be >= 1, got {getattr(self, name)}")
         for name in ("warmup_steps", "save_every", "eval_every", "weight_decay"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"training.{name} must be >= 0, got {getattr(self, name)}")
         for name in ("learning_rate", "clip", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:

@@ -70,6 +70,7 @@ def test_a_run_is_evaluated_with_what_it_trained(config_file, script, capsys):
     folder = claim_run_folder(RunConfig.read(config_file), resume=False)
     assert main(["eval", str(folder)]) == 2
     assert "holds no trained model yet; --checkpoint base" in capsys.readouterr().err
+    (folder / "checkpoint-mine").mkdir()
     for name in ("checkpoint-8", "checkpoint-20"):
         (folder / name).mkdir()
         for file in ("config.json", "tokenizer.json", "model.safetensors"):

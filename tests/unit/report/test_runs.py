@@ -40,6 +40,12 @@ def test_a_broken_line_elsewhere_is_named(tmp_path: Path) -> None:
         read_run(write_lines(tmp_path / "a", '{"st', '{"step": 2}'))
 
 
+def test_metrics_that_are_not_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match=r"metrics\.jsonl: not UTF-8"):
+        read_run(tmp_path)
+
+
 def test_a_line_without_a_step_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"metrics\.jsonl:2: .*`step`"):
         read_run(write_lines(tmp_path / "a", '{"step": 1}', '{"f1": 1}', '{"step": 3}'))
@@ -86,7 +92,10 @@ def test_evaluations_are_asked_for_with_a_prefix(make_run: Callable[..., Path]) 
     assert values.tolist() == [0.3, 0.7]
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "not json", '{"arms": [{"seed": 1}]}', '{"arms": ["grpo"]}'])
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{}", "not json", '{"arms": []}', '{"arms": 5}', '{"arms": [{"seed": 1}]}', '{"arms": ["grpo"]}'],
+)
 def test_results_of_another_kind_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"results\.json"):

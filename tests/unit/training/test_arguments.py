@@ -8,7 +8,13 @@ import torch
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
-from calibadv.training.arguments import loss_options, micro_batch_shape, trainer_config, trains_on_cpu
+from calibadv.training.arguments import (
+    available_trackers,
+    loss_options,
+    micro_batch_shape,
+    trainer_config,
+    trains_on_cpu,
+)
 from calibadv.training.settings import TrainingSettings
 
 
@@ -50,6 +56,16 @@ def test_processes_share_a_mini_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert micro_batch_shape(60, processes=2, largest=16) == (15, 2)
     with pytest.raises(ConfigError, match="which 7 processes cannot share evenly"):
         micro_batch_shape(60, processes=7, largest=16)
+
+
+def test_trackers_that_cannot_work_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_trackers([]) == []
+    with pytest.raises(ConfigError, match=r'report_to "nope" is not a known tracker; choose from .*wandb'):
+        available_trackers(["nope"])
+    monkeypatch.setattr("calibadv.training.arguments.get_available_reporting_integrations", lambda: ["wandb"])
+    assert available_trackers(["wandb"]) == ["wandb"]
+    with pytest.raises(ConfigError, match=r'"tensorboard" needs a package that is not installed'):
+        available_trackers(["tensorboard"])
 
 
 def test_gspo_weighs_trajectories_and_cispo_clips_weights_above_one() -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,18 @@ def test_run_leaves_nothing_but_its_records(undisturbed: Path, capsys: pytest.Ca
     ]
     assert [checkpoint_step(path) for path in checkpoints(undisturbed)] == [6, 4, 2]
     assert capsys.readouterr().out == ""
+
+
+def test_run_that_cannot_start_leaves_no_folder_to_avoid(make_config: Configure, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="questions_per_batch is 5000, but there are only"):
+        train(make_config(tmp_path / "run", questions_per_batch=5000))
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_of_another_run_is_refused_before_anything_is_read(make_config: Configure, undisturbed: Path) -> None:
+    config = make_config(undisturbed)
+    with pytest.raises(ConfigError, match="is the folder of another run; name a new folder"):
+        train(replace(config, data=replace(config.data, train=(Path("absent.jsonl"),))))
 
 
 def test_two_steps_and_four_resumed_ones_are_six(make_config: Configure, undisturbed: Path, tmp_path: Path) -> None:
