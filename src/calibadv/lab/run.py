@@ -42,12 +42,12 @@ RUN_PRESETS: dict[str, dict[str, Any]] = {
     },
     "aggressive": {
         "training": {
-            "steps": 480,
+            "steps": 360,
             "questions_per_batch": 12,
             "num_rollouts": 5,
             "mini_batches": 4,
             "epochs": 3,
-            "learning_rate": 1e-3,
+            "learning_rate": 1.5e-3,
             "warmup_steps": 12,
         },
     },
