@@ -31,9 +31,9 @@ class Habits:
     """Mean number of sentences of free thinking in a turn."""
     rambling: float = 0.0
     """Turns after an observation that go on with doubting sentences ..."""
-    rambling_sentences: tuple[int, int] = (3, 6)
+    rambling_sentences: tuple[int, int] = (3, 8)
     """... at least and at most this many ..."""
-    rambling_error: float = 0.7
+    rambling_error: float = 0.8
     """... and then read a wrong fact with this chance: so wrong trajectories have longer answer turns."""
     early_stop: float = 0.0
     """Answers with the value of an earlier hop."""
@@ -128,6 +128,7 @@ class _Episode:
             self._answer(rng.choice(self.world.entities).name)
             return self.out
         values: list[str] = []
+        hops = len(puzzle.steps)
         for number, (relation, index) in enumerate(puzzle.steps):
             entity = self.world.entities[index]
             slip = number == self.slip_at
@@ -138,9 +139,9 @@ class _Episode:
             if broken:
                 return self.out
             values.append(value)
-            followed = number + 1 < len(puzzle.steps) and puzzle.type != "comparison"
+            followed = number + 1 < hops and puzzle.type != "comparison"
             stray = followed and value != self.world.entities[puzzle.steps[number + 1][1]].name
-            stops = self.slips["early_stop"] and number == min(self.slip_at, len(puzzle.steps) - 2)
+            stops = self.slips["early_stop"] and puzzle.type != "comparison" and number == min(self.slip_at, hops - 2)
             if stray or stops or self.searches >= self.agent.max_searches:
                 break
         if puzzle.type == "comparison" and len(values) == 2 and all(value in names.YEARS for value in values):

@@ -19,7 +19,7 @@ ROPE_THETA = 10_000.0
 CONSTANT = 0.5
 """Value of embedding dimension 0."""
 ONE_BACK_LAYERS = 2
-ONE_BACK_SCALE = 4.0
+ONE_BACK_SCALE = 6.0
 """Length of each rotary pair of a one-back query and key; larger is sharper."""
 ONE_BACK_VALUE = 0.7
 

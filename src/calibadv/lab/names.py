@@ -78,4 +78,5 @@ RIVERS: tuple[str, ...] = _split(
     Rowater Hiklabrook Skeimere Preiwater Giklumere Tainomere Kleiprebrook
     """
 )
-YEARS: tuple[str, ...] = tuple(str(year) for year in range(1930, 1990))
+YEARS: tuple[str, ...] = _split("1930 1934 1938 1942 1946 1950 1954 1958 1962 1966 1970 1974 1978 1982 1986")
+"""Few enough that a tiny policy can learn which of two is earlier."""

@@ -11,7 +11,7 @@ CLEAN = Habits()
 """No mistakes: with them from the start, the policy never learns to read."""
 CARELESS = Habits(
     sentences=0.9,
-    rambling=0.25,
+    rambling=0.30,
     early_stop=0.20,
     wrong_relation=0.15,
     wrong_document=0.10,
@@ -48,11 +48,11 @@ class PretrainConfig:
     output_dir: str = "runs/lab-base"
     seed: int = 1
     shape: PolicyShape = field(default_factory=PolicyShape)
-    steps: int = 6_000
+    steps: int = 4_000
     """Optimizer steps of the reading stage."""
     batch_tokens: int = 1200
     """Tokens of a batch, padding included."""
-    lr: float = 2.5e-3
+    lr: float = 1.5e-3
     warmup_steps: int = 60
     constant_until: float = 0.45
     """Part of the steps after which the rate falls linearly to `final_lr_share`."""

@@ -136,7 +136,7 @@ def test_each_slip_makes_wrong_answers(slip, type):
 
 def test_a_repeating_agent_puts_the_same_query_twice():
     for _, demonstration in demonstrations(Habits(repeat=1.0), count=10, type="1-hop"):
-        queries = [turn.action.content for turn in map(lambda t: read_turn(t, think_open=True), written(demonstration))]
+        queries = [read_turn(turn, think_open=True).action.content for turn in written(demonstration)]
         assert queries[0] == queries[1]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_every_hop_of_a_chain_leads_to_the_next_article():
         if question.metadata["type"] != "comparison":
             gold = [DOCUMENTS[name] for name in question.metadata["gold_documents"]]
             assert gold[0].title in question.text
-            for here, there in zip(gold, gold[1:], strict=False):
+            for here, there in pairwise(gold):
                 assert there.title in here.text
                 assert there.title not in question.text or there.title == gold[0].title
 
