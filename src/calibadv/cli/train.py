@@ -75,6 +75,8 @@ def config_of(arguments: argparse.Namespace) -> tuple[RunConfig, bool]:
     if isinstance(resume, str):
         if target is None:
             target = Path(resume)
+            if not target.exists():
+                raise ConfigError(f"--resume {resume}: no such folder; name the folder of a run, such as runs/lab")
             if target.is_dir():  # the folder may have moved since it was written
                 overrides.insert(0, f"training.output={target.absolute()}")
         else:

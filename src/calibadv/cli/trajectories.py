@@ -32,7 +32,8 @@ Each turn shows the thinking, the query with the titles found or the answer, and
 calibration. NO_COLOR=1 switches colours off.
 """
 THINK, SEARCH, FOUND, ANSWER, DIM, BOLD = "2", "36", "33", "32;1", "2", "1"
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters, those that turn the direction of writing, and halves of surrogate pairs, which cannot be printed.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MAX_CHARACTERS = 600
 
 
@@ -123,7 +124,7 @@ class Printer:
             head = f"step {record.step}, {head}"
         lines = [self.paint(clean(head), BOLD)]
         if credit is not None:
-            scores = ", ".join(f"{name} {value:.2f}" for name, value in credit.scores.items())
+            scores = ", ".join(f"{clean(name)} {value:.2f}" for name, value in credit.scores.items())
             flags = "format valid" if credit.format_valid else "format invalid"
             garbled = ", garbled" if credit.garbled else ""
             lines[0] += f"  reward {self.paint(f'{credit.reward:.2f}', BOLD)} ({scores}; {flags}{garbled})"

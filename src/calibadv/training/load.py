@@ -85,8 +85,9 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         raise ConfigError(f"loading a model needs torch and transformers ({error}): {INSTALL_TRAIN}") from error
     device = resolve_device(config.device)
     extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    with _explained(config, source), without_progress_bars():
+    with _explained(config, source, what="its tokenizer cannot be loaded"), without_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(source.name, **extra)
+    with _explained(config, source), without_progress_bars():
         model = AutoModelForCausalLM.from_pretrained(source.name, dtype=getattr(torch, config.dtype), **extra)
     if source.gguf_file:
         _forget_quantisation(model)
@@ -236,7 +237,7 @@ def _forget_quantisation(model: Any) -> None:
 
 
 @contextmanager
-def _explained(config: ModelConfig, source: ModelSource) -> Iterator[None]:
+def _explained(config: ModelConfig, source: ModelSource, *, what: str = "cannot be loaded") -> Iterator[None]:
     """Errors of transformers as one line with a remedy."""
     try:
         yield
@@ -248,11 +249,11 @@ def _explained(config: ModelConfig, source: ModelSource) -> Iterator[None]:
             if source.is_local
             else "is the id right, and the hub reachable from this machine?"
         )
-        raise ConfigError(f"model.path {config.path} cannot be loaded: {_first_line(error)}; {remedy}") from error
+        raise ConfigError(f"model.path {config.path}: {what} ({_first_line(error)}); {remedy}") from error
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip(" :") for line in str(error).splitlines() if line.strip(" :")), type(error).__name__)
 
 
 @contextmanager

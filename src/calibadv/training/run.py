@@ -90,6 +90,8 @@ def prepare_folder(config: RunConfig, args: CalibAdvConfig, *, resume: bool) -> 
         if args.process_index == 0:
             claim_run_folder(config, resume=resume)
             if resume:
+                if checkpoint is None:
+                    logger.warning("%s holds no complete checkpoint: the run starts anew", folder)
                 forget_after(folder, checkpoint)
     return checkpoint
 
@@ -121,20 +123,30 @@ def way_on(folder: Path) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the progress bars of transformers, and without warnings that a user of ours can do nothing about."""
-    trainer_logger = logging.getLogger("transformers.trainer")
-    trainer_logger.addFilter(is_news)
+    loggers = [logging.getLogger(name) for name in ("transformers.trainer", "trl.trainer.grpo_trainer")]
+    for logger_ in loggers:
+        logger_.addFilter(is_news)
     try:
         with warnings.catch_warnings(), without_progress_bars():
             # TRL 1.16 still uses names that transformers has renamed.
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
             yield
     finally:
-        trainer_logger.removeFilter(is_news)
+        for logger_ in loggers:
+            logger_.removeFilter(is_news)
+
+
+NO_NEWS = (
+    # transformers, resuming a model whose head is its embedding: the file holds it once.
+    "missing keys in the checkpoint model loaded: ['lm_head.weight']",
+    # TRL, for each failed rollout (counted in metrics.jsonl), with all of its untrusted text.
+    "All reward functions returned None for the following kwargs",
+)
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """False for what transformers says when it resumes a model whose head is its embedding: the file holds it once."""
-    return "missing keys in the checkpoint model loaded: ['lm_head.weight']" not in record.getMessage()
+    """False for log messages of the libraries underneath that tell a user of ours nothing."""
+    return not any(text in record.getMessage() for text in NO_NEWS)
 
 
 class PeriodicEvaluation(TrainerCallback):

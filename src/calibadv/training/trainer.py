@@ -140,14 +140,14 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         ]
         with self.clock.lap("storage"):
             write_trajectories(folder / f"step-{step:06d}{suffix}.jsonl.gz", records)
-        self._watch_signal(credit.metrics)
+        self._watch_signal(credit)
 
-    def _watch_signal(self, metrics: dict[str, Any]) -> None:
-        if metrics["groups_without_signal"] < 1:
+    def _watch_signal(self, credit: BatchCredit) -> None:
+        if credit.before_NK.any():
             self._batches_without_signal = 0
             return
         self._batches_without_signal += 1
-        message = no_signal_message(metrics)
+        message = no_signal_message(credit.metrics)
         logger.warning("%s", message)
         if self._batches_without_signal >= self.args.max_batches_without_signal:
             raise NoSignalError(
@@ -204,7 +204,10 @@ def no_signal_message(metrics: dict[str, Any]) -> str:
     """In plain words, why a batch teaches nothing and what helps."""
     share = metrics["format_valid"] or 0.0
     reward = metrics["reward"] or 0.0
-    if share == 0:
+    if metrics["reward"] is None:
+        cause = "every rollout failed: its search found no answering retriever, or it ran out of time"
+        remedy = "see to the retriever, or raise rollout.deadline_s"
+    elif share == 0:
         cause = (
             "none of the rollouts has a valid format (think, search, information, ..., think, answer): this policy "
             "does not use the tags, so every reward is 0"

@@ -1,12 +1,14 @@
 """``calibadv trajectories``: what is found, in which order, and how it looks."""
 
+from dataclasses import replace
+
 import pytest
 
 from calibadv.cli.main import main
 from calibadv.storage import Record, write_trajectories
 from calibadv.trajectory import Action, ActionKind, Credit, Document, Question, StopReason, Trajectory, Turn
 
-PARIS = Document(id="1", title="Paris \x1b[31mred", text="x")
+PARIS = Document(id="1", title="Paris \x1b[31mred\x9b2J \u202ederp", text="x")
 
 
 def record(question_id, *, step, reward=0.5, stop_reason=StopReason.ANSWER, last=ActionKind.ANSWER, thinking="hm"):
@@ -78,9 +80,18 @@ def test_steps_questions_and_numbers_are_chosen(run_dir, capsys):
     assert "geo 4" in shown(capsys, run_dir, "--best", "-n", 1)
 
 
+def test_halves_of_surrogate_pairs_and_odd_score_names_can_be_printed(tmp_path, capsys):
+    odd = record("1", step=1, thinking="half \ud83d of it")
+    odd = replace(odd, credit=replace(odd.credit, scores={"f1\x1b[2J": 0.5}))
+    write_trajectories(tmp_path / "trajectories.jsonl", [odd])
+    out = shown(capsys, tmp_path / "trajectories.jsonl")
+    assert "half \ufffd of it" in out
+    assert "\x1b" not in out
+
+
 def test_control_characters_of_models_and_documents_do_not_reach_the_terminal(run_dir, capsys):
     out = shown(capsys, run_dir)
-    assert "\x1b" not in out
+    assert not set("\x1b\x9b\u202e") & set(out)
     assert "Paris \N{REPLACEMENT CHARACTER}[31mred" in out
 
 

@@ -75,6 +75,14 @@ def test_a_folder_without_tokenizer_says_so(tmp_path):
         load_model(ModelConfig(path=tmp_path))
 
 
+def test_a_tokenizer_that_lacks_a_file_says_so(tmp_path):
+    save_model(tmp_path)
+    save_tokenizer(tmp_path, eos_token="<end>")
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"its tokenizer cannot be loaded \(.*is the folder complete"):
+        load_model(ModelConfig(path=tmp_path, device="cpu"))
+
+
 def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path):
     save_model(tmp_path, vocab_size=3)
     save_tokenizer(tmp_path, eos_token="<end>")
@@ -86,7 +94,7 @@ def test_broken_weights_are_one_clear_line(model_folder, tmp_path):
     for path in model_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(ConfigError, match=r"cannot be loaded: .*is the folder complete") as error:
+    with pytest.raises(ConfigError, match=r"cannot be loaded \(.*is the folder complete") as error:
         load_model(ModelConfig(path=tmp_path, device="cpu"))
     assert "\n" not in str(error.value)
 

@@ -233,7 +233,7 @@ def test_run_that_has_nothing_to_learn_from_saves_and_stops(
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_half_precision_runs_the_model_but_not_the_weights(make_config: Configure, tmp_path: Path, dtype: str) -> None:
-    run = train(make_config(tmp_path / "run", steps=2, dtype=dtype))
+    run = train(make_config(tmp_path / "run", steps=2, questions_per_batch=8, dtype=dtype))
     assert {value.dtype for value in weights(run).values()} == {torch.float32}
     base = load_file(load_policy() / "model.safetensors")
     moved = max(float((value - base[name]).abs().max()) for name, value in weights(run).items())

@@ -231,6 +231,16 @@ def test_policy_that_never_writes_a_tag_is_told_so_and_stops(
     assert "No signal in this batch" in caplog.text
 
 
+def test_batch_in_which_every_rollout_failed_is_told_so_and_stops(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
+    trainer = make_trainer(max_batches_without_signal=1, rollout={"prompt": "question", "top_k": 2, "deadline_s": 1e-6})
+    tokenizer = HFTokenizer(trainer.processing_class)
+    trainer._make_policy = lambda _model, _tokenizer: ScriptedPolicy(
+        lambda _e, _t: "hm</think><search>book 1</search>", tokenizer=tokenizer
+    )
+    with pytest.raises(NoSignalError, match=r"every rollout failed.* raise rollout\.deadline_s"):
+        trainer.train()
+
+
 def test_calibration_without_trajectories_refuses_to_train(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
     trainer = make_trainer()
     plain = trainer.rollout_func
