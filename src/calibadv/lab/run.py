@@ -174,7 +174,7 @@ def lab_config(lab: LabRun, arm: Arm, *, seed: int, world_dir: Path, folder: Pat
             "test": [str(world_dir / "questions.test.jsonl")],
         },
         "retrieval": {"corpus": str(world_dir / "corpus.jsonl")},
-        "rollout": {"prompt": "question", "top_k": 2, "max_searches": 3, "max_turn_tokens": 64},
+        "rollout": {"prompt": "question", "top_k": 2, "max_searches": 4, "max_turn_tokens": 80},
         "training": {
             "lr_schedule": "constant",
             "betas": [0.9, 0.95],

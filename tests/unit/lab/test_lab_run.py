@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from calibadv.config import RunConfig
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.lab import run as lab_run
 from calibadv.lab.arms import Arm, parse_arms
 from calibadv.lab.run import Job, LabRun, collapsed, lab_config, play, result_of
+
+ROOT = Path(__file__).parents[3]
 
 
 def config_of(arm: str, tmp_path: Path, lab: LabRun | None = None) -> object:
@@ -35,6 +38,16 @@ def test_arms_differ_only_in_what_their_names_say(tmp_path: Path) -> None:
     assert grpo.pop("algorithm") == {"name": "grpo"}
     assert calibadv.pop("algorithm") == {"name": "calibadv"}
     assert grpo == calibadv
+
+
+def test_config_file_of_the_lab_has_the_settings_of_its_arms(tmp_path: Path) -> None:
+    config = lab_config(LabRun(), Arm.parse("calibadv"), seed=0, world_dir=tmp_path, folder=tmp_path / "run")
+    arm, file = config.effective(), RunConfig.read(ROOT / "configs" / "lab.toml").effective()
+    for sections in (arm, file):
+        for name in ("output", "save_every"):
+            del sections["training"][name]
+    for section in ("rollout", "reward", "algorithm", "calibration", "training", "evaluation"):
+        assert file[section] == arm[section]
 
 
 @pytest.mark.parametrize(
