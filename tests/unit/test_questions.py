@@ -133,3 +133,17 @@ def test_real_question_files_can_be_read() -> None:
     questions = [q for path in files for q in load_questions(path)]
     check_questions(questions)
     assert {q.dataset for q in questions} == {path.name.split(".")[0] for path in files}
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"id": "1", "question": "q?", "golden_answers": ["a"]}\n')
+    assert [q.id for q in load_questions(path)] == ["1"]
+
+
+def test_damage_inside_of_a_gzip_file_is_one_clear_error(tmp_path: Path) -> None:
+    whole = gzip.compress(b'{"id": "1", "question": "q?", "golden_answers": ["a"]}\n' * 1000)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(whole[:40] + b"zzzzzz" + whole[46:])
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz:1: cannot be read"):
+        load_questions(path)

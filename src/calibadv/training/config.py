@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from trl import GRPOConfig
@@ -13,6 +13,17 @@ from calibadv.rollout import RolloutConfig
 
 SCORES = ("f1", "em", "cem")
 OLD_LOGPROBS = ("auto", "sampled", "recomputed")
+WITHOUT_EFFECT = {
+    "top_k": "rollouts draw by temperature and top_p",
+    "min_p": "rollouts draw by temperature and top_p",
+    "repetition_penalty": "rollouts draw by temperature and top_p",
+    "generation_kwargs": "rollouts draw by temperature and top_p",
+    "use_vllm": "rollouts are played by the trainer's policy argument",
+    "scale_rewards": "advantages are those of calibration.estimator",
+    "reward_weights": "the outcome reward is the only one",
+    "mask_truncated_completions": "every token that the policy wrote is trained",
+}
+"""Settings of TRL that have none here, and why."""
 
 
 @dataclass
@@ -55,6 +66,7 @@ class CalibAdvConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]  # TRL leaves it without annotations
+        self._refuse_without_effect()
         if self.reward_score not in SCORES:
             raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
         if self.old_logprobs not in OLD_LOGPROBS:
@@ -78,6 +90,12 @@ class CalibAdvConfig(GRPOConfig):
                 "calibration is on but rollout.max_searches is 0, so no query correctness can arrive: "
                 'allow searches, or set calibration.soft_penalty = "none"'
             )
+
+    def _refuse_without_effect(self) -> None:
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, reason in WITHOUT_EFFECT.items():
+            if getattr(self, name) != defaults[name]:
+                raise ConfigError(f"{name} = {getattr(self, name)!r} would have no effect: {reason}. Leave it out")
 
     @property
     def micro_batches_per_update(self) -> int:

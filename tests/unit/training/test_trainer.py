@@ -19,7 +19,7 @@ from calibadv.rollout import HFTokenizer, ScriptedPolicy
 from calibadv.storage import read_trajectories
 from calibadv.training.arguments import loss_options
 from calibadv.training.callbacks import read_metrics
-from calibadv.training.config import CalibAdvConfig
+from calibadv.training.config import WITHOUT_EFFECT, CalibAdvConfig
 from calibadv.training.settings import TrainingSettings
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 from calibadv.trajectory import Document, Question
@@ -264,6 +264,13 @@ def test_steps_that_do_not_fill_a_batch_are_refused(make_trainer: Callable[..., 
 def test_calibration_with_searches_forbidden_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no query correctness can arrive"):
         CalibAdvConfig(**(settings | {"rollout": {"max_searches": 0}}))
+
+
+@pytest.mark.parametrize("name", WITHOUT_EFFECT)
+def test_settings_of_trl_that_would_be_ignored_are_refused(settings: dict[str, Any], name: str) -> None:
+    values = {"top_k": 50, "repetition_penalty": 1.2, "scale_rewards": "none", "reward_weights": [2.0]}
+    with pytest.raises(ConfigError, match=rf"{name} = .* would have no effect"):
+        CalibAdvConfig(**(settings | {name: values.get(name, True)}))
 
 
 def test_configuration_can_be_written_as_json(settings: dict[str, Any]) -> None:
