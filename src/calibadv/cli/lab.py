@@ -99,6 +99,8 @@ def _add_world(tools: Any) -> None:
 
 def run_lab_command(arguments: argparse.Namespace) -> None:
     """Train every arm and compare."""
+    check_policy_folder(arguments.model, option="--model")
+    check_new_folder(arguments.out)
     require_packages(*PACKAGES, extra="train", what="the lab")
     from calibadv.cli.lab_progress import LabProgress, print_summary
     from calibadv.lab.run import LabRun, run_lab
@@ -136,12 +138,15 @@ def run_pretrain(arguments: argparse.Namespace) -> None:
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if "output_dir" in changes:
         changes["output_dir"] = str(changes["output_dir"])
-    folder = pretrain(replace(config, **changes))
+    config = replace(config, **changes)
+    check_new_folder(Path(config.output_dir))  # at the end of many minutes it would be too late to ask
+    folder = pretrain(config)
     print(f"Done: {folder}\n  calibadv lab probe {folder}    does it read?")
 
 
 def run_probe(arguments: argparse.Namespace) -> None:
     """Probe a policy."""
+    check_policy_folder(arguments.policy, option="POLICY_DIR")
     require_packages("torch", "transformers", "bm25s", extra="train", what="the probe")
     from calibadv.lab import load_policy
     from calibadv.lab.probe import ProbeConfig, probe, probe_table
@@ -157,8 +162,19 @@ def run_world(arguments: argparse.Namespace) -> None:
     from calibadv.lab.world import LabWorld
 
     folder = arguments.world_out
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--out {folder} is not an empty folder; name a new one")
+    check_new_folder(folder)
     world = LabWorld.make(arguments.seed, **({"size": arguments.size} if arguments.size else {}))
     world.write(folder)
     print(f"World {arguments.seed}: {len(world.documents)} documents and their questions in {folder}")
+
+
+def check_policy_folder(folder: Path | None, *, option: str) -> None:
+    """Refuse a policy that is not there, before a library looks for it on the network."""
+    if folder is not None and not (folder / "config.json").is_file():
+        raise ConfigError(f"{option} {folder} is not the folder of a policy: it has no config.json")
+
+
+def check_new_folder(folder: Path | None) -> None:
+    """Refuse an output folder that holds something already."""
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--out {folder} is not an empty folder; name a new one")

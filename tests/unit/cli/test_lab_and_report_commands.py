@@ -84,11 +84,16 @@ def test_options_reach_the_lab_and_its_result_is_summed_up(tmp_path, monkeypatch
         (["--arms", "ppo"], "--arms: 'ppo'"),
         (["--arms", "calibadv:lambda=-1"], "calibration.rebalance_coef must be > 0"),
         (["pretrain", "--preset", "huge"], "--preset must be one of default, lab-large, got huge"),
+        (["pretrain", "--out", "."], "--out . is not an empty folder; name a new one"),
+        (["--out", "file"], "--out file is not an empty folder; name a new one"),
+        (["--model", "absent"], "--model absent is not the folder of a policy: it has no config.json"),
+        (["probe", "absent"], "POLICY_DIR absent is not the folder of a policy: it has no config.json"),
         (["world", "--out", "w", "--size", "3"], "world size must be >= 40"),
     ],
 )
 def test_bad_lab_options_are_refused(tmp_path, monkeypatch, arguments, message, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     assert main(["lab", *arguments]) == 2
     assert message in capsys.readouterr().err
 
