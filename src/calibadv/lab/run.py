@@ -117,7 +117,12 @@ class Job:
     @property
     def log(self) -> Path:
         """What the run printed."""
-        return self.folder.with_suffix(".log")
+        return beside(self.folder, ".log")
+
+    @property
+    def config(self) -> Path:
+        """The run's configuration."""
+        return beside(self.folder, ".toml")
 
     @property
     def failed(self) -> bool:
@@ -156,10 +161,19 @@ def run_lab(lab: LabRun, *, watch: Watch | None = None) -> Path:
     world.write(out / "world")
     for job, config in zip(jobs, configs, strict=True):
         job.num_steps = config.training.steps
-        job.folder.with_suffix(".toml").write_text(config.to_toml(), encoding="utf-8")
+        job.config.write_text(config.to_toml(), encoding="utf-8")
     play(jobs, workers=lab.workers or os.cpu_count() or 1, watch=watch)
     draw(write_results(lab, jobs, out))
     return out
+
+
+def beside(folder: Path, ending: str) -> Path:
+    """The file of that ending next to a folder whose name may hold dots.
+
+    >>> beside(Path("lambda=0.25-seed0"), ".log").name
+    'lambda=0.25-seed0.log'
+    """
+    return folder.with_name(folder.name + ending)
 
 
 def lab_config(lab: LabRun, arm: Arm, *, seed: int, world_dir: Path, folder: Path) -> RunConfig:
@@ -221,7 +235,7 @@ def play(jobs: Sequence[Job], *, workers: int, watch: Watch | None) -> None:
 
 def start(job: Job) -> None:
     """Start one run as ``calibadv train`` with one thread."""
-    command = [sys.executable, "-m", "calibadv", "train", str(job.folder.with_suffix(".toml"))]
+    command = [sys.executable, "-m", "calibadv", "train", str(job.config)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     with job.log.open("wb") as log:
         job.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)

@@ -30,6 +30,15 @@ def test_arms_become_settings_of_the_run(tmp_path: Path) -> None:
     assert grpo.active_calibration is None
 
 
+def test_arms_whose_names_hold_dots_keep_their_files_apart(tmp_path: Path) -> None:
+    jobs = [
+        Job(arm=arm, seed=seed, folder=tmp_path / f"{arm.folder}-seed{seed}", num_steps=1)
+        for arm in parse_arms("calibadv:lambda=0.25,calibadv:lambda=0.5:lr=7e-4,calibadv:lambda=0.5:lr=1e-3")
+        for seed in range(2)
+    ]
+    assert len({path for job in jobs for path in (job.log, job.config, job.folder)}) == 18
+
+
 def test_arms_differ_only_in_what_their_names_say(tmp_path: Path) -> None:
     grpo, calibadv = (
         lab_config(LabRun(), Arm.parse(arm), seed=0, world_dir=tmp_path, folder=tmp_path / "run").effective()
