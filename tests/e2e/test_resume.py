@@ -35,7 +35,7 @@ corpus = "corpus.jsonl"
 prompt = "question"
 top_k = 2
 max_searches = 2
-max_turn_tokens = 40
+max_turn_tokens = 64
 
 [training]
 steps = 8
@@ -99,7 +99,9 @@ def test_killed_run_resumes_as_if_nothing_had_happened(config: Path, tmp_path: P
     first = calibadv_train(config, "--set", f"training.output={undisturbed}")
     second = calibadv_train(config, "--set", f"training.output={killed}")
     kill_after(second, metrics=killed / "metrics.jsonl", lines=3)
-    assert [line for line in finish(first).splitlines() if not line.startswith("INFO: ")] == []
+    # A batch of 4 questions may be without a signal by chance; nothing else may be warned about.
+    expected = ("INFO: ", "WARNING: No signal in this batch")
+    assert [line for line in finish(first).splitlines() if not line.startswith(expected)] == []
     assert len(recorded(killed)) == 3
 
     # What a kill can leave behind besides: half a line of metrics, and a checkpoint that was still being written.
