@@ -47,14 +47,14 @@ RUN_PRESETS: dict[str, dict[str, Any]] = {
             "num_rollouts": 5,
             "mini_batches": 4,
             "epochs": 3,
-            "learning_rate": 1.5e-3,
+            "learning_rate": 5e-4,
             "warmup_steps": 12,
         },
     },
 }
 """Named settings. "aggressive" makes twelve updates from every batch, most of them off-policy."""
 
-DEFAULT_ARMS = {"default": "grpo,calibadv", "aggressive": "grpo,calibadv,calibadv:lambda=0.25"}
+DEFAULT_ARMS = {"default": "grpo,calibadv", "aggressive": "grpo,calibadv,calibadv:lambda=0.5,calibadv:lambda=0.25"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
