@@ -17,6 +17,7 @@ MAY_CHANGE = frozenset(
         "retrieval.index_dir",
         "rollout.search_retries",
         "rollout.retry_wait_s",
+        "rollout.search_timeout_s",
         "training.steps",
         "training.save_every",
         "training.eval_every",

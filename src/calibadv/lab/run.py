@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -96,7 +99,7 @@ class LabRun:
     @property
     def parsed_arms(self) -> tuple[Arm, ...]:
         """The arms to train."""
-        return parse_arms(self.arms or DEFAULT_ARMS[self.preset])
+        return parse_arms(DEFAULT_ARMS[self.preset] if self.arms is None else self.arms)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,10 +146,10 @@ Watch = Callable[[Sequence[Job]], None]
 
 
 def run_lab(lab: LabRun, *, watch: Watch | None = None) -> Path:
-    """Train all arms and seeds; returns the folder with ``results.json``, the runs and the plots.
+    """Train all arms and seeds; returns the folder with ``results.json``, the runs and the figures.
 
-    ``watch`` is called about twice a second with all jobs. When a run fails the others are ended, and
-    `CalibAdvError` shows the last lines of its log.
+    ``watch`` is called about twice a second with all jobs. A run that fails is left out of the results; once the
+    others are done, `CalibAdvError` shows the last lines of its log.
     """
     out = lab.out or Path("runs") / f"lab-{datetime.now():%Y%m%d-%H%M%S}"
     if out.exists() and any(out.iterdir()):
@@ -163,7 +166,10 @@ def run_lab(lab: LabRun, *, watch: Watch | None = None) -> Path:
         job.num_steps = config.training.steps
         job.config.write_text(config.to_toml(), encoding="utf-8")
     play(jobs, workers=lab.workers or os.cpu_count() or 1, watch=watch)
-    draw(write_results(lab, jobs, out))
+    done = [job for job in jobs if not job.failed]
+    if done:
+        draw(write_results(lab, done, out))
+    check_jobs(jobs)
     return out
 
 
@@ -197,6 +203,8 @@ def lab_config(lab: LabRun, arm: Arm, *, seed: int, world_dir: Path, folder: Pat
             "threads": 1,
             **preset["training"],
             "steps": steps,
+            "warmup_steps": min(preset["training"]["warmup_steps"], steps),
+            "max_batches_without_signal": steps,  # a collapse is a result of the lab, to be played to its end
             "eval_every": steps,
             "seed": seed,
             "output": str(folder),
@@ -207,30 +215,54 @@ def lab_config(lab: LabRun, arm: Arm, *, seed: int, world_dir: Path, folder: Pat
 
 
 def play(jobs: Sequence[Job], *, workers: int, watch: Watch | None) -> None:
-    """Run the jobs, ``workers`` at a time; all are ended when one fails or the caller is interrupted."""
+    """Run the jobs, ``workers`` at a time; all are ended when the caller is interrupted."""
     waiting = list(jobs)
     running: list[Job] = []
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop(0)
-                start(job)
-                running.append(job)
-            time.sleep(0.5)
-            for job in running:
-                job.refresh()
-                job.seconds = time.monotonic() - job.started
-            if watch is not None:
-                watch(jobs)
-            for job in [job for job in running if job.process is not None and job.process.poll() is not None]:
-                if job.failed:
-                    raise CalibAdvError(f"the run {job.folder.name} failed; the end of {job.log}:\n{tail(job.log)}")
-                running.remove(job)
+        with terminated_as_interrupted():
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    job = waiting.pop(0)
+                    start(job)
+                    running.append(job)
+                time.sleep(0.5)
+                ended = [job for job in running if job.process is not None and job.process.poll() is not None]
+                for job in running:
+                    job.refresh()
+                    job.seconds = time.monotonic() - job.started
+                if watch is not None:
+                    watch(jobs)
+                running = [job for job in running if job not in ended]
     finally:
         for job in running:
             if job.process is not None and job.process.poll() is None:
                 job.process.terminate()
                 job.process.wait()
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM like Ctrl-C, so that no run is left behind (in the main thread; elsewhere it cannot be caught)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_jobs(jobs: Sequence[Job]) -> None:
+    """Raise `CalibAdvError` with the end of their logs if runs failed."""
+    failed = [job for job in jobs if job.failed]
+    if failed:
+        logs = "\n".join(f"the end of {job.log}:\n{tail(job.log)}" for job in failed)
+        raise CalibAdvError(f"{len(failed)} of {len(jobs)} runs failed; the others are in the results.\n{logs}")
 
 
 def start(job: Job) -> None:
@@ -258,11 +290,11 @@ def write_results(lab: LabRun, jobs: Sequence[Job], out: Path) -> Path:
 
 
 def draw(results: Path) -> None:
-    """Every plot as PNG and SVG in ``plots/``, and one page with all of them."""
+    """Every plot as PNG and SVG in ``figures/``, and one page with all of them."""
     from calibadv.report.figures import draw_lab
     from calibadv.report.page import write_page
 
-    draw_lab(results, results.parent / "plots")
+    draw_lab(results, results.parent / "figures")
     write_page(results.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from calibadv.errors import ConfigError
@@ -51,6 +52,8 @@ class RolloutConfig:
     """Further attempts after a search failed."""
     retry_wait_s: float = 0.5
     """Seconds before the first further attempt; doubles each time, with jitter."""
+    search_timeout_s: float | None = 60.0
+    """Seconds that one call of the retriever may take before it counts as failed; None: no limit."""
 
     def __post_init__(self) -> None:
         for name in ("top_k", "max_turn_tokens", "max_observation_tokens", "search_window"):
@@ -60,10 +63,14 @@ class RolloutConfig:
         for name in ("max_context_tokens", "concurrency"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        if math.isinf(self.temperature):
+            raise ConfigError(f"rollout.temperature must be finite, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"rollout.top_p must be in (0, 1], got {self.top_p}")
-        if self.deadline_s is not None and not self.deadline_s > 0:
-            raise ConfigError(f"rollout.deadline_s must be > 0 or left out, got {self.deadline_s}")
+        for name in ("deadline_s", "search_timeout_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not seconds > 0:
+                raise ConfigError(f"rollout.{name} must be > 0 or none, got {seconds}")
         if self.on_invalid not in ON_INVALID:
             raise ConfigError(f'rollout.on_invalid must be "stop" or "retry", got {self.on_invalid!r}')
 

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from calibadv.dialogue.observation import render_observation
 from calibadv.dialogue.prompt import PROMPTS, render_prompt
 from calibadv.errors import ConfigError, DataError, PolicyError, RetrieverError, RetrieverUnavailable
 from calibadv.retrieval.base import Retriever
@@ -121,6 +122,7 @@ class Engine:
         max_context = min(limits) if limits else None
         prompts = make_prompts(questions, num_rollouts=num_rollouts, tokenizer=tokenizer, config=config)
         check_prompts(questions, prompts, max_context=max_context)
+        check_observations(tokenizer, config=config)
         self.config = config
         self.tokenizer = tokenizer
         self.episodes = [
@@ -312,6 +314,17 @@ def check_prompts(questions: Sequence[Question], prompts: Sequence[Prompt], *, m
                 f"question {question.id!r}: its prompt has {len(prompt.token_ids)} tokens, but the context holds "
                 f"{max_context}; raise rollout.max_context_tokens (or the policy's max_context) or drop the question"
             )
+
+
+def check_observations(tokenizer: Tokenizer, *, config: RolloutConfig) -> None:
+    """The limit on observations must admit at least the tags of one."""
+    text, _ = render_observation((), think_prefill=config.think_prefill)
+    least = len(tokenizer.encode(text))
+    if least > config.max_observation_tokens:
+        raise ConfigError(
+            f"rollout.max_observation_tokens must be >= {least} (the tags of an observation without a document), got "
+            f"{config.max_observation_tokens}"
+        )
 
 
 def _count(trajectories: Sequence[Trajectory], engine: Engine) -> dict[str, int]:

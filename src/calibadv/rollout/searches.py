@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -145,11 +146,32 @@ class SearchDesk:
 
     def _call(self, queries: Sequence[str]) -> list[list[Hit]]:
         self.calls += 1
-        results = self._retriever.search(queries, self._config.top_k)
+        results = self._within_deadline(queries)
         if len(results) != len(queries):
             raise RetrieverError(f"the retriever answered {len(results)} of {len(queries)} queries")
         self._good_query = queries[0]
         return [list(hits[: self._config.top_k]) for hits in results]
+
+    def _within_deadline(self, queries: Sequence[str]) -> list[list[Hit]]:
+        """One call of the retriever, given up after ``search_timeout_s``; one that hangs keeps only its own thread."""
+        timeout_s = self._config.search_timeout_s
+        if timeout_s is None:
+            return self._retriever.search(queries, self._config.top_k)
+        answer: Future[list[list[Hit]]] = Future()
+
+        def call() -> None:
+            try:
+                answer.set_result(self._retriever.search(queries, self._config.top_k))
+            except BaseException as error:  # handed over to the thread that waits
+                answer.set_exception(error)
+
+        threading.Thread(target=call, name="calibadv-search-call", daemon=True).start()
+        try:
+            return answer.result(timeout=timeout_s)
+        except FutureTimeoutError:
+            if answer.done():  # the retriever itself raised a time-out
+                raise
+            raise RetrieverError(f"no answer within rollout.search_timeout_s = {timeout_s} s") from None
 
     def _answers(self, query: str) -> bool:
         try:

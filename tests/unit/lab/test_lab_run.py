@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from calibadv.config import RunConfig
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.lab import run as lab_run
 from calibadv.lab.arms import Arm, parse_arms
-from calibadv.lab.run import Job, LabRun, collapsed, lab_config, play, result_of
+from calibadv.lab.run import Job, LabRun, check_jobs, collapsed, lab_config, play, result_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -53,7 +56,7 @@ def test_config_file_of_the_lab_has_the_settings_of_its_arms(tmp_path: Path) -> 
     config = lab_config(LabRun(), Arm.parse("calibadv"), seed=0, world_dir=tmp_path, folder=tmp_path / "run")
     arm, file = config.effective(), RunConfig.read(ROOT / "configs" / "lab.toml").effective()
     for sections in (arm, file):
-        for name in ("output", "save_every"):
+        for name in ("output", "save_every", "max_batches_without_signal"):
             del sections["training"][name]
     for section in ("rollout", "reward", "algorithm", "calibration", "training", "evaluation"):
         assert file[section] == arm[section]
@@ -152,10 +155,34 @@ def test_results_hold_what_each_run_wrote_torn_lines_aside(tmp_path: Path, monke
     assert not result["collapsed"]
 
 
-def test_failing_run_ends_the_others_and_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = {"bad": "raise SystemExit('the retriever is gone')", "slow": "import time; time.sleep(60)"}
-    bad, slow = jobs_that_run(code, tmp_path, monkeypatch)
-    with pytest.raises(CalibAdvError, match="the retriever is gone"):
-        play([bad, slow], workers=2, watch=None)
+def test_failing_run_is_reported_with_its_log_after_the_others_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = {"bad": "raise SystemExit('the retriever is gone')", "good": WRITES}
+    bad, good = jobs_that_run(code, tmp_path, monkeypatch)
+    play([bad, good], workers=1, watch=None)
+    assert result_of(good, tmp_path)["f1_after"] == 0.7
+    with pytest.raises(CalibAdvError, match=r"1 of 2 runs failed[^!]*the retriever is gone"):
+        check_jobs([bad, good])
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, "SIGTERM"])
+def test_interrupted_lab_leaves_no_run_behind(how: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (slow,) = jobs_that_run({"slow": "import time; time.sleep(60)"}, tmp_path, monkeypatch)
+
+    def watch(_jobs: object) -> None:
+        if how == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play([slow], workers=1, watch=watch)
     assert slow.process is not None
     assert slow.process.poll() is not None
+
+
+def test_one_step_is_enough_for_a_quick_look(tmp_path: Path) -> None:
+    config = lab_config(LabRun(steps=1), Arm.parse("grpo"), seed=0, world_dir=tmp_path, folder=tmp_path / "run")
+    assert config.training.steps == 2
+    assert config.training.warmup_steps == 2

@@ -237,6 +237,39 @@ def test_other_errors_of_a_retriever_are_not_swallowed(play: Play) -> None:
         play([[SEARCH.format("a")]], retriever=Broken([]))
 
 
+def test_search_that_hangs_is_given_up_and_tried_again(play: Play, documents: list[Document]) -> None:
+    hangs = threading.Event()
+
+    class HangsOnce(ListRetriever):
+        def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+            if not hangs.is_set():
+                hangs.set()
+                time.sleep(5)
+            return super().search(queries, k)
+
+    start = time.monotonic()
+    scripts = [[SEARCH.format("a"), ANSWER.format("x")]]
+    (trajectory,) = play(scripts, retriever=HangsOnce(documents), search_timeout_s=0.1, search_retries=1).trajectories
+    assert trajectory.stop_reason is StopReason.ANSWER
+    assert time.monotonic() - start < 4
+
+
+def test_retriever_that_always_hangs_is_away(play: Play) -> None:
+    with pytest.raises(RetrieverUnavailable, match=r"rollout.search_timeout_s = 0.05 s"):
+        play([[SEARCH.format("a")]], retriever=ListRetriever([], seconds=1.0), search_timeout_s=0.05, search_retries=1)
+
+
+def test_observation_limit_below_the_tags_is_refused_at_the_start(play: Play) -> None:
+    with pytest.raises(ConfigError, match=r"rollout.max_observation_tokens must be >= \d+ .* got 3"):
+        play([[ANSWER.format("x")]], max_observation_tokens=3)
+
+
+@pytest.mark.parametrize("change", [{"temperature": float("inf")}, {"search_timeout_s": 0}, {"deadline_s": -1}])
+def test_impossible_limits_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        RolloutConfig(**change)
+
+
 def test_an_empty_result_is_an_empty_observation(play: Play) -> None:
     (trajectory,) = play([[SEARCH.format("a"), ANSWER.format("x")]], retriever=ListRetriever([])).trajectories
     assert trajectory.turns[0].observation == "\n\n<information></information>\n\n<think>"
