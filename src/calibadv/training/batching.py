@@ -36,7 +36,7 @@ def micro_batches(
     for rows in torch.arange(num_rows).view(num_mini_batches, -1):
         rows = rows[lengths[rows].argsort(stable=True)]
         kept = rows[has_signal[rows]] if drop_zero_rows else rows
-        if len(kept) < per_mini_batch:  # every process must run every micro-batch
+        if len(kept) < per_mini_batch:  # no micro-batch may be empty
             spare = rows[~has_signal[rows]][: per_mini_batch - len(kept)]
             kept = torch.cat([spare, kept])
         pieces += [trimmed(batch, chunk) for chunk in torch.tensor_split(kept, per_mini_batch)]
@@ -79,7 +79,9 @@ class LeanMicroBatches(GRPOTrainer):
                 batch,
                 num_mini_batches=args.mini_batches,
                 per_mini_batch=args.micro_batches_per_update,
-                drop_zero_rows=self.loss_type in EXACT_WITHOUT_ZERO_ROWS
+                # TRL gathers a value per row: with several processes, all must hold the same number of rows.
+                drop_zero_rows=self.accelerator.num_processes == 1
+                and self.loss_type in EXACT_WITHOUT_ZERO_ROWS
                 and self.beta == 0
                 and args.entropy_coef == 0
                 and not args.use_adaptive_entropy
