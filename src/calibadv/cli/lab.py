@@ -101,7 +101,7 @@ def run_lab_command(arguments: argparse.Namespace) -> None:
     """Train every arm and compare."""
     check_policy_folder(arguments.model, option="--model")
     check_new_folder(arguments.out)
-    require_packages(*PACKAGES, extra="train", what="the lab")
+    require_packages(*PACKAGES, "matplotlib", extra="all", what="the lab")
     from calibadv.cli.lab_progress import LabProgress, print_summary
     from calibadv.lab.run import LabRun, run_lab
 

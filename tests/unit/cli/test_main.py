@@ -122,6 +122,16 @@ def test_a_missing_extra_names_the_pip_command(config_file, monkeypatch, capsys)
     assert "the lab needs torch" in capsys.readouterr().err
 
 
+def test_the_lab_asks_for_its_plotting_library_before_it_trains(monkeypatch, capsys, tmp_path):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *args: None if name == "matplotlib" else find_spec(name, *args)
+    )
+    assert main(["lab", "--out", str(tmp_path / "lab")]) == 2
+    assert "needs matplotlib, which is not installed: pip install 'calibadv[all]'" in capsys.readouterr().err
+    assert not (tmp_path / "lab").exists()
+
+
 def test_a_reader_that_stops_early_is_no_error(tmp_path):
     code = "from calibadv.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"
     world = run_python("-c", code, "lab", "world", "--out", str(tmp_path / "world"), "--size", "60")
