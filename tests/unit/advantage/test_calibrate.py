@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calibadv.advantage import CalibrationConfig, calibrate, group_advantages, leave_one_out_advantages
@@ -253,7 +253,6 @@ def run(batch: dict[str, Any], config: CalibrationConfig) -> Any:
     return calibrate(rewards, **{k: v for k, v in batch.items() if k != "rewards_N"}, config=config)
 
 
-@settings(deadline=None)
 @given(batches(), configs(), st.randoms(use_true_random=False))
 def test_order_within_the_batch_does_not_matter(batch: dict[str, Any], config: CalibrationConfig, random: Any) -> None:
     order = list(range(len(batch["rewards_N"])))
@@ -265,14 +264,12 @@ def test_order_within_the_batch_does_not_matter(batch: dict[str, Any], config: C
     assert shuffled_stats.as_metrics() == pytest.approx(stats.as_metrics())
 
 
-@settings(deadline=None)
 @given(batches(), configs())
 def test_names_of_the_groups_do_not_matter(batch: dict[str, Any], config: CalibrationConfig) -> None:
     renamed = {**batch, "group_ids": [-7 * int(name[1:]) for name in batch["group_ids"]]}
     np.testing.assert_array_equal(run(renamed, config)[0], run(batch, config)[0])
 
 
-@settings(deadline=None)
 @given(batches(), configs())
 def test_no_correctness_and_no_rebalance_is_the_plain_estimator(
     batch: dict[str, Any], config: CalibrationConfig
@@ -284,7 +281,6 @@ def test_no_correctness_and_no_rebalance_is_the_plain_estimator(
     np.testing.assert_array_equal(got, plain)
 
 
-@settings(deadline=None)
 @given(batches(), configs())
 def test_after_the_rebalance_positive_to_negative_mass_is_lambda(
     batch: dict[str, Any], config: CalibrationConfig
@@ -301,7 +297,6 @@ def test_after_the_rebalance_positive_to_negative_mass_is_lambda(
         assert positive == pytest.approx(config.rebalance_coef * negative)
 
 
-@settings(deadline=None)
 @given(batches(), configs())
 def test_the_sign_never_flips_and_penalties_never_grow(batch: dict[str, Any], config: CalibrationConfig) -> None:
     if config.soft_penalty == "interpolate":
@@ -312,7 +307,6 @@ def test_the_sign_never_flips_and_penalties_never_grow(batch: dict[str, Any], co
     assert (np.abs(got) <= np.abs(before) + 1e-12)[~is_answer(batch)].all()
 
 
-@settings(deadline=None)
 @given(batches(), configs())
 def test_only_negative_search_turns_and_answer_turns_ever_change(
     batch: dict[str, Any], config: CalibrationConfig
@@ -323,14 +317,12 @@ def test_only_negative_search_turns_and_answer_turns_ever_change(
     assert not got[batch["num_tokens_NK"] == 0].any()
 
 
-@settings(deadline=None)
 @given(batches(), configs(), st.sampled_from([2, 3, 10]))
 def test_token_counts_matter_only_by_their_ratio(batch: dict[str, Any], config: CalibrationConfig, factor: int) -> None:
     longer = {**batch, "num_tokens_NK": batch["num_tokens_NK"] * factor}
     np.testing.assert_allclose(run(longer, config)[0], run(batch, config)[0], atol=1e-9)
 
 
-@settings(deadline=None)
 @given(batches(), configs(), st.floats(0.5, 20.0))
 def test_scaling_the_rewards_scales_unscaled_estimators(
     batch: dict[str, Any], config: CalibrationConfig, factor: float
@@ -340,7 +332,6 @@ def test_scaling_the_rewards_scales_unscaled_estimators(
     np.testing.assert_allclose(run(scaled, config)[0], run(batch, config)[0] * factor, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(batches(), configs())
 def test_padding_with_absent_turns_changes_nothing(batch: dict[str, Any], config: CalibrationConfig) -> None:
     wider = {
