@@ -148,8 +148,8 @@ Watch = Callable[[Sequence[Job]], None]
 def run_lab(lab: LabRun, *, watch: Watch | None = None) -> Path:
     """Train all arms and seeds; returns the folder with ``results.json``, the runs and the figures.
 
-    ``watch`` is called about twice a second with all jobs. A run that fails is left out of the results; once the
-    others are done, `CalibAdvError` shows the last lines of its log.
+    ``watch`` is called about twice a second with all jobs. A run that fails has no figures, but is named in the
+    results; once the others are done, `CalibAdvError` shows the last lines of its log.
     """
     out = lab.out or Path("runs") / f"lab-{datetime.now():%Y%m%d-%H%M%S}"
     if out.exists() and any(out.iterdir()):
@@ -166,9 +166,9 @@ def run_lab(lab: LabRun, *, watch: Watch | None = None) -> Path:
         job.num_steps = config.training.steps
         job.config.write_text(config.to_toml(), encoding="utf-8")
     play(jobs, workers=lab.workers or os.cpu_count() or 1, watch=watch)
-    done = [job for job in jobs if not job.failed]
-    if done:
-        draw(write_results(lab, done, out))
+    results = write_results(lab, jobs, out)
+    if not all(job.failed for job in jobs):
+        draw(results)
     check_jobs(jobs)
     return out
 
@@ -275,14 +275,15 @@ def start(job: Job) -> None:
 
 
 def write_results(lab: LabRun, jobs: Sequence[Job], out: Path) -> Path:
-    """Write ``results.json``: one entry per arm and seed."""
+    """Write ``results.json``: one entry per arm and seed; runs that failed are named apart."""
     results = {
         "format": 1,
         "preset": lab.preset,
         "world_seed": lab.world_seed,
         "date": f"{datetime.now():%Y-%m-%d}",
         "versions": {name: version(name) for name in ("calibadv", "torch", "transformers", "trl")},
-        "arms": [result_of(job, out) for job in jobs],
+        "arms": [result_of(job, out) for job in jobs if not job.failed],
+        "failed_runs": [{"name": job.arm.name, "seed": job.seed, "log": job.log.name} for job in jobs if job.failed],
     }
     path = out / "results.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -222,4 +222,4 @@ def no_signal_message(metrics: dict[str, Any]) -> str:
     else:
         cause = f"in every group all rollouts earn the same reward (mean {reward:.2f})"
         remedy = "raise training.num_rollouts or rollout.temperature, or ask harder questions"
-    return f"No signal in this batch: {cause}. All advantages are 0 and the update changes nothing; to learn, {remedy}."
+    return f"No signal in this batch: {cause}. All advantages are 0, so it teaches nothing; to learn, {remedy}."

@@ -13,7 +13,7 @@ from calibadv.config import RunConfig
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.lab import run as lab_run
 from calibadv.lab.arms import Arm, parse_arms
-from calibadv.lab.run import Job, LabRun, check_jobs, collapsed, lab_config, play, result_of
+from calibadv.lab.run import Job, LabRun, check_jobs, collapsed, lab_config, play, result_of, write_results
 
 ROOT = Path(__file__).parents[3]
 
@@ -161,7 +161,9 @@ def test_failing_run_is_reported_with_its_log_after_the_others_are_done(
     code = {"bad": "raise SystemExit('the retriever is gone')", "good": WRITES}
     bad, good = jobs_that_run(code, tmp_path, monkeypatch)
     play([bad, good], workers=1, watch=None)
-    assert result_of(good, tmp_path)["f1_after"] == 0.7
+    results = json.loads(write_results(LabRun(), [bad, good], tmp_path).read_text())
+    assert [arm["f1_after"] for arm in results["arms"]] == [0.7]
+    assert results["failed_runs"] == [{"name": "grpo", "seed": 0, "log": "bad.log"}]
     with pytest.raises(CalibAdvError, match=r"1 of 2 runs failed[^!]*the retriever is gone"):
         check_jobs([bad, good])
 
