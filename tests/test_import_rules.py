@@ -37,14 +37,21 @@ ALLOWED: dict[str, set[str]] = {
     "training": BOTTOM | MIDDLE | {"rollout", "evaluation", "config"},
     "evaluation": BOTTOM | MIDDLE | {"rollout"},
     "report": BOTTOM | {"storage"},
+    "preparation": BOTTOM | {"questions", "dialogue", "rewards"},
+    "agent": BOTTOM | MIDDLE | {"rollout", "evaluation", "training", "config"},
+    "doctor": BOTTOM | MIDDLE | {"rollout", "evaluation", "training", "config"},
     "config": BOTTOM | MIDDLE | {"rollout", "training", "evaluation"},
 }
 TOP = {"lab", "cli", "__init__"}
 """Free to import anything, but for `cli`, which nobody imports."""
 
+DENSE = ("retrieval/dense/", "retrieval/rerank.py")
 HOMES: dict[str, tuple[str, ...]] = {
-    "torch": ("training/", "lab/", "rollout/transformers_policy.py", "rollout/kv_"),
-    "transformers": ("training/", "lab/", "rollout/transformers_policy.py", "rollout/kv_"),
+    "torch": ("training/", "lab/", "rollout/transformers_policy.py", "rollout/kv_", *DENSE),
+    "transformers": ("training/", "lab/", "rollout/transformers_policy.py", "rollout/kv_", *DENSE),
+    "sentence_transformers": DENSE,
+    "faiss": ("retrieval/dense/",),
+    "vllm": ("rollout/vllm_policy.py",),
     "safetensors": ("training/", "lab/", "rollout/transformers_policy.py"),
     "tokenizers": ("lab/",),
     "trl": ("training/",),
@@ -53,12 +60,17 @@ HOMES: dict[str, tuple[str, ...]] = {
     "peft": ("training/",),
     "bm25s": ("retrieval/",),
     "tantivy": ("retrieval/",),
-    "pyarrow": ("retrieval/", "storage.py", "questions.py"),
+    "pyarrow": ("retrieval/", "preparation/", "storage.py", "questions.py"),
     "matplotlib": ("report/",),
     "rich": ("cli/", "lab/", "training/"),
-    "fastapi": (),
+    "fastapi": ("retrieval/server/", "agent/"),
+    "pydantic": ("retrieval/server/", "agent/"),
+    "starlette": ("retrieval/server/", "agent/"),
+    "uvicorn": ("retrieval/server/", "agent/"),
+    "prometheus_client": ("retrieval/server/", "agent/"),
+    "httpx2": ("retrieval/", "evaluation/judge.py", "rollout/vllm_server.py", "rollout/openai_policy.py"),
+    "huggingface_hub": ("retrieval/", "preparation/", "training/"),
     "pandas": (),
-    "uvicorn": (),
 }
 """Where a package that the core does not need may be imported. One that is not listed may be imported nowhere."""
 
