@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from calibadv import __version__
-from calibadv.cli import evaluate, lab, report, train, trajectories
+from calibadv.cli import evaluate, index, lab, report, train, trajectories
 from calibadv.errors import CalibAdvError, ConfigError, DataError, PolicyError, RetrieverError
 
 EXIT_CODES: tuple[tuple[type[CalibAdvError], int], ...] = (
@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"calibadv {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, lab, report, trajectories):
+    for command in (train, evaluate, index, lab, report, trajectories):
         command.add_parser(commands)
     return parser
 

@@ -1,0 +1,29 @@
+"""``calibadv index``: make, look at, check and measure the indexes of a corpus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from calibadv.cli import index_build
+from calibadv.cli.options import new_command
+
+EPILOG = """\
+examples
+  calibadv index build corpora/wiki --method bm25         into corpora/wiki/bm25
+  calibadv index info corpora/wiki/bm25
+  calibadv index verify corpora/wiki/bm25                 is it the index of this corpus, and whole?
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand and its tools."""
+    parser = new_command(
+        commands,
+        "index",
+        help="build and check the indexes of a corpus",
+        description="Build, describe, check and measure the indexes of a corpus (make one with calibadv corpus import).",
+        epilog=EPILOG,
+    )
+    tools = parser.add_subparsers(title="tools", metavar="TOOL", required=True)
+    for module in (index_build,):
+        module.add_tools(tools)
