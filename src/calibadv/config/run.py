@@ -18,6 +18,7 @@ from calibadv.evaluation.settings import EvaluationConfig
 from calibadv.retrieval.settings import RetrievalConfig
 from calibadv.rollout.config import RolloutConfig
 from calibadv.training.load import ModelConfig
+from calibadv.training.lora import LoraSettings
 from calibadv.training.settings import AlgorithmConfig, TrainingSettings
 
 FROM_DATA_ROOT = (("data", "train"), ("data", "test"), ("retrieval", "corpus"))
@@ -29,6 +30,7 @@ class RunConfig:
 
     model: ModelConfig
     retrieval: RetrievalConfig
+    lora: LoraSettings = field(default_factory=LoraSettings)
     data: DataConfig = field(default_factory=DataConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)

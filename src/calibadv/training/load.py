@@ -11,11 +11,12 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from calibadv.errors import ConfigError
+from calibadv.training.lora import ADAPTER_CONFIG, base_of_adapter, with_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,6 +59,8 @@ class ModelSource:
     """Folder or hub id."""
     gguf_file: str | None = None
     is_local: bool = True
+    adapter: Path | None = None
+    """A folder with a LoRA adapter, to be merged into the model."""
 
 
 def resolve_model(config: ModelConfig) -> ModelSource:
@@ -80,18 +83,18 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
     source = resolve_model(config)
     try:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
     except ImportError as error:
         raise ConfigError(f"loading a model needs torch and transformers ({error}): {INSTALL_TRAIN}") from error
     device = resolve_device(config.device)
+    tokenizer = load_tokenizer(config)
     extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    with _explained(config, source, what="its tokenizer cannot be loaded"), without_progress_bars():
-        tokenizer = AutoTokenizer.from_pretrained(source.name, **extra)
-    with _explained(config, source), without_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(source.name, dtype=getattr(torch, config.dtype), **extra)
+    with explained(config, source), without_progress_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(source.name, dtype=getattr(torch, config.dtype), **extra)
+        if source.adapter is not None:
+            model = with_adapter(model, source.adapter)
     if source.gguf_file:
         _forget_quantisation(model)
-    _prepare_tokenizer(tokenizer, config)
     embeddings: Any = model.get_input_embeddings()
     num_rows = int(embeddings.weight.shape[0])
     if len(tokenizer) > num_rows:
@@ -101,6 +104,20 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         )
     _align_special_tokens(model, tokenizer)
     return model.to(device).eval(), tokenizer
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer alone; it has a pad token."""
+    source = resolve_model(config)
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ConfigError(f"loading a tokenizer needs transformers ({error}): {INSTALL_TRAIN}") from error
+    extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    with explained(config, source, what="its tokenizer cannot be loaded"), without_progress_bars():
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.name, **extra)
+    _prepare_tokenizer(tokenizer, config)
+    return tokenizer
 
 
 INSTALL_TRAIN = "pip install 'calibadv[train]'"
@@ -126,11 +143,13 @@ def fingerprint(config: ModelConfig) -> dict[str, str]:
     if not source.is_local:
         from transformers import AutoConfig
 
-        with _explained(config, source):
+        with explained(config, source):
             commit = getattr(AutoConfig.from_pretrained(source.name), "_commit_hash", None)
         return {"name": source.name, "commit": str(commit)}
     patterns = (source.gguf_file,) if source.gguf_file else ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
     files = sorted({path for pattern in patterns for path in Path(source.name).glob(pattern)})
+    if source.adapter is not None:
+        files += sorted(source.adapter.glob("adapter_*"))
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -166,6 +185,9 @@ def _in_folder(folder: Path, config: ModelConfig) -> ModelSource:
                 f"model.path {folder} has no tokenizer (no tokenizer.json); copy the base model's tokenizer files there"
             )
         return ModelSource(name=str(folder))
+    if (folder / ADAPTER_CONFIG).is_file():
+        base = resolve_model(replace(config, path=base_of_adapter(folder), gguf_file=None))
+        return replace(base, adapter=folder)
     gguf_files = sorted(path.name for path in folder.glob("*.gguf"))
     if len(gguf_files) != 1:
         found = (
@@ -237,7 +259,7 @@ def _forget_quantisation(model: Any) -> None:
 
 
 @contextmanager
-def _explained(config: ModelConfig, source: ModelSource, *, what: str = "cannot be loaded") -> Iterator[None]:
+def explained(config: ModelConfig, source: ModelSource, *, what: str = "cannot be loaded") -> Iterator[None]:
     """Errors of transformers as one line with a remedy."""
     try:
         yield

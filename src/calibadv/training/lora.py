@@ -1,0 +1,133 @@
+"""LoRA: train two small matrices beside every linear layer and leave the model itself alone (Hu et al. 2021).
+
+The settings are light; peft is imported when a model gets its adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibadv.errors import ConfigError
+
+ADAPTER_CONFIG = "adapter_config.json"
+ALL_LINEAR = "all-linear"
+INSTALL_LORA = "pip install 'calibadv[lora]'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """The [lora] section of a run."""
+
+    rank: int | None = None
+    """Rank of the update of each covered layer; not set: all weights are trained and there is no adapter."""
+    alpha: float = 32.0
+    """The update is scaled by ``alpha / rank``."""
+    dropout: float = 0.0
+    """Share of inputs dropped in the adapter. Rollouts never drop any, so above 0 the loss is not that of the policy
+    that played."""
+    targets: tuple[str, ...] = (ALL_LINEAR,)
+    """Names of the layers covered, such as "q_proj"; "all-linear": every linear layer but the head."""
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise ConfigError(f"lora.rank must be >= 1, got {self.rank}; leave it out to train all weights")
+        if not self.alpha > 0:
+            raise ConfigError(f"lora.alpha must be > 0, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"lora.dropout must be in [0, 1), got {self.dropout}")
+        if not self.targets:
+            raise ConfigError('lora.targets must name layers, such as "q_proj", or "all-linear"; got none')
+
+    def covers(self, name: str) -> bool:
+        """Whether the linear layer of this dotted name gets an adapter.
+
+        >>> LoraSettings(targets=("q_proj",)).covers("model.layers.0.self_attn.q_proj")
+        True
+        """
+        return ALL_LINEAR in self.targets or name.rsplit(".", 1)[-1] in self.targets
+
+
+def add_adapter(model: Any, *, settings: LoraSettings, base: str) -> Any:
+    """The model with a fresh adapter; the model itself when ``settings`` asks for none.
+
+    ``base`` is the ``model.path`` of the model: checkpoints hold the adapter only, and name it.
+    """
+    if settings.rank is None:
+        return model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ConfigError(f"lora.rank needs the package peft: {INSTALL_LORA}") from error
+    targets = ALL_LINEAR if ALL_LINEAR in settings.targets else list(settings.targets)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f"lora.targets {list(settings.targets)}: {str(error).splitlines()[0]}") from error
+    adapted.peft_config["default"].base_model_name_or_path = base
+    return adapted
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether the model wears an adapter."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def save_merged(model: Any, folder: Path) -> None:
+    """Save the model in Hugging Face form, the adapter merged into the weights; the model in memory stays as it is.
+
+    Merging and taking apart again would round the weights, and a resumed run would no longer be the same to the bit.
+    """
+    if not is_adapted(model):
+        model.save_pretrained(folder)
+        return
+    base = model.get_base_model()
+    base.save_pretrained(folder, state_dict=merged_weights(base))
+
+
+def merged_weights(base: Any) -> dict[str, Any]:
+    """The weights of a model inside of its adapter, each covered layer with its update added."""
+    import torch
+
+    updates = {
+        name: module.get_delta_weight(module.active_adapters[0])
+        for name, module in base.named_modules()
+        if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")
+    }
+    merged = {}
+    with torch.no_grad():
+        for name, value in base.state_dict().items():
+            if ".lora_" in name:
+                continue
+            clean = name.replace(".base_layer.", ".")
+            owner = name.rsplit(".base_layer.", 1)[0] if ".base_layer." in name else None
+            is_weight = owner in updates and name.endswith(".base_layer.weight")
+            merged[clean] = value + updates[owner].to(value.dtype) if is_weight else value
+    return merged
+
+
+def base_of_adapter(folder: Path) -> str:
+    """The ``model.path`` of the model that the adapter in ``folder`` was trained on."""
+    try:
+        name = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.path {folder}: its {ADAPTER_CONFIG} cannot be read ({error})") from error
+    return str(name)
+
+
+def with_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapter in ``folder`` merged into its weights."""
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ConfigError(f"model.path {folder} is a LoRA adapter: {INSTALL_LORA}") from error
+    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
