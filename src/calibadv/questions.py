@@ -1,6 +1,9 @@
 """QA data sets to `Question`: FlashRAG-style rows in JSON lines (plain or gzipped) or parquet.
 
-A row is ``{"id", "question", "golden_answers": [...], "metadata": {...}}``. Every message names the file and the line.
+A row is ``{"id", "question", "golden_answers": [...], "metadata": {...}}``. Parquet files for training (those of
+``calibadv data prepare``, of Search-R1, of verl) are read too: there ``data_source`` names each row's data set, metadata
+may be a JSON text, and answers and question may stand in ``reward_model`` and ``extra_info`` only. Every message names
+the file and the line.
 """
 
 from __future__ import annotations
@@ -8,33 +11,51 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.trajectory import Question
 
+VERL_PREFIX = "searchR1_"
+"""verl's scorer knows the data sets by names that begin so; it is not part of the name."""
 _SPLITS = frozenset({"train", "test", "dev", "validation"})
 
 
-def load_questions(path: str | Path, *, limit: int | None = None) -> list[Question]:
-    """Read the first ``limit`` questions (all by default) of a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file."""
+def load_questions(
+    path: str | Path,
+    *,
+    limit: int | None = None,
+    dataset: str | None = None,
+    on_bad: Callable[[str], None] | None = None,
+) -> list[Question]:
+    """Read the first ``limit`` questions (all by default) of a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
+
+    ``dataset`` names their data set, whatever the file and its name say. ``on_bad`` is told about rows that cannot be
+    used, which are then left out; without it the first one raises DataError.
+    """
     path = Path(path)
     if limit is not None and limit < 1:
         raise ConfigError(f"questions limit must be >= 1 (or absent for all), got {limit}")
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a .jsonl, .jsonl.gz or .parquet file of questions")
-    dataset = dataset_name(path)
     questions: list[Question] = []
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, str], int] = {}
     for line, row in _rows(path):
-        question = _question(row, where=f"{path}:{line}", dataset=dataset)
-        if question.id in seen:
-            raise DataError(
-                f"{path}:{line}: id {question.id!r} was already used in line {seen[question.id]}; ids must be unique"
-            )
-        seen[question.id] = line
+        try:
+            question = _question(row, where=f"{path}:{line}", dataset=dataset, file_dataset=dataset_name(path))
+            if (question.dataset, question.id) in seen:
+                raise DataError(
+                    f"{path}:{line}: id {question.id!r} was already used in line "
+                    f"{seen[question.dataset, question.id]}; ids must be unique"
+                )
+        except DataError as error:
+            if on_bad is None:
+                raise
+            on_bad(str(error))
+            continue
+        seen[question.dataset, question.id] = line
         questions.append(question)
         if limit is not None and len(questions) == limit:
             break
@@ -122,14 +143,28 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
             raise DataError(f"{path}:{number + 1}: cannot be read ({error})") from error
 
 
-def _question(row: Any, *, where: str, dataset: str) -> Question:
+def _question(row: Any, *, where: str, dataset: str | None, file_dataset: str) -> Question:
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: a row must be an object with id, question and golden_answers, got {row!r:.80}")
-    id_, text, answers = row.get("id"), row.get("question"), row.get("golden_answers")
+    fields = {**_from_training_columns(row), **row}
+    missing = [name for name in ("id", "question", "golden_answers") if name not in fields]
+    if missing:
+        raise DataError(f"{where}: no {', '.join(missing)} in this row; it has {', '.join(map(str, row)) or 'nothing'}")
+    id_, text, answers = fields["id"], fields["question"], fields["golden_answers"]
     if isinstance(id_, bool) or not isinstance(id_, str | int) or id_ == "":
         raise DataError(f"{where}: id must be text or a whole number, got {id_!r}")
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{where}: question must be text that is not empty, got {text!r}")
+    return Question(
+        id=str(id_),
+        text=text.strip(),
+        golden_answers=_answers(answers, where=where),
+        dataset=dataset if dataset is not None else _dataset(row, where=where, default=file_dataset),
+        metadata=_metadata(row.get("metadata"), where=where),
+    )
+
+
+def _answers(answers: Any, *, where: str) -> tuple[str, ...]:
     if isinstance(answers, str):
         answers = [answers]
     if not isinstance(answers, list) or not answers:
@@ -137,13 +172,38 @@ def _question(row: Any, *, where: str, dataset: str) -> Question:
     for answer in answers:
         if not isinstance(answer, str) or not answer.strip():
             raise DataError(f"{where}: golden answers must be text that is not empty, got {answer!r}")
-    metadata = row.get("metadata")
+    return tuple(answers)
+
+
+def _metadata(metadata: Any, *, where: str) -> dict[str, Any]:
+    if isinstance(metadata, str):
+        try:
+            metadata = json.loads(metadata) if metadata else None
+        except ValueError as error:
+            raise DataError(f"{where}: metadata is text but not JSON ({error})") from error
     if metadata is not None and not isinstance(metadata, Mapping):
         raise DataError(f"{where}: metadata must be an object, got {metadata!r:.80}")
-    return Question(
-        id=str(id_),
-        text=text.strip(),
-        golden_answers=tuple(answers),
-        dataset=dataset,
-        metadata=dict(metadata or {}),
-    )
+    return dict(metadata or {})
+
+
+def _dataset(row: Mapping[str, Any], *, where: str, default: str) -> str:
+    source = row.get("data_source")
+    if source is None:
+        return default
+    if not isinstance(source, str) or not source:
+        raise DataError(f"{where}: data_source must be text that is not empty, got {source!r}")
+    return source.removeprefix(VERL_PREFIX)
+
+
+def _from_training_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the columns of Search-R1 and verl say, for rows that do not carry ours."""
+    found: dict[str, Any] = {}
+    model, extra = row.get("reward_model"), row.get("extra_info")
+    if isinstance(model, Mapping) and isinstance(model.get("ground_truth"), Mapping):
+        found["golden_answers"] = model["ground_truth"].get("target")
+    if isinstance(extra, Mapping):
+        if extra.get("index") is not None:
+            found["id"] = f"{extra.get('split') or 'row'}_{extra['index']}"
+        if extra.get("question") is not None:
+            found["question"] = extra["question"]
+    return found

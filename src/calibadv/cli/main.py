@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from calibadv import __version__
-from calibadv.cli import evaluate, index, lab, report, train, trajectories
+from calibadv.cli import data, doctor, evaluate, index, lab, report, train, trajectories
 from calibadv.errors import CalibAdvError, ConfigError, DataError, PolicyError, RetrieverError
 
 EXIT_CODES: tuple[tuple[type[CalibAdvError], int], ...] = (
@@ -33,8 +33,10 @@ EPILOG = """\
 first steps
   calibadv lab                                  train a tiny agent twice (GRPO, CalibAdv) on a laptop, in minutes
   calibadv report runs/lab-...                  draw its curves, look at its trajectories in a page
+  calibadv doctor configs/lab.toml              check a run before it starts
   calibadv train configs/lab.toml               one run from a config file
   calibadv eval runs/lab                        evaluate what was trained
+  calibadv data prepare --help                  questions of the seven benchmarks
   calibadv trajectories runs/lab -n 2           read what the agent wrote, turn by turn
 
 Every command explains itself: calibadv COMMAND --help. A run is a TOML file; --set section.key=value changes a setting.
@@ -51,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"calibadv {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, index, lab, report, trajectories):
+    for command in (doctor, data, train, evaluate, index, lab, report, trajectories):
         command.add_parser(commands)
     return parser
 

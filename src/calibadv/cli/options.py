@@ -65,3 +65,11 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be >= 1, got {text}")
     return number
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Words separated by commas, for argparse."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"must be names separated by commas, got {text!r}")
+    return found
