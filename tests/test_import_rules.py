@@ -80,6 +80,7 @@ NUMPY_ONLY = (
     "calibadv.cli.main",
     "calibadv.config",
     "calibadv.dialogue",
+    "calibadv.doctor",
     "calibadv.errors",
     "calibadv.evaluation",
     "calibadv.lab",

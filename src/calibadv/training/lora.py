@@ -23,7 +23,7 @@ class LoraSettings:
 
     rank: int | None = None
     """Rank of the update of each covered layer; not set: all weights are trained and there is no adapter."""
-    alpha: float = 32.0
+    alpha: int = 32
     """The update is scaled by ``alpha / rank``."""
     dropout: float = 0.0
     """Share of inputs dropped in the adapter. Rollouts never drop any, so above 0 the loss is not that of the policy
@@ -34,8 +34,8 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
             raise ConfigError(f"lora.rank must be >= 1, got {self.rank}; leave it out to train all weights")
-        if not self.alpha > 0:
-            raise ConfigError(f"lora.alpha must be > 0, got {self.alpha}")
+        if self.alpha < 1:
+            raise ConfigError(f"lora.alpha must be >= 1, got {self.alpha}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"lora.dropout must be in [0, 1), got {self.dropout}")
         if not self.targets:

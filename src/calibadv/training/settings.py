@@ -64,8 +64,13 @@ class TrainingSettings:
     1 + ``clip``, "gspo" has one ratio a trajectory."""
     save_every: int = 50
     """Optimizer steps between checkpoints; 0 keeps only the last. A multiple of ``mini_batches * epochs``."""
+    keep_checkpoints: int | None = None
+    """Keep this many of the newest complete checkpoints and delete older ones; not set: all stay."""
     eval_every: int = 0
     """Optimizer steps between evaluations on data.test; 0 never evaluates during training."""
+    best_metric: Literal["f1", "em", "cem", "reward", "none"] = "f1"
+    """The evaluation with the best value of this metric leaves its weights in ``best/``, if it beats the base model;
+    "none" keeps none."""
     seed: int = 0
     """Seeds the order of the questions and every draw."""
     threads: int | None = None
@@ -102,6 +107,10 @@ class TrainingSettings:
             raise ConfigError(
                 f"training.num_rollouts must be >= 2, got {self.num_rollouts}: advantages compare the rollouts of one "
                 "question, and a group of one has nothing to compare; the paper uses 5"
+            )
+        if self.keep_checkpoints is not None and self.keep_checkpoints < 1:
+            raise ConfigError(
+                f"training.keep_checkpoints must be >= 1, got {self.keep_checkpoints}; leave it out to keep all"
             )
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"training.threads must be >= 1, got {self.threads}")

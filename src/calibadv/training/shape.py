@@ -41,8 +41,9 @@ def read_shape(config: ModelConfig, *, lora: LoraSettings) -> ModelShape:
     extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     with explained(config, source), without_progress_bars():
         hf_config = AutoConfig.from_pretrained(source.name, **extra)
+        auto: Any = AutoModelForCausalLM
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(hf_config)
+            model = auto.from_config(hf_config)
     text = hf_config.get_text_config()
     heads = int(text.num_attention_heads)
     head_size = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
