@@ -84,7 +84,7 @@ class BM25Retriever:
     def from_documents(cls, documents: Iterable[Document], *, config: BM25Config | None = None) -> BM25Retriever:
         """Index documents in memory (about 5 s for 40,000 passages)."""
         config = config or BM25Config()
-        corpus = documents if isinstance(documents, Corpus) else Corpus(documents)
+        corpus = documents if isinstance(documents, Corpus) else Corpus.from_documents(documents)
         bm25s = _import_bm25s()
         stop_words = frozenset(bm25s.stopwords.STOPWORDS_EN) if config.stop_words == "english" else frozenset()
         postings = _build(bm25s, corpus, stop_words=stop_words, config=config)

@@ -1,8 +1,8 @@
-"""Reading passages: JSONL (also .gz) in the wiki-18 form or with a title field.
+"""The corpus: documents in a folder, memory-mapped, whatever their number; or a few of them in memory.
 
-One document a line, either ``{"id": "7", "contents": "\\"Title\\"\\ntext"}`` (the first line is the title, in quotes)
-or ``{"id": "7", "title": "Title", "text": "text"}``. A line that cannot be used is an error with its file and number: a
-corpus with holes would change what a policy can find without anybody noticing.
+`calibadv corpus import` makes the folder (`calibadv.retrieval.importing`): ``documents.arrow`` has the documents,
+``ids.bin`` finds ids, ``corpus.json`` says what it is. Opening reads a few kilobytes; documents are read when they are
+asked for. A corpus in memory is laid out the same way, and has the same digest as the folder made from it.
 """
 
 from __future__ import annotations
@@ -10,82 +10,201 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.retrieval.corpus_manifest import DOCUMENTS, CorpusManifest
+from calibadv.retrieval.document_table import DocumentTable, table_of
+from calibadv.retrieval.flaws import duplicate, flaw_of
+from calibadv.retrieval.id_index import IDS, IdIndex, row_number
+from calibadv.retrieval.mapped_file import MappedFile
 from calibadv.trajectory import Document
 
 
 class Corpus(Sequence[Document]):
-    """An ordered set of documents with unique ids.
+    """An ordered set of documents with unique ids. Safe for reading from several threads.
 
-    >>> corpus = Corpus([Document(id="7", title="Ada", text="Ada wrote programs.")])
+    >>> corpus = Corpus.from_documents([Document(id="7", title="Ada", text="Ada wrote programs.")])
     >>> len(corpus), corpus[0].title, corpus.get("7").text
     (1, 'Ada', 'Ada wrote programs.')
     """
 
-    def __init__(self, documents: Iterable[Document], *, name: str = "corpus") -> None:
+    def __init__(
+        self,
+        table: DocumentTable,
+        *,
+        ids: IdIndex | None,
+        name: str,
+        path: Path | None = None,
+        manifest: CorpusManifest | None = None,
+    ) -> None:
         self.name = name
-        self._documents = tuple(documents)
-        self._rows: dict[str, int] = {}
-        self._sha256: str | None = None
-        for row, document in enumerate(self._documents):
-            _check_document(document, self._rows, where=f"{name}: document {row + 1}")
-            self._rows[document.id] = row
-        if not self._documents:
-            raise DataError(f"{name}: no documents; a corpus needs at least one")
+        """How messages call it."""
+        self.path = path
+        """Its folder; None in memory."""
+        self.manifest = manifest
+        """What its folder says about it; None in memory."""
+        self._table = table
+        self._ids = ids
+        self._sha256 = None if manifest is None else manifest.sha256
+
+    @classmethod
+    def open(cls, corpus_dir: Path | str) -> Corpus:
+        """Open the folder that an import wrote; takes as long for 21 million documents as for ten."""
+        corpus_dir = Path(corpus_dir)
+        manifest = CorpusManifest.read(corpus_dir)
+        table = DocumentTable(
+            MappedFile(corpus_dir / DOCUMENTS),
+            num_documents=manifest.num_documents,
+            rows_per_batch=manifest.rows_per_batch,
+            name=str(corpus_dir / DOCUMENTS),
+        )
+        ids = None
+        if manifest.ids == "hashed":
+            ids = IdIndex.open(corpus_dir / IDS, num_documents=manifest.num_documents)
+        return cls(table, ids=ids, name=str(corpus_dir), path=corpus_dir, manifest=manifest)
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[Document], *, name: str = "corpus") -> Corpus:
+        """A corpus in memory."""
+        placed = ((f"{name}: document {number}", document) for number, document in enumerate(documents, start=1))
+        return cls._in_memory(placed, name=name)
 
     @classmethod
     def read(cls, path: Path | str) -> Corpus:
-        """Read a .jsonl or .jsonl.gz file."""
+        """Open a corpus folder, or read a .jsonl or .jsonl.gz file into memory.
+
+        A line that cannot be used is an error with its file and number: a corpus with holes would change what a policy
+        can find without anybody noticing.
+        """
         path = Path(path)
-        rows: dict[str, int] = {}
-        documents: list[Document] = []
-        for line, record in _read_lines(path):
-            document = _parse_document(record, where=f"{path}:{line}")
-            _check_document(document, rows, where=f"{path}:{line}")
-            rows[document.id] = line
-            documents.append(document)
-        return cls(documents, name=str(path))
+        if path.is_dir():
+            return cls.open(path)
+        from calibadv.retrieval.importing import read_documents
+
+        return cls._in_memory(read_documents(path), name=str(path))
+
+    @classmethod
+    def _in_memory(cls, placed: Iterable[tuple[str, Document]], *, name: str) -> Corpus:
+        ids: dict[str, None] = {}  # a set in row order
+
+        def checked() -> Iterator[Document]:
+            for where, document in placed:
+                flaw = duplicate(document.id) if document.id in ids else flaw_of(document)
+                if flaw is not None:
+                    raise DataError(f"{where}: {flaw.message}")
+                ids[document.id] = None
+                yield document
+
+        table = table_of(checked(), name=name)
+        if not ids:
+            raise DataError(f"{name}: no documents; a corpus needs at least one")
+        return cls(table, ids=IdIndex.of(ids), name=name)
 
     @overload
     def __getitem__(self, index: int) -> Document: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[Document, ...]: ...
     def __getitem__(self, index: int | slice) -> Document | tuple[Document, ...]:
-        return self._documents[index]
+        if isinstance(index, slice):
+            return tuple(self.take(range(*index.indices(len(self)))))
+        return self._table.document(self._row(index))
 
     def __len__(self) -> int:
-        return len(self._documents)
+        return self._table.num_documents
+
+    def __iter__(self) -> Iterator[Document]:
+        return self._table.span(0, len(self))
+
+    def take(self, rows: Iterable[int]) -> list[Document]:
+        """The documents of these rows, in this order; a row may come more than once."""
+        wanted = [self._row(row) for row in rows]
+        documents = {row: self._table.document(row) for row in sorted(set(wanted))}  # neighbours share pages
+        return [documents[row] for row in wanted]
+
+    def iter_batches(self, size: int, start: int = 0) -> Iterator[list[Document]]:
+        """All documents from row ``start``, in lists of ``size`` (the last may be shorter)."""
+        if size < 1:
+            raise ConfigError(f"the size of a batch must be >= 1, got {size}")
+        for first in range(start, len(self), size):
+            yield list(self._table.span(first, min(first + size, len(self))))
 
     def get(self, document_id: str) -> Document:
         """The document with this id; DataError when there is none."""
-        if document_id not in self._rows:
+        row = self.row_of(document_id)
+        if row is None:
             raise DataError(f"{self.name}: no document with id {document_id!r}")
-        return self._documents[self._rows[document_id]]
+        return self._table.document(row)
+
+    def row_of(self, document_id: str) -> int | None:
+        """The row of the document with this id; None when there is none."""
+        if self._ids is None:
+            return row_number(document_id, num_documents=len(self))
+        return next((row for row in self._ids.candidates(document_id) if self._table.id(row) == document_id), None)
 
     @property
     def sha256(self) -> str:
         """Digest of every id, title and text in order; what an index is checked against."""
         if self._sha256 is None:
-            digest = hashlib.sha256()
-            for document in self._documents:
-                digest.update(json.dumps([document.id, document.title, document.text]).encode())
-                digest.update(b"\n")
+            digest = CorpusDigest()
+            for document in self:
+                digest.add(document)
             self._sha256 = digest.hexdigest()
         return self._sha256
+
+    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Read everything again: DataError unless files, ids and digest are what the folder says they are.
+
+        ``progress`` gets the number of documents checked and of all.
+        """
+        for _ in self._table.check():
+            pass
+        digest = CorpusDigest()
+        for row, document in enumerate(self):
+            digest.add(document)
+            if self.row_of(document.id) != row:
+                raise DataError(f"{self.name}: id {document.id!r} of row {row} does not lead there; import it again")
+            if progress is not None and (row + 1) % 1024 == 0:
+                progress(row + 1, len(self))
+        if digest.hexdigest() != self.sha256:
+            raise DataError(
+                f"{self.name}: the documents are not those that were imported (their digest is "
+                f"{digest.hexdigest()[:12]}, not {self.sha256[:12]}); import them again or fetch another copy"
+            )
+        if progress is not None:
+            progress(len(self), len(self))
 
     def write(self, path: Path | str) -> None:
         """Write ``{"id", "title", "text"}`` lines; gzip when the name ends in .gz."""
         path = Path(path)
         is_gzip = path.suffix == ".gz"
         with gzip.open(path, "wt", encoding="utf-8") if is_gzip else path.open("w", encoding="utf-8") as file:
-            for document in self._documents:
+            for document in self:
                 record = {"id": document.id, "title": document.title, "text": document.text}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _row(self, index: int) -> int:
+        row = index + len(self) if index < 0 else index
+        if not 0 <= row < len(self):
+            raise IndexError(f"{self.name}: row {index} of {len(self):,}")
+        return int(row)
+
+
+class CorpusDigest:
+    """The running digest of a corpus."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, document: Document) -> None:
+        """One more document."""
+        self._digest.update(json.dumps([document.id, document.title, document.text]).encode() + b"\n")
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
+        return self._digest.hexdigest()
 
 
 def check_top_k(top_k: int, *, num_documents: int) -> None:
@@ -117,56 +236,3 @@ def split_contents(contents: str) -> tuple[str, str]:
     if len(title) >= 2 and title[0] == title[-1] == '"':
         title = title[1:-1]
     return title, text
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, parsed JSON) of every line that is not blank."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; name a .jsonl or .jsonl.gz corpus")
-    line = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for line, raw in enumerate(file, start=1):
-                text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
-                if text.strip():
-                    yield line, json.loads(text)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason}); convert the file") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{line}: not JSON ({error.msg}); one object a line is needed") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}:{line + 1}: broken gzip file ({error}); fetch it again") from error
-
-
-def _parse_document(record: Any, *, where: str) -> Document:
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: expected an object, got {type(record).__name__}")
-    document_id = record.get("id")
-    if isinstance(document_id, int) and not isinstance(document_id, bool):
-        document_id = str(document_id)
-    if not isinstance(document_id, str):
-        raise DataError(f'{where}: "id" must be a string or an integer, got {document_id!r}')
-    if "contents" in record:
-        title, text = split_contents(_string(record, "contents", where=where))
-    elif "text" in record:
-        title = _string(record, "title", where=where) if record.get("title") is not None else ""
-        text = _string(record, "text", where=where)
-    else:
-        raise DataError(f'{where}: neither "contents" nor "text"; got the fields {sorted(map(str, record))}')
-    return Document(id=document_id, title=title, text=text)
-
-
-def _string(record: dict[str, Any], key: str, *, where: str) -> str:
-    value = record[key]
-    if not isinstance(value, str):
-        raise DataError(f'{where}: "{key}" must be a string, got {type(value).__name__}')
-    return value
-
-
-def _check_document(document: Document, seen: dict[str, int], *, where: str) -> None:
-    if not document.id:
-        raise DataError(f"{where}: empty id; every document needs its own")
-    if document.id in seen:
-        raise DataError(f"{where}: duplicate id {document.id!r}; ids must be unique")
-    if not document.text.strip():
-        raise DataError(f"{where}: empty document (id {document.id!r}); remove it or give it a text")

@@ -166,20 +166,20 @@ def test_changed_documents_are_noticed(tmp_path, retriever):
 
 
 def test_open_or_build_builds_once_and_refuses_another_corpus_or_setting(tmp_path):
-    folder, corpus = tmp_path / "index", Corpus(DOCUMENTS)
+    folder, corpus = tmp_path / "index", Corpus.from_documents(DOCUMENTS)
     built = BM25Retriever.open_or_build(corpus, index_dir=folder)
     stamp = (folder / "manifest.json").stat().st_mtime_ns
     opened = BM25Retriever.open_or_build(corpus, index_dir=folder)
     assert opened.search(["wrote"], 3) == built.search(["wrote"], 3)
     assert (folder / "manifest.json").stat().st_mtime_ns == stamp
     with pytest.raises(ConfigError, match=r"holds another index: its corpus_sha256"):
-        BM25Retriever.open_or_build(Corpus(DOCUMENTS[:2]), index_dir=folder)
+        BM25Retriever.open_or_build(Corpus.from_documents(DOCUMENTS[:2]), index_dir=folder)
     with pytest.raises(ConfigError, match=r"holds another index: its parameters"):
         BM25Retriever.open_or_build(corpus, index_dir=folder, config=BM25Config(b=0.5))
 
 
 def test_two_processes_may_build_the_same_index(tmp_path, monkeypatch):
-    folder, corpus, save = tmp_path / "index", Corpus(DOCUMENTS), BM25Retriever.save
+    folder, corpus, save = tmp_path / "index", Corpus.from_documents(DOCUMENTS), BM25Retriever.save
 
     def beaten(self, index_dir):
         save(self, index_dir)

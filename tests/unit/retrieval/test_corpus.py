@@ -33,7 +33,7 @@ def test_gzip_is_read(tmp_path):
 
 
 def test_written_corpus_reads_back(tmp_path):
-    corpus = Corpus([Document(id="é", title='"Q" Is', text="line\nline ☃")])
+    corpus = Corpus.from_documents([Document(id="é", title='"Q" Is', text="line\nline ☃")])
     for name in ("a.jsonl", "a.jsonl.gz"):
         corpus.write(tmp_path / name)
         assert Corpus.read(tmp_path / name).sha256 == corpus.sha256
@@ -53,7 +53,7 @@ def test_blank_lines_and_a_byte_order_mark_are_harmless(tmp_path):
 
 
 def test_slices_and_negative_rows_work():
-    corpus = Corpus([Document(id=str(i), title="", text="x") for i in range(3)])
+    corpus = Corpus.from_documents([Document(id=str(i), title="", text="x") for i in range(3)])
     assert [d.id for d in corpus[1:]] == ["1", "2"]
     assert corpus[-1].id == "2"
 
@@ -107,7 +107,7 @@ def test_missing_and_empty_files_are_errors(tmp_path):
 
 def test_unknown_id_is_an_error():
     with pytest.raises(DataError, match="no document with id '9'"):
-        Corpus([Document(id="1", title="", text="x")]).get("9")
+        Corpus.from_documents([Document(id="1", title="", text="x")]).get("9")
 
 
 def test_top_k_larger_than_the_corpus_names_both_numbers():
