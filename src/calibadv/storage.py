@@ -83,7 +83,8 @@ def _header() -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION}
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
+def json_line(value: Mapping[str, Any]) -> bytes:
+    """A record as one line of JSON, whatever text and numbers are in it."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except TypeError as error:
@@ -110,9 +111,9 @@ def _write_lines(path: Path, records: Iterable[Record], kind: str) -> int:
     with path.open("wb") as raw:
         file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="")) if kind == "gz" else raw
         with file:
-            file.write(_line(_header()))
+            file.write(json_line(_header()))
             for record in records:
-                file.write(_line(to_row(record)))
+                file.write(json_line(to_row(record)))
                 count += 1
     return count
 
@@ -121,8 +122,8 @@ def _append(path: Path, records: Iterable[Record]) -> int:
     rows = [to_row(record) for record in records]
     with path.open("a+b") as file:
         _mend_tail(path, file)
-        start = [_line(_header())] if file.seek(0, os.SEEK_END) == 0 else []
-        file.write(b"".join(start + [_line(row) for row in rows]))
+        start = [json_line(_header())] if file.seek(0, os.SEEK_END) == 0 else []
+        file.write(b"".join(start + [json_line(row) for row in rows]))
         file.flush()
         os.fsync(file.fileno())
     return len(rows)
@@ -374,7 +375,7 @@ def _write_parquet(path: Path, records: Iterable[Record]) -> int:
 
 def _parquet_row(record: Record) -> dict[str, Any]:
     row = to_row(record)
-    row["question"]["metadata"] = _line(row["question"]["metadata"]).decode()
+    row["question"]["metadata"] = json_line(row["question"]["metadata"]).decode()
     if row["credit"] is not None:
         row["credit"]["scores"] = list(row["credit"]["scores"].items())
     return row
