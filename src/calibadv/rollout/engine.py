@@ -26,6 +26,8 @@ from calibadv.trajectory import Group, Question, StopReason, Trajectory
 
 Progress = Callable[[int, int], None]
 """Called with (trajectories finished, trajectories in all) whenever one finishes."""
+Keep = Callable[[Trajectory, float], None]
+"""Called with each trajectory as it finishes, and the seconds since it began. What it raises ends the rollout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ def rollout(
     config: RolloutConfig,
     seed: int,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> RolloutResult:
     """Let ``policy`` answer every question ``num_rollouts`` times.
 
@@ -68,7 +71,7 @@ def rollout(
     start = time.perf_counter()
     engine = Engine(
         questions, num_rollouts=num_rollouts, retriever=retriever, tokenizer=as_tokenizer(tokenizer),
-        config=config, seed=seed, progress=progress, policy_context=getattr(policy, "max_context", None),
+        config=config, seed=seed, progress=progress, keep=keep, policy_context=getattr(policy, "max_context", None),
     )  # fmt: skip
     generate_s = 0.0
     try:
@@ -115,6 +118,7 @@ class Engine:
         config: RolloutConfig,
         seed: int,
         progress: Progress | None = None,
+        keep: Keep | None = None,
         policy_context: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -143,6 +147,7 @@ class Engine:
         self._ended: list[int] = []
         self._finished = 0
         self._progress = progress
+        self._keep = keep
         self._clock = clock
 
     # The policy's side.
@@ -246,6 +251,9 @@ class Engine:
             self._alive.discard(episode.index)
             self._ended.append(episode.index)
             self._finished += 1
+            if self._keep is not None:
+                assert episode.started_s is not None
+                self._keep(episode.trajectory(), self._clock() - episode.started_s)
             if self._progress is not None:
                 self._progress(self._finished, len(self.episodes))
 
