@@ -1,0 +1,186 @@
+"""One HTTP request and its whole answer, within a deadline; which failures pass; how long to wait before the next try.
+
+The retriever on a server and the online engines share this. A connection that breaks, an answer that does not come in
+time and the states 429, 502, 503 and 504 pass: `Transient`. Anything else is final: a plain `RetrieverError`.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from calibadv.errors import ConfigError, RetrieverError
+
+if TYPE_CHECKING:
+    import httpx2
+
+PASSING_STATES = frozenset({429, 502, 503, 504})
+MAX_ANSWER_BYTES = 512 * 2**20
+_SHOWN = 300
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+class Transient(RetrieverError):
+    """A failure that may pass: the request may be sent again, here or to another server."""
+
+    def __init__(self, message: str, *, answer: Answer | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+        """What the server said; None when the connection failed."""
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """What the server asked to wait, if it said so."""
+        return None if self.answer is None else retry_after_s(self.answer.headers)
+
+    @property
+    def busy(self) -> bool:
+        """The server is alive: it answered that it has too much to do, or is starting."""
+        return self.answer is not None and self.answer.status in (429, 503)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A complete response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def message(self) -> str:
+        """What an error response says, in one short line of printable text."""
+        try:
+            content = json.loads(self.body)
+        except (ValueError, RecursionError):
+            content = self.body.decode("utf-8", "replace")
+        return shortened(_message_in(content)) or "no message"
+
+    def json(self, *, where: str) -> Any:
+        """The parsed body; RetrieverError when it is not JSON."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            start = shortened(self.body[:_SHOWN].decode("utf-8", "replace"))
+            raise RetrieverError(f"{where}: the answer is not JSON ({error}); it starts with {start!r}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Exponential back-off with full jitter: wait n is drawn from 0 to ``first_s * 2**n``, at most ``longest_s``."""
+
+    first_s: float = 0.5
+    longest_s: float = 30.0
+
+    def wait_s(self, attempt: int, *, retry_after_s: float | None = None) -> float:
+        """Seconds to wait after failed attempt ``attempt`` (from 0), and not less than the server asked for."""
+        ceiling = min(self.first_s * 2.0 ** min(attempt, 60), self.longest_s)
+        drawn = random.uniform(0.0, ceiling)
+        if retry_after_s is None:
+            return drawn
+        # Everyone who was sent away hears the same number: the jitter on top keeps them from coming back together.
+        return min(retry_after_s, self.longest_s) + min(drawn, self.first_s)
+
+
+def exchange(
+    client: httpx2.Client,
+    request: httpx2.Request,
+    *,
+    timeout_s: float,
+    where: str,
+) -> Answer:
+    """Send a request and read the answer to its end; ``timeout_s`` bounds the whole, however it trickles in.
+
+    2xx comes back as an `Answer`, and so does any other status that is final; `Transient` is raised for what may pass.
+    """
+    import httpx2
+
+    start = time.monotonic()
+    try:
+        response = client.send(request, stream=True)
+        try:
+            body = _read(response, deadline=start + timeout_s, timeout_s=timeout_s, where=where)
+        finally:
+            response.close()
+    except httpx2.TimeoutException as error:
+        kind = "no connection" if isinstance(error, httpx2.ConnectTimeout | httpx2.PoolTimeout) else "no answer"
+        raise Transient(f"{where}: {kind} within {time.monotonic() - start:.1f} s") from None
+    except httpx2.TransportError as error:
+        raise Transient(f"{where}: {_reason(error)}") from None
+    except httpx2.DecodingError as error:
+        raise RetrieverError(f"{where}: the answer cannot be decoded ({shortened(str(error))})") from None
+    answer = Answer(status=response.status_code, headers=response.headers, body=body)
+    if answer.status in PASSING_STATES:
+        raise Transient(f"{where} answered {answer.status}: {answer.message}", answer=answer)
+    return answer
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The Retry-After header in seconds from now; it is a number or a date.
+
+    >>> retry_after_s({"retry-after": "2"}), retry_after_s({"retry-after": "soon"}), retry_after_s({})
+    (2.0, None, None)
+    """
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value.strip()):
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def require_httpx2(what: str) -> None:
+    """Say which pip command is missing."""
+    try:
+        import httpx2  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"{what} needs httpx2: pip install 'calibadv[retrieval]'") from error
+
+
+def shortened(text: str) -> str:
+    """One line of printable text of bounded length.
+
+    >>> shortened("too  many\\nqueries")
+    'too many queries'
+    """
+    line = " ".join(_CONTROL.sub(" ", text).split())
+    return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."
+
+
+def _read(response: httpx2.Response, *, deadline: float, timeout_s: float, where: str) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_bytes():
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise RetrieverError(f"{where}: the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
+        if time.monotonic() > deadline:
+            raise Transient(f"{where}: the answer was not complete within {timeout_s:g} s")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _reason(error: Exception) -> str:
+    text = shortened(str(error)) or type(error).__name__
+    return f"the connection failed ({text})"
+
+
+def _message_in(content: Any) -> str:
+    """The words in ``{"detail": ...}``, ``{"error": {"message": ...}}`` and their kind."""
+    if isinstance(content, Mapping):
+        for name in ("detail", "error", "message", "msg", "status"):
+            if content.get(name):
+                return _message_in(content[name])
+        return json.dumps(content)
+    if isinstance(content, list):
+        return "; ".join(_message_in(item) for item in content[:3])
+    return str(content)
