@@ -58,7 +58,6 @@ HOMES: dict[str, tuple[str, ...]] = {
     "accelerate": ("training/",),
     "datasets": ("training/",),
     "peft": ("training/",),
-    "bm25s": ("retrieval/",),
     "tantivy": ("retrieval/",),
     "pyarrow": ("retrieval/", "preparation/", "storage.py", "questions.py"),
     "matplotlib": ("report/",),
@@ -68,7 +67,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "starlette": ("retrieval/server/", "agent/"),
     "uvicorn": ("retrieval/server/", "agent/"),
     "prometheus_client": ("retrieval/server/", "agent/"),
-    "httpx2": ("retrieval/", "evaluation/judge.py", "rollout/vllm_server.py", "rollout/openai_policy.py"),
+    "httpx2": ("retrieval/", "evaluation/judge.py", "rollout/server_calls.py"),
     "huggingface_hub": ("retrieval/", "preparation/", "training/"),
     "pandas": (),
 }

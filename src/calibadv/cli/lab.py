@@ -147,7 +147,7 @@ def run_pretrain(arguments: argparse.Namespace) -> None:
 def run_probe(arguments: argparse.Namespace) -> None:
     """Probe a policy."""
     check_policy_folder(arguments.policy, option="POLICY_DIR")
-    require_packages("torch", "transformers", "bm25s", extra="train", what="the probe")
+    require_packages("torch", "transformers", "tantivy", extra="train", what="the probe")
     from calibadv.lab import load_policy
     from calibadv.lab.probe import ProbeConfig, probe, probe_table
 

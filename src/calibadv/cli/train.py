@@ -13,7 +13,7 @@ from calibadv.errors import ConfigError
 if TYPE_CHECKING:
     from calibadv.config import RunConfig
 
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "bm25s")
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "tantivy")
 
 EPILOG = """\
 examples

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from calibadv.errors import ConfigError
 from calibadv.trajectory import Document
 
 
@@ -23,3 +24,21 @@ class Retriever(Protocol):
     """
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]: ...
+
+
+def check_search(queries: Sequence[str], k: int) -> None:
+    """Refuse arguments of `Retriever.search` that no retriever can answer.
+
+    >>> check_search("one query", 3)
+    Traceback (most recent call last):
+    calibadv.errors.ConfigError: queries must be a list of strings, got one string; put it into a list
+    """
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise ConfigError(f"k must be a whole number, got {k!r}")
+    if k < 1:
+        raise ConfigError(f"k must be >= 1, got {k}")
+    if isinstance(queries, str):
+        raise ConfigError("queries must be a list of strings, got one string; put it into a list")
+    for number, query in enumerate(queries):
+        if not isinstance(query, str):
+            raise ConfigError(f"queries must be strings; number {number} is of type {type(query).__name__}")

@@ -40,7 +40,7 @@ try:
     main(["--help"])
 except SystemExit as stop:
     assert stop.code == 0
-heavy = {"torch", "transformers", "trl", "bm25s", "matplotlib", "rich", "pyarrow"} & set(sys.modules)
+heavy = {"torch", "transformers", "trl", "tantivy", "matplotlib", "rich", "pyarrow"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = run_python("-c", code)

@@ -1,0 +1,62 @@
+"""Text to words, the same way for documents and queries.
+
+Lower case, runs of two word characters or more (letters, digits, marks and underscores of any script), English stop words
+left out (an option), no stemmer. Composed and decomposed accents are the same letters (NFC).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from calibadv.errors import ConfigError
+
+ANALYSIS = 1
+"""Version of the rules above; part of an index's identity."""
+STOP_WORDS = tuple(
+    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
+    "to was will with".split()
+)
+"""Lucene's English stop words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BM25Config:
+    """What BM25 reads. How it weighs is fixed by the engine: k1 = 1.2, b = 0.75."""
+
+    stop_words: Literal["english", "none"] = "english"
+    """Words left out of documents and queries."""
+
+    def __post_init__(self) -> None:
+        if self.stop_words not in ("english", "none"):
+            raise ConfigError(f'retrieval.bm25.stop_words must be "english" or "none", got {self.stop_words!r}')
+
+
+def import_tantivy() -> Any:
+    """The engine, or what to install."""
+    try:
+        import tantivy
+    except ImportError as error:
+        raise ConfigError("BM25 needs tantivy: pip install 'calibadv[retrieval]'") from error
+    return tantivy
+
+
+def make_analyzer(config: BM25Config) -> Any:
+    """tantivy's analyzer of these rules; it expects text that went through `normalise`."""
+    tantivy = import_tantivy()
+    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(r"\w\w+")).filter(tantivy.Filter.lowercase())
+    if config.stop_words == "english":
+        builder = builder.filter(tantivy.Filter.custom_stopword(list(STOP_WORDS)))
+    return builder.build()
+
+
+def normalise(text: str) -> str:
+    """Composed accents, and no lone surrogates, which are in no language and which the engine cannot take.
+
+    >>> normalise("Kaka\N{COMBINING ACUTE ACCENT}") == "Kaká"
+    True
+    """
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", text).encode("utf-8", "replace").decode("utf-8")
