@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from calibadv import __version__
-from calibadv.cli import data, doctor, evaluate, index, lab, report, train, trajectories
+from calibadv.cli import data, doctor, evaluate, index, lab, report, retriever, train, trajectories
 from calibadv.errors import CalibAdvError, ConfigError, DataError, PolicyError, RetrieverError
 
 EXIT_CODES: tuple[tuple[type[CalibAdvError], int], ...] = (
@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"calibadv {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (doctor, data, train, evaluate, index, lab, report, trajectories):
+    for command in (doctor, data, train, evaluate, index, retriever, lab, report, trajectories):
         command.add_parser(commands)
     return parser
 
