@@ -161,20 +161,19 @@ class Corpus(Sequence[Document]):
         """
         for _ in self._table.check():
             pass
-        digest = CorpusDigest()
-        for row, document in enumerate(self):
-            digest.add(document)
-            if self.row_of(document.id) != row:
-                raise DataError(f"{self.name}: id {document.id!r} of row {row} does not lead there; import it again")
-            if progress is not None and (row + 1) % 1024 == 0:
-                progress(row + 1, len(self))
+        digest, row = CorpusDigest(), 0
+        for documents in self.iter_batches(1024):
+            for document in documents:
+                digest.add(document)
+            self._check_ids([document.id for document in documents], first_row=row)
+            row += len(documents)
+            if progress is not None:
+                progress(row, len(self))
         if digest.hexdigest() != self.sha256:
             raise DataError(
                 f"{self.name}: the documents are not those that were imported (their digest is "
                 f"{digest.hexdigest()[:12]}, not {self.sha256[:12]}); import them again or fetch another copy"
             )
-        if progress is not None:
-            progress(len(self), len(self))
 
     def write(self, path: Path | str) -> None:
         """Write ``{"id", "title", "text"}`` lines; gzip when the name ends in .gz."""
@@ -184,6 +183,14 @@ class Corpus(Sequence[Document]):
             for document in self:
                 record = {"id": document.id, "title": document.title, "text": document.text}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _check_ids(self, ids: list[str], *, first_row: int) -> None:
+        if self._ids is None:
+            wrong = next((first_row + n for n, one in enumerate(ids) if one != str(first_row + n)), None)
+        else:
+            wrong = self._ids.first_miss(ids, first_row=first_row)
+        if wrong is not None:
+            raise DataError(f"{self.name}: the id of row {wrong} does not lead there; import the corpus again")
 
     def _row(self, index: int) -> int:
         row = index + len(self) if index < 0 else index

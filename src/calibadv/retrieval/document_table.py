@@ -7,7 +7,9 @@ columns' own bytes: slices cannot leave a damaged column, where Arrow's scalars 
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from calibadv.errors import ConfigError, DataError
@@ -18,6 +20,7 @@ COLUMNS = ("id", "title", "text")
 ROWS_PER_BATCH = 256
 """A batch's offsets, ids and titles then fit in what the kernel maps at one touch."""
 _CACHED_BATCHES = 2048
+_MAGIC_BYTES = 8
 
 
 class _Column(NamedTuple):
@@ -126,8 +129,8 @@ class DocumentTable:
         if batch.num_rows != min(self.rows_per_batch, self.num_documents - number * self.rows_per_batch):
             raise self._damaged(f"batch {number} has {batch.num_rows} rows")
         columns = []
-        for array in batch.columns:
-            _, offsets, data = array.buffers()
+        for column in batch.columns:
+            _, offsets, data = column.buffers()
             columns.append(_Column(memoryview(offsets).cast("b").cast("q"), memoryview(data) if data else b""))
         return tuple(columns)
 
@@ -144,7 +147,8 @@ class TableWriter:
         self._sink = sink
         self._writer = pa.ipc.new_file(sink, schema())
         self._rows: list[Document] = []
-        self._places: list[int] = []  # where each batch starts in the sink
+        self._places = array("Q")  # where each batch starts in the sink
+        self._last_read: tuple[int, Any] = (-1, None)
         self.num_documents = 0
 
     def add(self, document: Document) -> None:
@@ -153,6 +157,21 @@ class TableWriter:
         self.num_documents += 1
         if len(self._rows) == ROWS_PER_BATCH:
             self._write()
+
+    def stored_id(self, row: int, *, path: Path) -> str:
+        """The id in a row that was added; ``path`` is the file behind the sink."""
+        number, inside = divmod(row, ROWS_PER_BATCH)
+        if number == len(self._places):
+            return self._rows[inside].id
+        if self._last_read[0] != number:
+            with path.open("rb") as file:
+                file.seek(self._places[number] or _MAGIC_BYTES)
+                message = self._pa.ipc.read_message(file)
+                if message.type == "schema":  # the writer puts it before the first batch, when that comes
+                    message = self._pa.ipc.read_message(file)
+            self._last_read = (number, self._pa.ipc.read_record_batch(message, schema()).column(0).to_pylist())
+        stored: str = self._last_read[1][inside]
+        return stored
 
     def close(self) -> None:
         """Write the last batch and the footer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,14 @@ class IdIndex:
             return low + int(np.searchsorted(self._hashes[low:high], wanted))
         return int(np.searchsorted(self._hashes, wanted))
 
-    def check(self, ids: Iterable[tuple[int, str]]) -> int | None:
-        """The first row of these (row, id) pairs that the index does not find, or None."""
-        return next((row for row, document_id in ids if row not in self.candidates(document_id)), None)
+    def first_miss(self, ids: Sequence[str], *, first_row: int) -> int | None:
+        """Of consecutive rows with these ids, the first that the index does not lead to."""
+        places = np.searchsorted(self._hashes, hash_ids(ids))
+        found = self._rows[np.minimum(places, len(self) - 1)]
+        if self._file is not None:
+            self._file.touched(reads=3 * len(ids))
+        for number in np.flatnonzero(found != np.arange(first_row, first_row + len(ids))):
+            row = first_row + int(number)
+            if row not in self.candidates(ids[number]):  # else one of several with the same hash
+                return row
+        return None
