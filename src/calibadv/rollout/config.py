@@ -48,6 +48,9 @@ class RolloutConfig:
     """Ticks during which queries are collected before they go to the retriever in one call (>= 1)."""
     search_overlap: int = 2
     """Ticks of generation during which a search runs; then its result is taken, waiting for it if need be."""
+    search_threads: int = 1
+    """Calls of the retriever in flight at once. More than 1 is for retrievers that may be called from several threads,
+    such as a server over HTTP."""
     search_retries: int = 3
     """Further attempts after a search failed."""
     retry_wait_s: float = 0.5
@@ -56,7 +59,7 @@ class RolloutConfig:
     """Seconds that one call of the retriever may take before it counts as failed; None: no limit."""
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "max_turn_tokens", "max_observation_tokens", "search_window"):
+        for name in ("top_k", "max_turn_tokens", "max_observation_tokens", "search_window", "search_threads"):
             _at_least(name, getattr(self, name), 1)
         for name in ("max_searches", "temperature", "search_overlap", "search_retries", "retry_wait_s"):
             _at_least(name, getattr(self, name), 0)

@@ -24,6 +24,7 @@ from calibadv.rollout.searches import Batch, Outcome, SearchDesk
 from calibadv.rollout.tokenizer import Tokenizer, as_tokenizer
 from calibadv.trajectory import Group, Question, StopReason, Trajectory
 
+POLL_S = 0.05
 Progress = Callable[[int, int], None]
 """Called with (trajectories finished, trajectories in all) whenever one finishes."""
 Keep = Callable[[Trajectory, float], None]
@@ -66,12 +67,14 @@ def rollout(
 ) -> RolloutResult:
     """Let ``policy`` answer every question ``num_rollouts`` times.
 
-    Raises `RetrieverUnavailable` when the retriever stays away; what had finished by then is in its ``trajectories``.
+    Raises `RetrieverUnavailable` when the retriever stays away and `PolicyError` when the policy fails; what had
+    finished by then is in the error's ``trajectories``.
     """
     start = time.perf_counter()
     engine = Engine(
         questions, num_rollouts=num_rollouts, retriever=retriever, tokenizer=as_tokenizer(tokenizer),
         config=config, seed=seed, progress=progress, keep=keep, policy_context=getattr(policy, "max_context", None),
+        asynchronous=getattr(policy, "asynchronous", False),
     )  # fmt: skip
     generate_s = 0.0
     try:
@@ -84,7 +87,7 @@ def rollout(
                     break
                 engine.accept(completion)
         engine.check_all_done()
-    except RetrieverUnavailable as error:
+    except (RetrieverUnavailable, PolicyError) as error:
         error.trajectories = tuple(e.trajectory() for e in engine.episodes if e.phase is Phase.DONE)
         raise
     finally:
@@ -120,6 +123,7 @@ class Engine:
         progress: Progress | None = None,
         keep: Keep | None = None,
         policy_context: int | None = None,
+        asynchronous: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = [limit for limit in (config.max_context_tokens, policy_context) if limit is not None]
@@ -137,7 +141,7 @@ class Engine:
             for index, question in enumerate(questions)
             for j in range(num_rollouts)
         ]  # fmt: skip
-        self.desk = SearchDesk(retriever, config=config)
+        self.desk = SearchDesk(retriever, config=config, as_they_come=asynchronous)
         self.tick = 0
         self.seconds = 0.0
         """Spent inside `take` and `ended`, waiting included."""
@@ -259,6 +263,8 @@ class Engine:
 
     def _patience_s(self, batch: Batch) -> float | None:
         """How long to wait for a batch: until the first of its episodes runs out of time."""
+        if self.desk.as_they_come:
+            return POLL_S  # another batch may be there first
         if self.config.deadline_s is None:
             return None
         alive = [self.episodes[index] for index, _ in batch.queries if self.episodes[index].phase is not Phase.DONE]

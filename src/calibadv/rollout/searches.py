@@ -1,7 +1,8 @@
 """The search desk: queries of many episodes, batched, searched in the background, taken in at a fixed tick.
 
 Which tick a result is taken in depends on ticks alone, never on how long the search took, so that a run is the same to
-the bit on a fast and on a slow retriever. A failure is retried with growing, jittered waits. If it stays, the desk
+the bit on a fast and on a slow retriever. Only for a policy that is asynchronous anyway are results taken in as they
+come. A failure is retried with growing, jittered waits. If it stays, the desk
 asks a query that worked before: when that is answered, the failing queries alone are at fault; when not, the retriever
 is unavailable.
 """
@@ -41,12 +42,14 @@ class Batch:
 
 
 class SearchDesk:
-    """Collects queries and hands back results; the retriever is called by one background thread, one call at a time."""
+    """Collects queries and hands back results; the retriever is called by ``search_threads`` background threads."""
 
-    def __init__(self, retriever: Retriever, *, config: RolloutConfig) -> None:
+    def __init__(self, retriever: Retriever, *, config: RolloutConfig, as_they_come: bool = False) -> None:
+        self.as_they_come = as_they_come
+        """Results are taken in when they are there, whatever the tick and the order."""
         self._retriever = retriever
         self._config = config
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="calibadv-search")
+        self._pool = ThreadPoolExecutor(max_workers=config.search_threads, thread_name_prefix="calibadv-search")
         self._open: Batch | None = None
         self._flying: list[Batch] = []
         self._good_query: str | None = None
@@ -77,6 +80,9 @@ class SearchDesk:
 
     def next_due(self, *, tick: int, idle: bool) -> Batch | None:
         """The oldest batch in flight whose tick has come; when idle, the oldest at all."""
+        if self.as_they_come:
+            oldest = self._flying[0] if self._flying and idle else None
+            return next((batch for batch in self._flying if batch.future is not None and batch.future.done()), oldest)
         if self._flying and (idle or self._flying[0].due <= tick):
             return self._flying[0]
         return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from calibadv.errors import ConfigError
+
 
 class Tokenizer(Protocol):
     """Text to token ids and back."""
@@ -75,7 +77,13 @@ class HFTokenizer:
     def chat(self, messages: list[dict[str, str]]) -> str | None:
         if not self._use_chat:
             return None
-        text: str = self.inner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            text: str = self.inner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # templates are programs of others and raise what they like
+            raise ConfigError(
+                f'the tokenizer\'s chat template cannot render the prompt ({error}); set model.chat_template = "none", '
+                "or repair the template"
+            ) from error
         return text
 
     def opening(self) -> str:

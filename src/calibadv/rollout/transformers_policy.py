@@ -21,8 +21,10 @@ from calibadv.rollout.kv_rows import Rows, State
 from calibadv.rollout.kv_sampling import sample, uniforms
 from calibadv.rollout.policy import Completion, RequestQueue
 from calibadv.rollout.tokenizer import Tokenizer, as_tokenizer
+from calibadv.rollout.turn_ends import StopFinder
 
 IntArray = npt.NDArray[np.int64]
+DEFAULT_ROWS = 64
 
 
 class TransformersPolicy:
@@ -42,7 +44,7 @@ class TransformersPolicy:
         model: Any,
         tokenizer: Any,
         *,
-        max_rows: int = 64,
+        max_rows: int = DEFAULT_ROWS,
         max_context: int | None = None,
         cache_rows: int | None = None,
         max_tick_tokens: int = 8192,
@@ -65,7 +67,7 @@ class TransformersPolicy:
         self._packed = PackedModel(model, max_context=self.max_context)
         self._verified = False
         self._eos = np.array(sorted({*self.tokenizer.eos_ids, *_eos_ids(model)}), dtype=np.int64)
-        self._stops: dict[tuple[str, ...], _StopFinder] = {}
+        self._stops: dict[tuple[str, ...], StopFinder] = {}
 
     def generate(self, requests: RequestQueue) -> Iterator[Completion]:
         """As `Policy.generate`."""
@@ -159,7 +161,7 @@ class TransformersPolicy:
         for kind, stop in enumerate(rows.stops):
             if not stop:
                 continue
-            finder = self._stops.setdefault(stop, _StopFinder(stop, self.tokenizer))
+            finder = self._stops.setdefault(stop, StopFinder(stop, self.tokenizer))
             for i in np.flatnonzero(finder.candidates(ids_N) & (rows.stop_R[sampling_N] == kind)).tolist():
                 row = int(sampling_N[i])
                 count = int(rows.count_R[row])
@@ -171,35 +173,6 @@ class TransformersPolicy:
             sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
             num_tokens = int(rows.length_R[targets].max())
             self._packed.cache.copy_rows(sources=sources, targets=targets, num_tokens=num_tokens)
-
-
-class _StopFinder:
-    """Finds the token that completes a stop string; each token of the vocabulary is decoded once at most."""
-
-    def __init__(self, stop: tuple[str, ...], tokenizer: Tokenizer) -> None:
-        self._stop = stop
-        self._tokenizer = tokenizer
-        self._last_chars = {text[-1] for text in stop}
-        self._may_end = np.full(1024, -1, dtype=np.int8)  # by token id; -1: not looked at yet
-        self.window = max(len(text.encode()) for text in stop) + 4
-        """Tokens that surely hold a stop string which the last of them completes."""
-
-    def candidates(self, ids_N: IntArray) -> npt.NDArray[np.bool_]:
-        """Which tokens hold the last character of a stop string."""
-        if ids_N.max() >= len(self._may_end):
-            longer = np.full(max(int(ids_N.max()) + 1, 2 * len(self._may_end)), -1, dtype=np.int8)
-            longer[: len(self._may_end)] = self._may_end
-            self._may_end = longer
-        flags_N = self._may_end[ids_N]
-        if (flags_N < 0).any():
-            for token in set(ids_N[flags_N < 0].tolist()):
-                self._may_end[token] = not self._last_chars.isdisjoint(self._tokenizer.decode([token]))
-            flags_N = self._may_end[ids_N]
-        return flags_N > 0
-
-    def found(self, tail: list[int]) -> bool:
-        text = self._tokenizer.decode(tail)
-        return any(stop in text for stop in self._stop)
 
 
 def _max_context(model: Any, max_context: int | None) -> int:

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from calibadv.errors import ConfigError
 from calibadv.training.lora import ADAPTER_CONFIG, base_of_adapter, with_adapter
+from calibadv.training.model_settings import ModelConfig as ModelConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,27 +29,6 @@ logger = logging.getLogger(__name__)
 PACKAGE = "package:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Which model, and how it is held."""
-
-    path: Path | str
-    """A local folder, a .gguf file, a hub id (``org/name``), or ``package:NAME[/SUBFOLDER]``: the model inside an
-    installed Python package. A relative path of a folder that exists wins over a hub id."""
-    gguf_file: str | None = None
-    """Name of the .gguf file inside ``path``; needed only when the folder holds several."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights; training keeps float32 weights and optimizer and computes in this type (autocast)."""
-    chat_template: Literal["auto", "none"] = "auto"
-    """"auto": the tokenizer's own template where it has one. "none": the prompt is plain text."""
-    device: str = "auto"
-    """"auto" takes an accelerator where there is one; or a torch device such as "cpu" or "cuda:0"."""
-
-    def __post_init__(self) -> None:
-        if not str(self.path):
-            raise ConfigError('model.path must name a model, got ""')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +110,13 @@ def load_policy(
     model, tokenizer = load_model(config)
     import torch
 
-    from calibadv.rollout.transformers_policy import TransformersPolicy
+    from calibadv.rollout.transformers_policy import DEFAULT_ROWS, TransformersPolicy
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return TransformersPolicy(model, tokenizer), tokenizer
+    return TransformersPolicy(
+        model, tokenizer, max_rows=config.max_rows or DEFAULT_ROWS, max_context=config.max_context
+    ), tokenizer
 
 
 def fingerprint(config: ModelConfig) -> dict[str, str]:

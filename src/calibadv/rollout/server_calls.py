@@ -1,0 +1,118 @@
+"""Calls of a generation server over HTTP: one client, retries with growing waits, errors that say what to do.
+
+The key travels in a header only; it is never part of a message, and the client's own logger is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Any
+
+from calibadv.errors import PolicyError
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT_S = 30.0
+BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""Answers after which the same request may succeed later."""
+
+
+class ServerError(PolicyError):
+    """The server refused a request; ``status`` and ``detail`` are its answer."""
+
+    def __init__(self, message: str, *, status: int, detail: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = detail
+
+
+class ServerCalls:
+    """A client of one server. Use it in one event loop."""
+
+    def __init__(self, url: str, *, key: str | None, timeout_s: float, retries: int, wait_s: float = 0.5) -> None:
+        import httpx2
+
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.retries = retries
+        self._key = key
+        self._wait_s = wait_s
+        self._client = httpx2.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+            follow_redirects=False,
+        )
+        self._errors = (httpx2.TransportError, httpx2.DecodingError)
+
+    async def get(self, path: str) -> Any:
+        """The JSON (None for an empty body) at ``path``."""
+        return await self._call("GET", path, None)
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON answer to ``body``."""
+        return await self._call("POST", path, body)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        problem = ""
+        for attempt in range(self.retries + 1):
+            wait_s = min(self._wait_s * 2**attempt, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+            try:
+                answer = await self._client.request(method, path, json=body)
+            except self._errors as error:
+                problem = f"{type(error).__name__}: {error}".rstrip(": ")
+            else:
+                if answer.is_success:
+                    return _json(answer, url=f"{self.url}{path}")
+                detail = _detail(answer, secret=self._key)
+                problem = f"status {answer.status_code}: {detail}"
+                if answer.status_code not in BUSY:
+                    remedy = "; check the key (model.api_key_env)" if answer.status_code in (401, 403) else ""
+                    raise ServerError(
+                        f"{self.url}{path} refused the request ({problem}){remedy}",
+                        status=answer.status_code,
+                        detail=detail,
+                    )
+                wait_s = max(wait_s, _asked_to_wait(answer))
+            if attempt < self.retries:
+                logger.warning("%s%s: %s; attempt %d in %.1f s", self.url, path, problem, attempt + 2, wait_s)
+                await asyncio.sleep(wait_s)
+        raise PolicyError(
+            f"{self.url}{path} stayed away after {self.retries + 1} attempts (model.retries = {self.retries}): "
+            f"{problem}. Check that the server runs and model.url is its address"
+        )
+
+
+def _json(answer: Any, *, url: str) -> Any:
+    if not answer.content:
+        return None
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise PolicyError(f"{url} did not answer with JSON; is model.url the address of a model server?") from error
+
+
+def _detail(answer: Any, *, secret: str | None) -> str:
+    """What the server says about its refusal, shortened; some repeat the key they were sent."""
+    try:
+        body = answer.json()
+        error = body.get("error", body.get("detail", body)) if isinstance(body, dict) else body
+        text = error.get("message", error) if isinstance(error, dict) else error
+    except ValueError:
+        text = answer.text
+    text = " ".join(str(text).split())
+    text = text.replace(secret, "***") if secret else text
+    return text if len(text) <= 300 else text[:300] + " ..."
+
+
+def _asked_to_wait(answer: Any) -> float:
+    """Seconds of the Retry-After header, within reason."""
+    try:
+        return min(max(0.0, float(answer.headers.get("retry-after", 0))), LONGEST_WAIT_S)
+    except ValueError:
+        return 0.0

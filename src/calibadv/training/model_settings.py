@@ -1,0 +1,92 @@
+"""The [model] section: which model, which engine writes with it, and where that engine is. Light: imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from calibadv.errors import ConfigError
+
+SERVERS = ("vllm-server", "openai")
+API_KEY_ENV = {"vllm-server": "VLLM_API_KEY", "openai": "OPENAI_API_KEY"}
+"""Environment variables that hold the key for a server, where ``api_key_env`` names no other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model, and how it is held."""
+
+    path: Path | str
+    """A local folder, a .gguf file, a hub id (``org/name``), or ``package:NAME[/SUBFOLDER]``: the model inside an
+    installed Python package. A relative path of a folder that exists wins over a hub id."""
+    gguf_file: str | None = None
+    """Name of the .gguf file inside ``path``; needed only when the folder holds several."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights; training keeps float32 weights and optimizer and computes in this type (autocast)."""
+    chat_template: Literal["auto", "none"] = "auto"
+    """"auto": the tokenizer's own template where it has one. "none": the prompt is plain text."""
+    device: str = "auto"
+    """"auto" takes an accelerator where there is one; or a torch device such as "cpu" or "cuda:0"."""
+    engine: Literal["transformers", "vllm", "vllm-server", "openai"] = "transformers"
+    """What writes the turns: "transformers" in this process; "vllm" in this process; "vllm-server", a running
+    ``vllm serve`` at ``url``; "openai", any OpenAI-compatible server at ``url`` (evaluation only)."""
+    max_rows: int | None = None
+    """Turns written at once (rows of a batch, or requests in flight); not set: the engine's own number (transformers
+    64, vllm and vllm-server 256, openai 16)."""
+    max_context: int | None = None
+    """Longest context in tokens; not set: what the model's configuration or the server says."""
+    engine_args: tuple[str, ...] = ()
+    """Further arguments of vLLM's engine as name=value, such as ["tensor_parallel_size=2",
+    "gpu_memory_utilization=0.5"]; names and values are vLLM's. For engine "vllm"."""
+    url: str | None = None
+    """Address of the server, such as http://127.0.0.1:8000 (with or without /v1)."""
+    served_name: str | None = None
+    """The model's name at the server; not set: the one whose name or folder is ``path``."""
+    tokenizer: Path | str | None = None
+    """Engine "openai": folder or hub id of the served model's tokenizer, for its chat template and for counting tokens.
+    Without one, tokens are estimated and the server applies its own template."""
+    api: Literal["auto", "completions", "chat", "chat-continue"] = "auto"
+    """Engine "openai": "completions" sends the context as text; "chat" sends turns and observations as messages;
+    "chat-continue" sends the trajectory so far as an assistant message to be continued (a vLLM and SGLang extension).
+    "auto": completions where there is a ``tokenizer`` and the server has them, else chat."""
+    api_key_env: str | None = None
+    """Environment variable with the server's key; not set: VLLM_API_KEY or OPENAI_API_KEY, by engine."""
+    timeout_s: float = 600.0
+    """Seconds that one turn may take at a server."""
+    retries: int = 5
+    """Further attempts after a server could not be reached, was busy or failed."""
+
+    def __post_init__(self) -> None:
+        if not str(self.path):
+            raise ConfigError('model.path must name a model, got ""')
+        for name, least in (("max_rows", 1), ("max_context", 2), ("retries", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"model.{name} must be >= {least}, got {value}")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"model.timeout_s must be > 0, got {self.timeout_s}")
+        self._check_url()
+        for name, engines in (("engine_args", ("vllm",)), ("tokenizer", ("openai",)), ("served_name", SERVERS)):
+            if getattr(self, name) and self.engine not in engines:
+                wanted = " or ".join(f'"{engine}"' for engine in engines)
+                raise ConfigError(f'model.{name} is for model.engine {wanted}, but the engine is "{self.engine}"')
+        if self.api != "auto" and self.engine != "openai":
+            raise ConfigError(f'model.api is for model.engine "openai", but the engine is "{self.engine}"')
+
+    def _check_url(self) -> None:
+        if self.engine not in SERVERS:
+            if self.url is not None:
+                raise ConfigError(
+                    f'model.url is for the engines "vllm-server" and "openai", but model.engine is "{self.engine}"; '
+                    "set model.engine or leave the url out"
+                )
+            return
+        if self.url is None:
+            raise ConfigError(f'model.engine "{self.engine}" needs model.url, such as "http://127.0.0.1:8000"')
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f'model.url must be an http or https address, got "{self.url}"')
+        if parts.username or parts.password:
+            raise ConfigError("model.url must not hold a key; put it into the environment (model.api_key_env)")
