@@ -1,0 +1,141 @@
+"""An index folder: putting it together from a file of vectors, and checking that its parts belong together.
+
+``manifest.json`` (last to be written), ``vectors.faiss`` (the encoded documents, see `vectors`) and, unless they are
+the index themselves, ``index.faiss``. An index made from a published file may name that file instead of a copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from calibadv.errors import DataError
+from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.dense.assemble import assemble
+from calibadv.retrieval.dense.conventions import EncoderSpec
+from calibadv.retrieval.dense.kinds import IndexParameters, Kind, parameters_for, parameters_from
+from calibadv.retrieval.dense.vectors import VectorFile, import_faiss
+from calibadv.retrieval.index_folder import corpus_place
+from calibadv.retrieval.manifest import IndexManifest
+
+VECTORS = "vectors.faiss"
+INDEX = "index.faiss"
+
+
+def make_index(
+    corpus: Corpus, *, index_dir: Path, kind: Kind, spec: EncoderSpec, source: Path, keep_vectors: bool
+) -> IndexManifest:
+    """Make the index of ``kind`` from a complete file of vectors and write the manifest."""
+    vector_file = VectorFile.open(source)
+    if vector_file.num_vectors != len(corpus):
+        raise DataError(f"{source}: {vector_file.num_vectors:,} vectors for {len(corpus):,} documents")
+    parameters = parameters_for(kind, num_vectors=vector_file.num_vectors, dimension=vector_file.dimension)
+    is_its_own_index = (kind, vector_file.dtype) in (("flat", "float32"), ("fp16", "float16"))
+    kept = file_record(source, index_dir) if keep_vectors or is_its_own_index else None
+    if not is_its_own_index:
+        assemble(vector_file, parameters=parameters, path=index_dir / INDEX)
+        if not keep_vectors and source.parent == index_dir:
+            source.unlink()
+    index_path = source if is_its_own_index else index_dir / INDEX
+    manifest = IndexManifest(
+        method="dense",
+        corpus=corpus_place(corpus, index_dir),
+        corpus_sha256=corpus.sha256,
+        num_documents=len(corpus),
+        parameters={
+            "encoder": spec.as_parameters(),
+            "index": parameters.as_parameters() | file_record(index_path, index_dir),
+            "vectors": kept,
+        },
+        versions=package_versions(),
+    )
+    manifest.write(index_dir)
+    return manifest
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what made the vectors and the index."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in ("faiss-cpu", "faiss-gpu", "sentence-transformers", "torch", "transformers"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def file_record(path: Path, index_dir: Path) -> dict[str, Any]:
+    """A file of the index, by place and size."""
+    return {"file": os.path.relpath(path, index_dir), "bytes": path.stat().st_size}
+
+
+def index_parameters(manifest: IndexManifest, *, where: Path) -> IndexParameters:
+    """Kind and parameters of a manifest."""
+    return parameters_from(manifest.parameters.get("index"), num_vectors=manifest.num_documents, where=str(where))
+
+
+def open_index_file(index_dir: Path, manifest: IndexManifest) -> Any:
+    """The FAISS index, memory-mapped, after checking that it is whole and is the one the manifest describes."""
+    faiss = import_faiss()
+    parameters = index_parameters(manifest, where=index_dir)
+    record = manifest.parameters["index"]
+    path = index_dir / str(record.get("file", ""))
+    if not path.is_file():
+        raise DataError(f"{index_dir}: {path.name} is missing; build the index again, or put the file back")
+    size = path.stat().st_size
+    if size != record.get("bytes"):
+        raise DataError(
+            f"{path}: {size:,} bytes, not {record.get('bytes'):,} as when it was built: truncated or replaced; "
+            "build the index again"
+        )
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+    except RuntimeError as error:
+        raise DataError(f"{path}: FAISS cannot read it ({_short(error)}); build the index again") from error
+    if (index.d, index.ntotal) != (parameters.dimension, parameters.num_vectors):
+        raise DataError(
+            f"{path}: {index.ntotal:,} vectors of dimension {index.d}, but the manifest says "
+            f"{parameters.num_vectors:,} of dimension {parameters.dimension}; build the index again"
+        )
+    return index
+
+
+def check_encoder(spec: EncoderSpec, manifest: IndexManifest, *, where: Path) -> None:
+    """Refuse to search with queries that were encoded by another model or convention than the documents."""
+    indexed = EncoderSpec.from_parameters(manifest.parameters.get("encoder"), where=str(where))
+    remedy = f"open the index with the encoder it was built with ({indexed.model}), or build it again"
+    if spec.dimension != indexed.dimension:
+        raise DataError(
+            f"{where}: the encoder {spec.model} has dimension {spec.dimension}, the index {indexed.dimension}; {remedy}"
+        )
+    for name in ("fingerprint", "query_fingerprint"):
+        old, new = getattr(indexed, name), getattr(spec, name)
+        if old is not None and old != new:
+            raise DataError(
+                f"{where}: the files of the encoder {spec.model} are not those that encoded the index (its {name} is "
+                f"{str(new)[:12]}, not {old[:12]}); {remedy}"
+            )
+    for name in ("pooling", "query_prefix", "passage_prefix", "normalize", "max_length", "document_text"):
+        old, new = getattr(indexed, name), getattr(spec, name)
+        if old != new and not (name == "pooling" and indexed.fingerprint is None):
+            raise DataError(f"{where}: encoder.{name} is {new!r}, but the index was built with {old!r}; {remedy}")
+
+
+def open_vectors(path: Path, *, manifest: IndexManifest) -> VectorFile:
+    """The vectors that hits are re-scored with."""
+    if not path.is_file():
+        raise DataError(
+            f"{path}: the vectors that hits are re-scored with are missing; put the file back, or build again"
+        )
+    vectors = VectorFile.open(path)
+    if vectors.num_vectors != manifest.num_documents:
+        raise DataError(
+            f"{path}: {vectors.num_vectors:,} vectors, but the index has {manifest.num_documents:,}; build it again"
+        )
+    return vectors
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]
