@@ -7,6 +7,7 @@ Map: ``base`` has the protocol (`Retriever`, `Hit`), ``corpus`` reads passages, 
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.bm25 import BM25Config, BM25Retriever
 from calibadv.retrieval.corpus import Corpus, check_top_k
+from calibadv.retrieval.dense.retriever import DenseRetriever
 from calibadv.retrieval.list import ListRetriever
 from calibadv.retrieval.settings import RetrievalConfig, open_retriever
 
@@ -14,6 +15,7 @@ __all__ = [
     "BM25Config",
     "BM25Retriever",
     "Corpus",
+    "DenseRetriever",
     "Hit",
     "ListRetriever",
     "RetrievalConfig",
