@@ -146,7 +146,7 @@ class RemoteRetriever:
 
     @property
     def version(self) -> str:
-        """Version of the servers' index. Published servers have none: then it stands for their addresses and dialect."""
+        """Version of the index; published servers have none: then it stands for their addresses and dialect."""
         info = self._known_info()
         if info.ours:
             return info.version
