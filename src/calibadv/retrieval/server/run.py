@@ -79,9 +79,11 @@ def _listen(config: ServerConfig) -> socket.socket:
     """A bound socket, so that a port in use is an error of ours and the port that 0 stands for is known."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        with contextlib.ExitStack() as on_error:
+            listener = on_error.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            on_error.pop_all()
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {config.host}, port {config.port}: {error.strerror or error}; choose another"
