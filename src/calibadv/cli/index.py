@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
         commands,
         "index",
         help="build and check the indexes of a corpus",
-        description="Build, describe, check and measure the indexes of a corpus (make one with calibadv corpus import).",
+        description="Build, describe, check and measure the indexes of a corpus that calibadv corpus import made.",
         epilog=EPILOG,
     )
     tools = parser.add_subparsers(title="tools", metavar="TOOL", required=True)

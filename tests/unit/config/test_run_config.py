@@ -45,7 +45,7 @@ def test_a_minimal_config_has_the_papers_settings(tmp_path):
 def test_the_effective_config_reads_back_unchanged(tmp_path):
     config = read(
         tmp_path,
-        '[data]\ntrain = ["a \\"b\\".jsonl"]\n[retrieval.bm25]\nk1 = 0.9\n'
+        '[data]\ntrain = ["a \\"b\\".jsonl"]\n[retrieval.bm25]\nstop_words = "none"\n'
         '[training]\nbetas = [0.9, 0.95]\nreport_to = ["x"]',
         "training.learning_rate=3e-05",
     )
@@ -113,7 +113,7 @@ def test_data_root_from_an_unset_variable_is_named_once(tmp_path, monkeypatch):
         ("rollout.top_k=0", r"rollout.top_k must be >= 1, got 0"),
         ("rollout.prompt=poem", r"rollout.prompt must be one of search, question"),
         ("rollout.prompt=poem", r"got 'poem'"),
-        ("retrieval.method=faiss", r'retrieval.method must be one of "bm25", got "faiss"'),
+        ("retrieval.method=faiss", r'retrieval.method must be one of "bm25", "dense", "hybrid", got "faiss"'),
         ("reward.score=bleu", r'reward.score must be one of "f1", "em", "cem", got "bleu"'),
         ("data.limit=0", r"data.limit must be >= 1, got 0"),
         ("evaluation.samples=0", r"evaluation.samples must be >= 1, got 0"),

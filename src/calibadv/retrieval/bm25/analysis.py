@@ -1,7 +1,7 @@
 """Text to words, the same way for documents and queries.
 
-Lower case, runs of two word characters or more (letters, digits, marks and underscores of any script), English stop words
-left out (an option), no stemmer. Composed and decomposed accents are the same letters (NFC).
+Lower case, runs of two word characters or more (letters, digits, marks and underscores of any script), English stop
+words left out (an option), no stemmer. Composed and decomposed accents are the same letters (NFC).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from calibadv.errors import ConfigError
 
 ANALYSIS = 1
 """Version of the rules above; part of an index's identity."""
-STOP_WORDS = tuple(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
-    "to was will with".split()
-)
+STOP_WORDS = (
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not", "of",
+    "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was", "will", "with",
+)  # fmt: skip
 """Lucene's English stop words."""
 
 

@@ -103,7 +103,9 @@ def fill(
     writer.wait_merging_threads()
     index.reload()
     if row != len(corpus):
-        raise DataError(f"{corpus.name}: {row:,} documents could be read, {len(corpus):,} were announced; import it again")
+        raise DataError(
+            f"{corpus.name}: {row:,} documents could be read, {len(corpus):,} were announced; import it again"
+        )
     return index
 
 

@@ -1,8 +1,8 @@
 """Searching a BM25 index.
 
-A query is a bag of words joined by "or"; nothing in it is syntax. Lucene's BM25 (k1 = 1.2, b = 0.75) over title and text
-together, document lengths rounded to one byte as there. Ties go to the document that comes first in the corpus, so equal
-queries give equal hits, however many threads built the index.
+A query is a bag of words joined by "or"; nothing in it is syntax. Lucene's BM25 (k1 = 1.2, b = 0.75) over title and
+text together, document lengths rounded to one byte as there. Ties go to the document that comes first in the corpus, so
+equal queries give equal hits, however many threads built the index.
 
 A query without a known word (empty, stop words only, never seen) finds nothing: its hit list is empty. That is a
 result, not a failure; an index never invents documents to fill ``k``.
@@ -148,7 +148,7 @@ class BM25Retriever:
         if k <= _LARGE_K:
             return len(self.corpus)
         found = sum(self._searcher.doc_freq(TEXT, word) for word, _ in words)
-        return max(1, min(found, len(self.corpus)))
+        return max(1, min(int(found), len(self.corpus)))
 
     def _query(self, words: Iterable[tuple[str, int]]) -> Any:
         """Any of the words; one that the query repeats counts as often."""
@@ -182,7 +182,9 @@ def open_engine(index_dir: Path, *, num_documents: int) -> Any:
     except RetrieverError as error:
         raise DataError(f"{index_dir}: broken index ({error.__cause__}); build it again") from error
     if not names_fit:
-        raise DataError(f"{index_dir}: the index does not hold the {num_documents:,} documents it announces; build it again")
+        raise DataError(
+            f"{index_dir}: the index does not hold the {num_documents:,} documents it announces; build it again"
+        )
     return index
 
 
@@ -198,4 +200,6 @@ def damage_reported(where: str) -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # the engine's own, not derived from Exception
             raise
-        raise RetrieverError(f"{where}: the BM25 engine failed: {error}; check the index: calibadv index verify") from error
+        raise RetrieverError(
+            f"{where}: the BM25 engine failed: {error}; check the index: calibadv index verify"
+        ) from error

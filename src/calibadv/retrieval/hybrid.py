@@ -1,0 +1,172 @@
+"""Two indexes of one corpus, searched side by side and fused by rank.
+
+Reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009): a document scores the sum of 1 / (k + rank) over the
+lists that hold it, with k = 60 as there. Only ranks count, so scores of different kinds need no scaling.
+
+A hybrid folder holds a manifest, with the versions of its parts, and ``parts.json``, with their places; it is of no use
+without them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from calibadv import __version__
+from calibadv.errors import ConfigError, DataError
+from calibadv.retrieval.base import Hit, check_search
+from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.index_folder import whole_folder
+from calibadv.retrieval.manifest import IndexManifest
+
+PARTS = "parts.json"
+RowHits = list[tuple[int, float]]
+
+
+class RowSearcher(Protocol):
+    """What a hybrid needs of its parts: hits as rows of the corpus, best first."""
+
+    corpus: Corpus
+
+    @property
+    def version(self) -> str: ...
+
+    def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]: ...
+
+    def manifest(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HybridConfig:
+    """How the lists are fused."""
+
+    rrf_k: int = 60
+    """Reciprocal rank constant: how little the first ranks stand out."""
+    depth: int = 100
+    """Candidates asked of each part; at least as many as the search wants."""
+
+    def __post_init__(self) -> None:
+        for name in ("rrf_k", "depth"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"hybrid.{name} must be >= 1, got {getattr(self, name)}")
+
+
+class HybridRetriever:
+    """Asks its parts in parallel and fuses what they find; equal scores come in corpus order.
+
+    A part that fails fails the search: half of a hybrid is another retriever.
+    """
+
+    def __init__(self, parts: Mapping[str, RowSearcher], *, config: HybridConfig | None = None) -> None:
+        if len(parts) < 2:
+            raise ConfigError(f"a hybrid needs two parts or more, got {len(parts)}")
+        self.parts = dict(parts)
+        self.config = config or HybridConfig()
+        self.corpus = next(iter(self.parts.values())).corpus
+        for name, part in self.parts.items():
+            if part.corpus.sha256 != self.corpus.sha256:
+                raise DataError(f"the parts of a hybrid must index one corpus; the corpus of {name!r} is another one")
+        self._manifest = _manifest_of(self.parts, config=self.config)
+        self._pool = ThreadPoolExecutor(len(self.parts), thread_name_prefix="calibadv-hybrid")
+
+    @classmethod
+    def open(cls, index_dir: Path | str, *, open_part: Callable[[Path], RowSearcher]) -> HybridRetriever:
+        """Open a hybrid folder; ``open_part`` opens the index in the folder of a part."""
+        index_dir = Path(index_dir)
+        manifest, folders = _read_manifest(index_dir), part_folders(index_dir)
+        parts = {}
+        for name, version in manifest.parameters["parts"].items():
+            if name not in folders:
+                raise DataError(f"{index_dir / PARTS}: does not say where the part {name!r} is; build the hybrid again")
+            parts[name] = open_part(folders[name])
+            if parts[name].version != version:
+                raise DataError(
+                    f"{index_dir}: its part {name!r} is not the one it was made of; remove {index_dir} and make the "
+                    "hybrid again: calibadv index build CORPUS --method hybrid"
+                )
+        return cls(parts, config=HybridConfig(**{name: manifest.parameters[name] for name in ("rrf_k", "depth")}))
+
+    def manifest(self) -> dict[str, Any]:
+        """What identifies this index and its parts: recorded with evaluations."""
+        parts = {name: part.manifest() for name, part in self.parts.items()}
+        return {**asdict(self._manifest), "version": self.version, "parts": parts}
+
+    @property
+    def version(self) -> str:
+        """Digest of everything that decides the answers."""
+        return self._manifest.version
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """At most ``k`` hits a query, best first, with the fused scores."""
+        found = self.search_rows(queries, k)
+        documents = iter(self.corpus.take([row for hits in found for row, _ in hits]))
+        return [[Hit(next(documents), score) for _, score in hits] for hits in found]
+
+    def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]:
+        """As `search`, with row numbers of the corpus in the place of documents."""
+        check_search(queries, k)
+        depth = max(k, self.config.depth)
+        futures = [self._pool.submit(part.search_rows, queries, depth) for part in self.parts.values()]
+        found = [future.result() for future in futures]
+        return [fuse(lists, k=k, rrf_k=self.config.rrf_k) for lists in zip(*found, strict=True)]
+
+
+def fuse(lists: Sequence[RowHits], *, k: int, rrf_k: int = 60) -> RowHits:
+    """The best ``k`` rows of ranked lists by reciprocal rank.
+
+    >>> [row for row, _ in fuse([[(7, 9.0), (3, 8.0)], [(3, 0.9), (5, 0.8)]], k=2)]
+    [3, 7]
+    """
+    scores: dict[int, float] = {}
+    for hits in lists:
+        for rank, (row, _) in enumerate(hits, start=1):
+            scores[row] = scores.get(row, 0.0) + 1.0 / (rrf_k + rank)
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k]
+
+
+def write_hybrid(
+    folders: Mapping[str, Path], *, parts: Mapping[str, RowSearcher], out: Path, place: str, config: HybridConfig
+) -> IndexManifest:
+    """Make the hybrid folder ``out`` of indexes in ``folders``, which were opened as ``parts``."""
+    manifest = _manifest_of(parts, config=config, place=place)
+    with whole_folder(out) as partial:
+        paths = {name: Path(os.path.relpath(folder, out)).as_posix() for name, folder in folders.items()}
+        (partial / PARTS).write_text(json.dumps(paths, indent=1), encoding="utf-8")
+        manifest.write(partial)
+    return manifest
+
+
+def part_folders(index_dir: Path) -> dict[str, Path]:
+    """The folders of a hybrid's parts, by name."""
+    path = index_dir / PARTS
+    try:
+        paths = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Path(os.path.normpath(index_dir / place)) for name, place in paths.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: does not name the parts of a hybrid ({error}); build the hybrid again") from error
+
+
+def _read_manifest(index_dir: Path) -> IndexManifest:
+    manifest = IndexManifest.read(index_dir)
+    if manifest.method != "hybrid":
+        raise DataError(f"{index_dir} is a {manifest.method} index, not a hybrid; open it as what it is")
+    if not {"parts", "rrf_k", "depth"} <= manifest.parameters.keys():
+        raise DataError(f"{index_dir}: its manifest is not that of a hybrid; build the hybrid again")
+    return manifest
+
+
+def _manifest_of(parts: Mapping[str, RowSearcher], *, config: HybridConfig, place: str = "") -> IndexManifest:
+    corpus = next(iter(parts.values())).corpus
+    return IndexManifest(
+        method="hybrid",
+        corpus=place,
+        corpus_sha256=corpus.sha256,
+        num_documents=len(corpus),
+        parameters={"parts": {name: part.version for name, part in parts.items()}, **asdict(config)},
+        versions={"calibadv": __version__},
+    )

@@ -1,0 +1,48 @@
+"""Opening an index folder as what its manifest says it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calibadv.errors import DataError
+from calibadv.retrieval.bm25 import BM25Retriever
+from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.hybrid import HybridRetriever
+from calibadv.retrieval.index_folder import corpus_of
+from calibadv.retrieval.manifest import MANIFEST, IndexManifest
+
+if TYPE_CHECKING:
+    from calibadv.retrieval.dense.retriever import DenseRetriever
+
+
+def open_index(
+    index_dir: Path | str, *, corpus: Corpus | Path | str | None = None, device: str | None = None
+) -> BM25Retriever | DenseRetriever | HybridRetriever:
+    """Open the index in ``index_dir``.
+
+    ``corpus``, opened or as a path, where it is not at the manifest's place; ``device`` runs the encoder of a dense
+    index. Whatever does not belong together is an error: another corpus, cut-off files, another encoder.
+    """
+    index_dir = Path(index_dir)
+    if not index_dir.exists():
+        raise DataError(f"{index_dir}: no such folder; make an index: calibadv index build CORPUS --method bm25")
+    if (index_dir / "corpus.json").exists() and not (index_dir / MANIFEST).exists():
+        found = sorted(path.parent.name for path in index_dir.glob(f"*/{MANIFEST}"))
+        remedy = f"name one of its indexes ({', '.join(found)})" if found else "make one: calibadv index build"
+        raise DataError(f"{index_dir} is a corpus, not an index; {remedy}")
+    manifest = IndexManifest.read(index_dir)
+    if isinstance(corpus, Path | str):
+        corpus = Corpus.read(corpus)
+    corpus = corpus_of(index_dir, manifest, corpus=corpus)
+    if manifest.method == "hybrid":
+        return HybridRetriever.open(index_dir, open_part=lambda folder: _open_part(folder, corpus, device))
+    return _open_part(index_dir, corpus, device)
+
+
+def _open_part(index_dir: Path, corpus: Corpus, device: str | None) -> BM25Retriever | DenseRetriever:
+    if IndexManifest.read(index_dir).method == "bm25":
+        return BM25Retriever.open(index_dir, corpus=corpus)
+    from calibadv.retrieval.dense.retriever import DenseRetriever
+
+    return DenseRetriever.open(index_dir, corpus=corpus, device=device)
