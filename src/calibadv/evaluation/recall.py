@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from calibadv.errors import ConfigError
+from calibadv.errors import ConfigError, DataError
 from calibadv.evaluation.evidence import Evidence, PassageTexts, Ranks, evidence_of, ranks_of, title_key
 from calibadv.questions import check_questions
-from calibadv.retrieval.base import Hit, Retriever
+from calibadv.retrieval.base import Retriever
 from calibadv.trajectory import Document, Question
 
 logger = logging.getLogger(__name__)
@@ -28,12 +28,6 @@ QUESTIONS_AT_ONCE = 256
 NUM_EXACT = 500
 _FIT = 0.9
 """Share of supporting ids that must carry their title for ids to be trusted."""
-
-
-class ExactSearch(Protocol):
-    """An index that can also search exactly, over every vector it was built from."""
-
-    def exact_search(self, queries: Sequence[str], k: int) -> list[list[Hit]]: ...
 
 
 class _Documents(Protocol):
@@ -150,18 +144,22 @@ def supporting_ids_fit(questions: Sequence[Question], *, corpus: Any) -> bool:
     return True
 
 
-def _exact_shares(questions: Sequence[Question], *, retriever: Retriever, config: RecallConfig) -> dict[int, list[Any]]:
-    """Per k, (question, share of the exact hits that were found) of a spread of the questions; {} for exact indexes."""
-    if config.num_exact == 0 or not hasattr(retriever, "exact_search") or not getattr(retriever, "approximate", True):
+def _exact_shares(questions: Sequence[Question], *, retriever: Any, config: RecallConfig) -> dict[int, list[Any]]:
+    """Per k, (question, share of the exact hits that were found) of a spread of the questions; {} where it is exact."""
+    kind = getattr(getattr(retriever, "parameters", None), "kind", None)
+    if config.num_exact == 0 or kind in (None, "flat"):
         return {}
-    exact: ExactSearch = retriever
     rows = np.unique(np.linspace(0, len(questions) - 1, num=min(config.num_exact, len(questions)), dtype=int))
     shares: dict[int, list[Any]] = {k: [] for k in config.ks}
     for start in range(0, len(rows), QUESTIONS_AT_ONCE):
         batch = [questions[row] for row in rows[start : start + QUESTIONS_AT_ONCE]]
         queries = [question.text for question in batch]
+        try:
+            nearest = retriever.search_exact(queries, max(config.ks))
+        except DataError as error:  # its vectors were not kept
+            logger.warning("no recall against exact search: %s", error)
+            return {}
         near = retriever.search(queries, max(config.ks))
-        nearest = exact.exact_search(queries, max(config.ks))
         for question, got, wanted in zip(batch, near, nearest, strict=True):
             for k in config.ks:
                 ids = {hit.document.id for hit in wanted[:k]}

@@ -1,4 +1,4 @@
-"""The retriever on a server, against real local servers: dialects, retries, fail-over, and failures that stay failures."""
+"""The retriever on a server, against real local servers: dialects, retries, fail-over; a failure stays a failure."""
 
 import hashlib
 import logging
@@ -382,7 +382,7 @@ def test_a_server_that_comes_back_with_another_index_is_refused(ours, remote):
     with pytest.raises(RetrieverError):
         retriever.search(["q"], 1)
     ours(health=HEALTH | {"version": "v2"}, port=first.port)
-    with pytest.raises(RetrieverError, match="another index.*v2.*v1"):
+    with pytest.raises(RetrieverError, match=r"another index.*v2.*v1"):
         retriever.search(["q"], 1)
 
 
@@ -415,7 +415,7 @@ def test_waiting_ends_with_the_address_and_what_was_said_last(dead_url, ours, re
     with pytest.raises(RetrieverError, match=rf"{dead_url} was not ready after 0 s: .*the connection failed"):
         remote(dead_url).wait_until_ready(0)
     slow = ours(lambda r: reply({"status": "loading", "stage": "reading vectors", "seconds": 9}, status=503))
-    with pytest.raises(RetrieverError, match="is loading: reading vectors, 9 s so far.*retriever serve INDEX"):
+    with pytest.raises(RetrieverError, match=r"is loading: reading vectors, 9 s so far.*retriever serve INDEX"):
         remote(slow.url).wait_until_ready(0)
 
 
