@@ -1,9 +1,9 @@
 """QA data sets to `Question`: FlashRAG-style rows in JSON lines (plain or gzipped) or parquet.
 
 A row is ``{"id", "question", "golden_answers": [...], "metadata": {...}}``. Parquet files for training (those of
-``calibadv data prepare``, of Search-R1, of verl) are read too: there ``data_source`` names each row's data set, metadata
-may be a JSON text, and answers and question may stand in ``reward_model`` and ``extra_info`` only. Every message names
-the file and the line.
+``calibadv data prepare``, of Search-R1, of verl) are read too: there ``data_source`` names each row's data set,
+metadata may be a JSON text, and answers and question may stand in ``reward_model`` and ``extra_info`` only. Every
+message names the file and the line.
 """
 
 from __future__ import annotations

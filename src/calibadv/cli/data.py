@@ -26,12 +26,12 @@ sources
   hub       the published collection RUC-NLPIR/FlashRAG_datasets at a pinned commit (--revision for another one)
   FOLDER    NAME/SPLIT.jsonl, NAME.SPLIT.jsonl or NAME.jsonl, also .jsonl.gz and .parquet
 
-Training questions that a test asks too (same words, or same id) are left out, as are repeated ones; the report says which.
-Rows are counted against the published numbers: a difference is an error for the hub and a warning for a folder.
+Training questions that a test asks too (same words, or same id) are left out, as are repeated ones; the report says
+which. Rows are counted against the published numbers: a difference is an error for the hub, a warning for a folder.
 
 writes, per split
-  OUT/SPLIT.parquet        data_source, prompt, ability, reward_model.ground_truth.target, extra_info.index (Search-R1 and
-                           verl read these), id, question, golden_answers, metadata (JSON text)
+  OUT/SPLIT.parquet        data_source, prompt, ability, reward_model.ground_truth.target, extra_info.index (Search-R1
+                           and verl read these), id, question, golden_answers, metadata (JSON text)
   OUT/SPLIT.report.json    files and their digests, rows read, removed, kept
 """
 

@@ -1,35 +1,50 @@
-"""``calibadv eval``: play the test questions with a base model or a trained one, and say how sure the figures are."""
+"""``calibadv eval``: evaluate a model, keep every finished rollout, continue after an interruption."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.cli.options import add_set_option, new_command, positive, read_run_config, require_packages
-from calibadv.cli.tables import print_table
-from calibadv.errors import ConfigError, RetrieverUnavailable
+from calibadv.cli.evaluate_judge import add_judge_options, judge_of
+from calibadv.cli.evaluate_target import Plan, add_target_options, check_packages, plan_of
+from calibadv.cli.options import new_command
+from calibadv.errors import CalibAdvError, ConfigError
 
 if TYPE_CHECKING:
-    from calibadv.config import RunConfig
     from calibadv.evaluation import EvalResult
-    from calibadv.training.load import ModelConfig
+
+INTERRUPTED = 130
 
 EPILOG = """\
+targets
+  a config (.toml)      its model, questions and retriever
+  a run's folder        the model that the run trained; --checkpoint for another one
+  a model               a folder, a .gguf file, a hub id or package:NAME; needs --data and --retriever
+
 examples
   calibadv eval runs/lab                                the trained model of a run, on its data.test
   calibadv eval runs/lab --checkpoint base              the model it started from
   calibadv eval runs/lab --checkpoint checkpoint-20     one of its checkpoints
   calibadv eval configs/lab.toml --limit 50 --samples 4
   calibadv eval runs/lab --temperature 0                greedy
+  calibadv eval Qwen/Qwen2.5-3B-Instruct --data data/test.parquet --retriever http://127.0.0.1:8000
+  calibadv eval my/model --data nq,bamboogle --source my/flashrag --retriever corpora/wiki/bm25 --out runs/mine
+  calibadv eval gpt-x --engine openai --model-url https://host/v1 --data data --retriever corpora/wiki/bm25
 
-Writes results.json, questions.jsonl (one line a rollout), trajectories.jsonl.gz and manifest.json (hashes of model,
-index, prompt and questions; versions) into --out. Only what the model itself wrote is graded.
+  calibadv eval diff runs/a runs/b                      paired comparison of two evaluations
+  calibadv eval score traces.jsonl.gz                   figures for rollouts that exist already
+
+Finished rollouts are on disk as they finish: the same command with the same --out goes on where it stopped. Writes
+results.json, questions.jsonl (one line a rollout), trajectories.jsonl.gz and manifest.json (hashes of model, index,
+prompt and questions; sampling; versions) into --out. Only what the model itself wrote is graded.
 """
 
 
@@ -38,141 +53,185 @@ def add_parser(commands: Any) -> None:
     parser = new_command(
         commands,
         "eval",
-        help="evaluate a model on the questions of a config or of a run",
-        description="Evaluate a model on the questions of a config or of a run.",
+        help="evaluate a model on questions; `eval diff` and `eval score` compare and score",
+        description="Evaluate a model: of a config, of a run, or any other. See also: calibadv eval diff, eval score.",
         epilog=EPILOG,
     )
-    parser.add_argument("target", type=Path, metavar="CONFIG|RUN_DIR", help="a .toml file or the folder of a run")
+    add_target_options(parser)
+    add_judge_options(parser)
     parser.add_argument(
-        "--checkpoint",
-        metavar="DIR",
-        help='a model folder, a checkpoint of the run by name, or "base" (default: the model of the config or run)',
+        "--out", type=Path, metavar="DIR", help="folder for the results; an unfinished one is continued"
     )
-    parser.add_argument("--split", choices=("test", "train"), default="test", help="which questions (default: test)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="at most N questions, drawn with data.seed")
-    parser.add_argument("--samples", type=positive, metavar="N", help="rollouts per question")
-    parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
-    add_set_option(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder for the results")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of a table")
+    add_format_options(parser)
     parser.set_defaults(command=run)
+
+
+def add_format_options(parser: argparse.ArgumentParser) -> None:
+    """``--format`` and ``--json``."""
+    parser.add_argument(
+        "--format", choices=("text", "markdown", "json", "latex"), default="text", help="of the table that is printed"
+    )
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and write everything down."""
-    config = config_of(arguments)
-    model_config = model_of(config, target=arguments.target, checkpoint=arguments.checkpoint)
-    require_packages("torch", "transformers", extra="train", what="evaluation")
-    from calibadv.evaluation.output import as_json, claim_folder, table, write_evaluation, write_finished
-
+    plan = plan_of(arguments)
+    judge = judge_of(arguments)
+    check_packages(plan)
     folder = arguments.out or free_folder(arguments.target, split=arguments.split)
-    claim_folder(folder)
-    try:
-        result, manifest = play(config, model_config, split=arguments.split, progress=progress_line())
-    except RetrieverUnavailable as error:
-        if error.trajectories:
-            path = write_finished(error.trajectories, folder)
-            print(f"{len(error.trajectories)} finished rollouts were kept in {path}", file=sys.stderr)
-        raise
-    write_evaluation(result, folder, manifest=manifest)
-    if arguments.json:
-        print(json.dumps(as_json(result), indent=2))
-    else:
-        print_table(*table(result))
-        print(f"95 % bootstrap intervals over questions; counts are per rollout. Written to {folder}")
-    explain_silence(result)
+    check_folder(folder)
+    with stoppable(folder):
+        complete = play(plan, folder, judge=judge)
+    show_results(folder, format=arguments.format)
+    if complete:
+        print(f"{folder} was complete already; nothing was played", file=sys.stderr)
 
 
-def config_of(arguments: argparse.Namespace) -> RunConfig:
-    """The config with the command's own options put in as overrides."""
-    overrides = list(arguments.overrides)
-    for name in ("limit", "samples", "temperature"):
-        if getattr(arguments, name) is not None:
-            overrides.append(f"evaluation.{name}={getattr(arguments, name)}")
-    return read_run_config(arguments.target, overrides=overrides)
-
-
-def model_of(config: RunConfig, *, target: Path, checkpoint: str | None) -> ModelConfig:
-    """Which model is evaluated: the config's, the one a run trained, or the checkpoint asked for."""
-    if checkpoint == "base" or (checkpoint is None and not target.is_dir()):
-        return config.model
-    if checkpoint is not None:
-        candidates = [target / checkpoint, Path(checkpoint)] if target.is_dir() else [Path(checkpoint)]
-        folder = next((path for path in candidates if path.exists()), None)
-        if folder is None:
-            raise ConfigError(f"--checkpoint {checkpoint}: no such folder, neither in {target} nor here")
-    else:
-        numbered = (path for path in target.glob("checkpoint-*") if path.name.rsplit("-", 1)[1].isdecimal())
-        saved = sorted(numbered, key=lambda path: int(path.name.rsplit("-", 1)[1]))
-        folder = target / "model" if (target / "model").is_dir() else (saved[-1] if saved else None)
-        if folder is None:
-            raise ConfigError(f"{target} holds no trained model yet; --checkpoint base evaluates what it started from")
-    return replace(config.model, path=folder.absolute(), gguf_file=None)
-
-
-def play(
-    config: RunConfig, model_config: ModelConfig, *, split: Any, progress: Callable[[int, int], None] | None
-) -> tuple[EvalResult, dict[str, Any]]:
-    """Load everything and evaluate; the result comes with its manifest."""
-    from calibadv.config import load_split
-    from calibadv.evaluation import evaluate, rollout_config_of
+def play(plan: Plan, folder: Path, *, judge: Any = None) -> bool:
+    """Load everything, play what is missing, and write it; True when nothing was missing."""
+    from calibadv.evaluation import Journal, evaluate, write_evaluation
+    from calibadv.evaluation.output import FINISHED, claim_folder
     from calibadv.retrieval.settings import open_retriever
-    from calibadv.training.load import load_policy
+    from calibadv.training.engines import open_policy
 
-    rollout = rollout_config_of(config.evaluation, config.rollout)
-    questions = load_split(config.data, split, limit=config.evaluation.limit)
-    retriever = open_retriever(config.retrieval, top_k=rollout.top_k)
-    policy, tokenizer = load_policy(model_config, threads=config.training.threads)
-    result = evaluate(
-        questions,
-        policy=policy,
-        retriever=retriever,
-        tokenizer=tokenizer,
-        config=rollout,
-        samples=config.evaluation.samples,
-        seed=config.training.seed,
-        score=config.reward.score,
-        progress=progress,
+    retriever = open_retriever(plan.config.retrieval, top_k=plan.rollout.top_k)
+    with open_policy(plan.model, threads=plan.config.training.threads) as opened:
+        manifest = plan.manifest(index=index_of(retriever), tokenizer=opened.tokenizer)
+        if judge is not None:
+            manifest["judge"] = judge.identity()
+        if claim_folder(folder, manifest=manifest):
+            return True
+        with Journal(folder / FINISHED) as journal:
+            if journal.finished:
+                print(f"{len(journal.finished)} rollouts were finished before; going on", file=sys.stderr)
+            result = evaluate(
+                plan.questions,
+                policy=opened.policy,
+                retriever=retriever,
+                tokenizer=opened.tokenizer,
+                config=plan.rollout,
+                samples=plan.config.evaluation.samples,
+                seed=plan.config.training.seed,
+                score=plan.config.reward.score,
+                progress=progress_line(),
+                journal=journal,
+            )
+    if judge is not None:
+        result = judge.judge(result, seed=plan.config.training.seed, progress=progress_line("judged"))
+    write_evaluation(result, folder, manifest=manifest)
+    explain_silence(result)
+    return False
+
+
+def index_of(retriever: Any) -> dict[str, Any]:
+    """What identifies a retriever's index."""
+    manifest = {name: value for name, value in retriever.manifest().items() if name != "stop_words"}
+    return manifest | {"version": str(getattr(retriever, "version", "") or "")}
+
+
+def show_results(folder: Path, *, format: str) -> None:
+    """The figures of a complete evaluation."""
+    from calibadv.evaluation.output import RESULTS, read_results
+    from calibadv.evaluation.tables import render, summary_table
+
+    if format == "json":
+        print((folder / RESULTS).read_text(encoding="utf-8"), end="")
+        return
+    print(render(summary_table(read_results(folder)), format=format, caption=f"Evaluation {folder.name}"))
+    if format == "text":
+        print(f"95 % bootstrap intervals over questions; counts are per rollout. Written to {folder}")
+
+
+@contextmanager
+def stoppable(folder: Path) -> Iterator[None]:
+    """Whatever ends the evaluation early, say what is kept and how to go on. A second Ctrl-C ends it at once."""
+    before = _second_interrupt_ends(folder)
+    try:
+        yield
+    except (CalibAdvError, OSError, KeyboardInterrupt):
+        if say_what_is_kept(folder):
+            before = None  # still on its way out: a second Ctrl-C must not be waited for
+        raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def say_what_is_kept(folder: Path) -> bool:
+    """One line about the rollouts on disk; False when there is none."""
+    from calibadv.evaluation.output import FINISHED
+
+    try:
+        with (folder / FINISHED).open("rb") as file:
+            number = sum(1 for _ in file) - 1
+    except OSError:
+        return False
+    if number < 1:
+        return False
+    print(
+        f"\n{number} finished rollouts are kept in {folder / FINISHED}; the same command with --out {folder} goes on "
+        "from there",
+        file=sys.stderr,
     )
-    files = getattr(config.data, split)
-    return result, manifest_of(config, model_config, files=files, index=retriever.manifest())
+    return True
 
 
-def manifest_of(config: RunConfig, model_config: ModelConfig, *, files: Any, index: dict[str, Any]) -> dict[str, Any]:
-    """What the figures depend on, with hashes."""
-    from calibadv.dialogue.prompt import PROMPTS
-    from calibadv.evaluation.output import file_sha256, text_sha256, versions
-    from calibadv.training.load import fingerprint
+def _second_interrupt_ends(folder: Path) -> Any:
+    """The first Ctrl-C interrupts; the second does not wait for searches under way. Gives the handler before it."""
+    interrupted = False
 
-    return {
-        "model": fingerprint(model_config),
-        "index": {name: value for name, value in index.items() if name != "stop_words"},
-        "prompt": {"name": config.rollout.prompt, "sha256": text_sha256(PROMPTS[config.rollout.prompt].text)},
-        "questions": {path.name: file_sha256(path) for path in files},
-        "config": config.effective() | {"model": {**config.effective()["model"], "path": str(model_config.path)}},
-        "versions": versions(),
-    }
+    def handle(number: int, frame: Any) -> None:
+        nonlocal interrupted
+        if interrupted:
+            os.write(2, f"\ncalibadv: stopped at once; what was finished is in {folder}\n".encode())
+            os._exit(INTERRUPTED)
+        interrupted = True
+        raise KeyboardInterrupt
+
+    try:
+        return signal.signal(signal.SIGINT, handle)
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        return None
 
 
-def free_folder(target: Path, *, split: str) -> Path:
-    """The first unused ``eval-SPLIT-N`` inside the run's folder, or ``runs/NAME-eval-SPLIT-N`` for a config."""
-    stem = target / f"eval-{split}" if target.is_dir() else Path("runs") / f"{target.stem}-eval-{split}"
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is not an evaluation's, before anything is loaded."""
+    from calibadv.evaluation.output import MANIFEST
+
+    if folder.is_dir() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise ConfigError(f"the output folder {folder} is not empty; name another one with --out")
+
+
+def free_folder(target: str, *, split: str) -> Path:
+    """The first unused ``eval-SPLIT-N`` inside the run's folder, or ``runs/NAME-eval-SPLIT-N`` for anything else."""
+    path = Path(target)
+    if path.is_dir() and (path / "config.toml").is_file():
+        stem = path / f"eval-{split}"
+    else:
+        name = path.stem if path.suffix in (".toml", ".gguf") else path.name
+        stem = Path("runs") / f"{name.removeprefix('package:') or 'model'}-eval-{split}"
     number = 1
     while (folder := stem.with_name(f"{stem.name}-{number}")).exists():
         number += 1
     return folder
 
 
-def progress_line() -> Callable[[int, int], None] | None:
-    """Rollouts done and time left, on one line of a terminal; None elsewhere."""
+def progress_line(what: str = "rollouts") -> Callable[[int, int], None] | None:
+    """A bar with how many are done and the time left, on one line of a terminal; None elsewhere."""
     if not sys.stderr.isatty():
         return None
-    start = time.monotonic()
+    start, first = time.monotonic(), 0
 
     def show(done: int, total: int) -> None:
-        left = (time.monotonic() - start) / done * (total - done)
+        nonlocal first
+        first = first or done  # what an earlier session finished took no time in this one
+        spent = time.monotonic() - start
+        left = f", {spent / (done - first) * (total - done):.0f} s left" if done > first else ""
+        filled = 24 * done // total
+        bar = "#" * filled + "." * (24 - filled)
         end = "\n" if done == total else ""
-        print(f"\r{done}/{total} rollouts, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
+        print(f"\r[{bar}] {done}/{total} {what}{left}   ", end=end, file=sys.stderr, flush=True)
 
     return show
 
@@ -189,3 +248,8 @@ def explain_silence(result: EvalResult) -> None:
         "trained by reinforcement alone: start from one that was fine-tuned on trajectories, or change rollout.prompt.",
         file=sys.stderr,
     )
+
+
+def as_json_text(value: Any) -> str:
+    """For ``--json``."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from calibadv.errors import RetrieverUnavailable
-from calibadv.evaluation.metrics import Grade, Summary, grade, summarise
+from calibadv.errors import PolicyError, RetrieverUnavailable
+from calibadv.evaluation.journal import Journal, key_of
+from calibadv.evaluation.metrics import Grade, grade
 from calibadv.evaluation.settings import EvaluationConfig
+from calibadv.evaluation.summary import Summary, summarise
 from calibadv.questions import check_questions
 from calibadv.retrieval.base import Retriever
 from calibadv.rollout import Policy, RolloutConfig, rollout
@@ -36,6 +38,11 @@ class EvalResult:
         """Over all questions."""
         return next((s for s in self.summaries if s.name == "all"), self.summaries[0])
 
+    def regraded(self, grades: Sequence[Grade], *, seed: int = 0) -> EvalResult:
+        """The same rollouts with other grades, one for each."""
+        seconds = {summary.name: summary.seconds for summary in self.summaries}
+        return replace(self, grades=tuple(grades), summaries=tuple(summarise(grades, seconds=seconds, seed=seed)))
+
 
 def evaluate(
     questions: Sequence[Question],
@@ -48,11 +55,13 @@ def evaluate(
     seed: int = 0,
     score: str = "f1",
     progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> EvalResult:
     """Let the policy answer every question ``samples`` times and grade the answers.
 
     Each data set is played on its own with the same seed, so its figures do not depend on what else is evaluated. When
-    the retriever stays away, `RetrieverUnavailable` carries all trajectories that were finished.
+    the retriever stays away, `RetrieverUnavailable` carries all trajectories that were finished. With a ``journal``
+    they are on disk as they finish, and what it holds already is not played again, except for rollouts that failed.
     """
     check_questions(questions)
     by_dataset: dict[str, list[Question]] = {}
@@ -62,28 +71,54 @@ def evaluate(
     seconds: dict[str, float] = {}
     total = len(questions) * samples
     for name, asked in by_dataset.items():
-        done_before = len(trajectories)
-        try:
-            result = rollout(
-                asked,
-                num_rollouts=samples,
-                policy=policy,
-                retriever=retriever,
-                tokenizer=tokenizer,
-                config=config,
-                seed=seed,
-                progress=None if progress is None else _shifted(progress, by=done_before, total=total),
-            )
-        except RetrieverUnavailable as error:
-            error.trajectories = (*trajectories, *error.trajectories)
-            raise
-        trajectories += result.trajectories
-        seconds[name] = result.seconds["total"]
+        kept = _finished(asked, samples=samples, journal=journal)
+        missing = [question for question in asked if not kept.issuperset(_keys(question, samples))]
+        done_before = len(trajectories) + (len(asked) - len(missing)) * samples
+        if journal is not None:
+            journal.start(name)
+        played: list[Trajectory] = []
+        if missing:
+            try:
+                result = rollout(
+                    missing,
+                    num_rollouts=samples,
+                    policy=policy,
+                    retriever=retriever,
+                    tokenizer=tokenizer,
+                    config=config,
+                    seed=seed,
+                    progress=None if progress is None else _shifted(progress, by=done_before, total=total),
+                    keep=None if journal is None else journal.add,
+                )
+            except (RetrieverUnavailable, PolicyError) as error:
+                error.trajectories = (*trajectories, *error.trajectories)
+                raise
+            played = list(result.trajectories)
+            seconds[name] = result.seconds["total"]
+        if journal is not None:
+            played = [journal.finished[key] for question in asked for key in _keys(question, samples)]
+            seconds[name] = journal.seconds(name)
+        trajectories += played
     _assert_each_once(trajectories, questions=questions, samples=samples)
-    grades = [grade(trajectory, score=score) for trajectory in trajectories]
+    return grade_all(trajectories, seconds=seconds, seed=seed, score=score, journal=journal)
+
+
+def grade_all(
+    trajectories: Sequence[Trajectory],
+    *,
+    seconds: dict[str, float],
+    seed: int,
+    score: str,
+    journal: Journal | None = None,
+) -> EvalResult:
+    """Grades and means of trajectories."""
+    latency_s = {} if journal is None else journal.latency_s
+    grades = [grade(t, score=score, latency_s=latency_s.get(key_of(t))) for t in trajectories]
     failed = sum(t.failed for t in trajectories)
     if failed:
-        logger.warning("%d of %d rollouts failed (search or deadline); they count as unanswered", failed, total)
+        logger.warning(
+            "%d of %d rollouts failed (search or deadline); they count as unanswered", failed, len(trajectories)
+        )
     return EvalResult(
         trajectories=tuple(trajectories),
         grades=tuple(grades),
@@ -94,6 +129,20 @@ def evaluate(
 def rollout_config_of(evaluation: EvaluationConfig, rollout: RolloutConfig) -> RolloutConfig:
     """The rollout settings with the evaluation's temperature."""
     return rollout if evaluation.temperature is None else replace(rollout, temperature=evaluation.temperature)
+
+
+def _keys(question: Question, samples: int) -> list[tuple[str, str, int]]:
+    return [(question.dataset, question.id, sample) for sample in range(samples)]
+
+
+def _finished(
+    asked: Sequence[Question], *, samples: int, journal: Journal | None
+) -> frozenset[tuple[str, str, int]] | set[tuple[str, str, int]]:
+    """Rollouts that need not be played again: finished in an earlier session, and not for want of a search."""
+    if journal is None:
+        return frozenset()
+    wanted = {key for question in asked for key in _keys(question, samples)}
+    return {key for key, trajectory in journal.finished.items() if key in wanted and not trajectory.failed}
 
 
 def _shifted(progress: Progress, *, by: int, total: int) -> Progress:

@@ -1,58 +1,120 @@
-"""What an evaluation leaves behind: results.json, questions.jsonl, trajectories.jsonl.gz, manifest.json."""
+"""An evaluation's folder: what is being evaluated (manifest.json), finished rollouts, and at the end the results.
+
+========================  ==========================================================================================
+manifest.json             what the figures depend on; written first, and compared when the evaluation is continued
+finished.jsonl            rollouts as they finish (`calibadv.evaluation.journal`); gone when the results are there
+trajectories.jsonl.gz     all rollouts in the order of the questions
+questions.jsonl           one plain line a rollout: question, answer, queries, scores
+results.json              means and intervals; written last, so a folder that has it is complete
+========================  ==========================================================================================
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from calibadv.errors import ConfigError
+from calibadv.errors import ConfigError, DataError
 from calibadv.evaluation.evaluate import EvalResult
-from calibadv.evaluation.metrics import Estimate, Summary
+from calibadv.evaluation.summary import Estimate, Summary
+from calibadv.evaluation.tables import Table, summary_table
 from calibadv.storage import Record, write_trajectories
-from calibadv.trajectory import Trajectory
+from calibadv.trajectory import Question
+
+logger = logging.getLogger(__name__)
 
 RESULTS, QUESTIONS, MANIFEST = "results.json", "questions.jsonl", "manifest.json"
-TRAJECTORIES, FINISHED = "trajectories.jsonl.gz", "finished.jsonl.gz"
-COLUMNS = {
-    "f1": "F1", "em": "EM", "cem": "CEM", "format_valid": "format", "garbled": "garbled", "searches": "searches",
-    "turns": "turns", "tokens": "tokens",
-}  # fmt: skip
-_PERCENT = frozenset({"f1", "em", "cem", "format_valid", "garbled"})
-_PACKAGES = ("calibadv", "numpy", "torch", "transformers", "trl", "bm25s")
+TRAJECTORIES, FINISHED = "trajectories.jsonl.gz", "finished.jsonl"
+MAY_CHANGE = ("config.", "versions.", "machine.", "rollout.concurrency", "rollout.search_", "rollout.retry_wait_s")
+"""What a continued evaluation may do otherwise; anything else would make the figures those of two evaluations."""
+_PACKAGES = ("calibadv", "numpy", "torch", "transformers", "vllm", "trl", "bm25s", "tantivy", "faiss-cpu")
 
 
-def claim_folder(folder: Path) -> None:
-    """Create the folder of an evaluation, which must not hold anything yet."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def claim_folder(folder: Path, *, manifest: Mapping[str, Any]) -> bool:
+    """Create the folder of an evaluation, or take up the same one again. True when its results are there already."""
+    path = folder / MANIFEST
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder} is a file; name a folder")
+    if path.is_file():
+        check_same(read_json(path), json.loads(json.dumps(manifest)), folder=folder)
+        return (folder / RESULTS).is_file()
+    if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"the output folder {folder} is not empty; name another one with --out")
     folder.mkdir(parents=True, exist_ok=True)
+    _write_json(path, manifest)
+    return False
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], *, folder: Path) -> None:
+    """Refuse to continue an evaluation with other settings; other versions of packages are worth a warning."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    for values in (old, new):
+        if "model.sha256" in values:
+            values.pop("model.name")  # the same weights may lie somewhere else by now
+        if values.get("index.version"):  # says it all
+            for key in [k for k in values if k.startswith("index.") and k != "index.version"]:
+                del values[key]
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    strict = [key for key in changed if not key.startswith(MAY_CHANGE)]
+    if strict:
+        what = "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in strict[:5])
+        more = f" and {len(strict) - 5} more" if len(strict) > 5 else ""
+        raise ConfigError(
+            f"the evaluation in {folder} has other settings: {what}{more}. Continue it with its own settings, or name "
+            "another folder with --out"
+        )
+    for key in changed:
+        if key.startswith("versions."):
+            logger.warning("%s: %s was %s when this evaluation began, is %s", folder, key, old.get(key), new.get(key))
 
 
 def write_evaluation(result: EvalResult, folder: Path, *, manifest: Mapping[str, Any]) -> None:
-    """Write everything about an evaluation into ``folder``."""
+    """Write everything about an evaluation into ``folder``; the results come last, then the journal may go."""
     write_trajectories(folder / TRAJECTORIES, [Record(trajectory=t) for t in result.trajectories])
-    with (folder / QUESTIONS).open("w", encoding="utf-8") as file:
-        for line in question_lines(result):
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    _write_text(folder / QUESTIONS, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in question_lines(result)))
     _write_json(folder / MANIFEST, manifest)
     _write_json(folder / RESULTS, as_json(result))
+    (folder / FINISHED).unlink(missing_ok=True)
 
 
-def write_finished(trajectories: Sequence[Trajectory], folder: Path) -> Path:
-    """Keep what was finished before the retriever went away."""
-    write_trajectories(folder / FINISHED, [Record(trajectory=t) for t in trajectories])
-    return folder / FINISHED
+def write_score(
+    scored: Mapping[str, EvalResult], folder: Path, *, results: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> None:
+    """Write figures and question lines of scored traces, by run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [{"run": run, **line} for run, result in scored.items() for line in question_lines(result)]
+    _write_text(folder / QUESTIONS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    _write_json(folder / MANIFEST, manifest)
+    _write_json(folder / RESULTS, results)
 
 
 def as_json(result: EvalResult) -> dict[str, Any]:
     """The means as plain values: data set name -> counts and metrics."""
     return {summary.name: _summary(summary) for summary in result.summaries}
+
+
+def read_results(folder: Path) -> list[Summary]:
+    """The summaries of a complete evaluation."""
+    try:
+        return [
+            Summary(
+                name=name,
+                num_questions=values["num_questions"],
+                num_trajectories=values["num_trajectories"],
+                seconds=values["seconds"],
+                estimates={metric: Estimate(**estimate) for metric, estimate in values["metrics"].items()},
+            )
+            for name, values in read_json(folder / RESULTS).items()
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / RESULTS}: not the results of an evaluation ({error})") from error
 
 
 def question_lines(result: EvalResult) -> list[dict[str, Any]]:
@@ -73,19 +135,9 @@ def question_lines(result: EvalResult) -> list[dict[str, Any]]:
     ]
 
 
-def table(result: EvalResult) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for a terminal: shares in percent with their 95 % interval, counts per rollout."""
-    header = ["data set", "questions", *COLUMNS.values(), "seconds"]
-    rows = [
-        [
-            summary.name,
-            str(summary.num_questions),
-            *(_cell(name, summary.estimates[name]) for name in COLUMNS),
-            f"{summary.seconds:.1f}",
-        ]
-        for summary in result.summaries
-    ]
-    return header, rows
+def table(result: EvalResult) -> Table:
+    """Header and rows: shares in percent with their 95 % interval, counts per rollout."""
+    return summary_table(result.summaries)
 
 
 def versions() -> dict[str, str]:
@@ -107,7 +159,23 @@ def file_sha256(path: Path) -> str:
 
 def text_sha256(text: str) -> str:
     """Digest of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def questions_sha256(questions: Sequence[Question]) -> str:
+    """Digest of what is asked and of what counts as right, in order."""
+    return text_sha256(json.dumps([[q.dataset, q.id, q.text, list(q.golden_answers)] for q in questions]))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: must hold a JSON object")
+    return content
 
 
 def _summary(summary: Summary) -> dict[str, Any]:
@@ -119,11 +187,23 @@ def _summary(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _cell(name: str, estimate: Estimate) -> str:
-    if name in ("f1", "em", "cem"):
-        return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-    return f"{100 * estimate.mean:.1f}" if name in _PERCENT else f"{estimate.mean:.2f}"
+def _leaves(value: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _leaves(item, prefix=f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Complete or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

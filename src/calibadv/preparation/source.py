@@ -84,6 +84,16 @@ class LocalSource:
     def identity(self) -> dict[str, Any]:
         return {"folder": str(self._folder.absolute())}
 
+    def all_files(self, split: str) -> list[Path]:
+        """Every file of a split: ``SPLIT.parquet``, as `prepare` writes it, else one file per data set that has it."""
+        for ending in ENDINGS[::-1]:
+            if (self._folder / f"{split}{ending}").is_file():
+                return [self._folder / f"{split}{ending}"]
+        files = [self.find(name, split).path for name in self._names() if self.has(name, split)]
+        if not files:
+            raise DataError(f"{self._folder}: no {split} questions in this folder (NAME/{split}.jsonl or the like)")
+        return files
+
     def _splits(self, name: str) -> dict[str, Path]:
         return {split: path for found, split, path in self._files() if found == name}
 
@@ -113,9 +123,10 @@ class LocalSource:
 
 
 class HubSource:
-    """The published collection, file by file (``NAME/SPLIT.jsonl``) at one commit; downloads are kept by the hub's client.
+    """The published collection, file by file (``NAME/SPLIT.jsonl``) at one commit.
 
-    ``endpoint`` is the hub's address; not given, the client's own (``HF_ENDPOINT``).
+    The hub's client keeps what it downloads. ``endpoint`` is the hub's address; not given, the client's own
+    (``HF_ENDPOINT``).
     """
 
     is_published = True

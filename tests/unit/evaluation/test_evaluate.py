@@ -192,8 +192,9 @@ def test_greedy_evaluation_has_one_sample():
 def test_everything_is_written(tmp_path):
     result = run([question(1), question(2)], [[SEARCH, RIGHT], [SEARCH, WRONG]])
     folder = tmp_path / "eval"
-    claim_folder(folder)
-    write_evaluation(result, folder, manifest={"model": "m", "versions": versions()})
+    manifest = {"model": "m", "versions": versions()}
+    assert not claim_folder(folder, manifest=manifest)
+    write_evaluation(result, folder, manifest=manifest)
     records = list(read_trajectories(folder / "trajectories.jsonl.gz"))
     assert [r.trajectory for r in records] == list(result.trajectories)
     lines = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
@@ -203,8 +204,11 @@ def test_everything_is_written(tmp_path):
     results = json.loads((folder / "results.json").read_text())
     assert results["geo"]["metrics"]["em"]["mean"] == 0.5
     assert json.loads((folder / "manifest.json").read_text())["versions"]["numpy"] == np.__version__
+    assert claim_folder(folder, manifest=manifest)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(ConfigError, match="is not empty; name another one with --out"):
-        claim_folder(folder)
+        claim_folder(tmp_path / "mine", manifest=manifest)
 
 
 def test_the_table_has_a_row_per_data_set():

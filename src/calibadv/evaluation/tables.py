@@ -1,0 +1,97 @@
+"""Tables of figures: as text for a terminal, as Markdown, and as LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from calibadv.evaluation.summary import PASS, Estimate, Summary
+
+FORMATS = ("text", "markdown", "latex")
+COLUMNS = {
+    "f1": "F1", "em": "EM", "cem": "CEM", "judge": "judge", "format_valid": "format", "garbled": "garbled",
+    "searches": "searches", "turns": "turns", "tokens": "tokens", "latency_s": "s/question",
+}  # fmt: skip
+_PERCENT = frozenset({"f1", "em", "cem", "judge", "format_valid", "garbled"})
+_WITH_INTERVAL = frozenset({"f1", "em", "cem", "judge"})
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+Table = tuple[list[str], list[list[str]]]
+"""Header and rows."""
+
+
+def summary_table(summaries: Sequence[Summary], *, seconds: bool = True) -> Table:
+    """A row per summary: shares in percent with their 95 % interval, counts per rollout; only what is known."""
+    known = summaries[0].estimates
+    passes = [name for name in known if name.startswith(PASS)]
+    columns = {name: title for name, title in COLUMNS.items() if name in known}
+    header = ["data set", "questions", *columns.values(), *passes, *(["seconds"] if seconds else [])]
+    rows = [
+        [
+            summary.name,
+            f"{summary.num_questions:,}",
+            *(_cell(name, summary.estimates[name]) for name in (*columns, *passes)),
+            *([f"{summary.seconds:.1f}"] if seconds else []),
+        ]
+        for summary in summaries
+    ]
+    return header, rows
+
+
+def render(table: Table, *, format: str = "text", caption: str = "") -> str:
+    """The table in one of `FORMATS`.
+
+    >>> print(render((["data set", "F1"], [["nq", "41.0 [38.2, 43.9]"]]), format="markdown"))
+    | data set | F1 |
+    |---|---:|
+    | nq | 41.0 [38.2, 43.9] |
+    """
+    header, rows = table
+    if format == "markdown":
+        lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+        text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        text[1] = text[1].replace(" ", "")
+        return "\n".join(text)
+    if format == "latex":
+        return _latex(header, rows, caption=caption)
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(_aligned(line, widths) for line in lines)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(cells, widths, strict=True)
+    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
+
+
+def _latex(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str) -> str:
+    """A table of the booktabs package."""
+    body = [" & ".join(_escape(cell) for cell in row) + r" \\" for row in rows]
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        *([f"  \\caption{{{_escape(caption)}}}"] if caption else []),
+        f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        r"    \toprule",
+        "    " + " & ".join(_escape(cell) for cell in header) + r" \\",
+        r"    \midrule",
+        *(f"    {line}" for line in body),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
+
+
+def _escape(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _cell(name: str, estimate: Estimate) -> str:
+    if name in _WITH_INTERVAL:
+        return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    if name in _PERCENT or name.startswith(PASS):
+        return f"{100 * estimate.mean:.1f}"
+    return f"{estimate.mean:.2f}"
