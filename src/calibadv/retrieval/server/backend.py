@@ -71,10 +71,8 @@ class Backend:
         corpus = getattr(self.retriever, "corpus", None)
         if corpus is None:
             return None
-        try:
-            found: Document = corpus.get(document_id)
-        except ValueError:
-            return None
+        row = corpus.row_of(document_id)
+        found: Document | None = None if row is None else corpus[row]
         return found
 
     def warm_up(self) -> None:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import signal
-import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import uvicorn
 
-from calibadv.errors import ConfigError
 from calibadv.retrieval.server.app import create_app
 from calibadv.retrieval.server.backend import Load
+from calibadv.retrieval.server.listening import EndingServer, listen, url_of
 from calibadv.retrieval.server.service import RetrievalService
 from calibadv.retrieval.server.settings import TOKEN_VARIABLE, ServerConfig
-
-logger = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.001
 """The event loop waits at most about this long for the worker's Python code to let it run."""
@@ -31,8 +24,8 @@ def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], Non
     ``on_listening`` gets the URL. Raises what ``load`` raised when the index cannot be loaded.
     """
     service = RetrievalService(load, config=config)
-    listener = _listen(config)
-    server = _Server(
+    listener = listen(config.host, config.port, token=config.token, token_variable=TOKEN_VARIABLE)
+    server = EndingServer(
         uvicorn.Config(
             create_app(service),
             log_config=None,
@@ -41,8 +34,7 @@ def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], Non
         )
     )
     service.on_failure = server.end
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    on_listening(f"http://{host}:{listener.getsockname()[1]}")
+    on_listening(url_of(listener, host=config.host))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
@@ -52,44 +44,3 @@ def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], Non
         listener.close()
     if service.error is not None:
         raise service.error
-
-
-class _Server(uvicorn.Server):
-    """A server for which SIGTERM is an ordinary end: uvicorn would raise the signal again when it is done."""
-
-    def end(self) -> None:
-        """Stop as after a signal."""
-        self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _listen(config: ServerConfig) -> socket.socket:
-    """A bound socket, so that a port in use is an error of ours and the port that 0 stands for is known."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
-        with contextlib.ExitStack() as on_error:
-            listener = on_error.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            on_error.pop_all()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {config.host}, port {config.port}: {error.strerror or error}; choose another"
-        ) from error
-    if config.token is None and not str(address[0]).startswith(("127.", "::1")):
-        logger.warning(
-            "listening on %s without a token: whoever reaches it may search; set %s", config.host, TOKEN_VARIABLE
-        )
-    return listener

@@ -41,13 +41,8 @@ class WordReranker:
 class Corpus(list):
     """What the server asks of a corpus."""
 
-    def get(self, document_id):
-        from calibadv.errors import DataError
-
-        for document in self:
-            if document.id == document_id:
-                return document
-        raise DataError(f"no document {document_id}")
+    def row_of(self, document_id):
+        return next((row for row, document in enumerate(self) if document.id == document_id), None)
 
 
 class Gate:
