@@ -14,7 +14,19 @@ import traceback
 from collections.abc import Sequence
 
 from calibadv import __version__
-from calibadv.cli import data, doctor, evaluate, index, lab, report, retriever, train, trajectories
+from calibadv.cli import (
+    data,
+    doctor,
+    evaluate,
+    evaluate_diff,
+    evaluate_score,
+    index,
+    lab,
+    report,
+    retriever,
+    train,
+    trajectories,
+)
 from calibadv.errors import CalibAdvError, ConfigError, DataError, PolicyError, RetrieverError
 
 EXIT_CODES: tuple[tuple[type[CalibAdvError], int], ...] = (
@@ -53,14 +65,37 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"calibadv {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (doctor, data, train, evaluate, index, retriever, lab, report, trajectories):
+    for command in (
+        doctor,
+        data,
+        train,
+        evaluate,
+        evaluate_diff,
+        evaluate_score,
+        index,
+        retriever,
+        lab,
+        report,
+        trajectories,
+    ):
         command.add_parser(commands)
     return parser
 
 
+def two_words(argv: Sequence[str]) -> list[str]:
+    """``eval diff`` and ``eval score`` are commands of their own; a target of that name is ``./diff``.
+
+    >>> two_words(["eval", "diff", "a", "b"])
+    ['eval diff', 'a', 'b']
+    """
+    if list(argv[:1]) == ["eval"] and list(argv[1:2]) in (["diff"], ["score"]):
+        return [" ".join(argv[:2]), *argv[2:]]
+    return list(argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = make_parser().parse_args(argv)
+    arguments = make_parser().parse_args(two_words(sys.argv[1:] if argv is None else argv))
     debug = os.environ.get("CALIBADV_DEBUG", "") not in ("", "0")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("calibadv").setLevel(logging.DEBUG if debug else logging.INFO)
