@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from calibadv import __version__
-from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.base import Hit, check_search
+from calibadv.errors import ConfigError, DataError, RetrieverError
+from calibadv.retrieval.base import Hit, Retriever, check_search
 from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.index_folder import whole_folder
 from calibadv.retrieval.manifest import IndexManifest
@@ -28,17 +28,22 @@ PARTS = "parts.json"
 RowHits = list[tuple[int, float]]
 
 
-class RowSearcher(Protocol):
-    """What a hybrid needs of its parts: hits as rows of the corpus, best first."""
+class Part(Retriever, Protocol):
+    """An index of the corpus."""
 
     corpus: Corpus
 
     @property
     def version(self) -> str: ...
 
-    def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]: ...
-
     def manifest(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class RowSearcher(Protocol):
+    """A part that finds rows without fetching their documents."""
+
+    def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +67,7 @@ class HybridRetriever:
     A part that fails fails the search: half of a hybrid is another retriever.
     """
 
-    def __init__(self, parts: Mapping[str, RowSearcher], *, config: HybridConfig | None = None) -> None:
+    def __init__(self, parts: Mapping[str, Part], *, config: HybridConfig | None = None) -> None:
         if len(parts) < 2:
             raise ConfigError(f"a hybrid needs two parts or more, got {len(parts)}")
         self.parts = dict(parts)
@@ -75,7 +80,7 @@ class HybridRetriever:
         self._pool = ThreadPoolExecutor(len(self.parts), thread_name_prefix="calibadv-hybrid")
 
     @classmethod
-    def open(cls, index_dir: Path | str, *, open_part: Callable[[Path], RowSearcher]) -> HybridRetriever:
+    def open(cls, index_dir: Path | str, *, open_part: Callable[[Path], Part]) -> HybridRetriever:
         """Open a hybrid folder; ``open_part`` opens the index in the folder of a part."""
         index_dir = Path(index_dir)
         manifest, folders = _read_manifest(index_dir), part_folders(index_dir)
@@ -111,9 +116,21 @@ class HybridRetriever:
         """As `search`, with row numbers of the corpus in the place of documents."""
         check_search(queries, k)
         depth = max(k, self.config.depth)
-        futures = [self._pool.submit(part.search_rows, queries, depth) for part in self.parts.values()]
+        futures = [self._pool.submit(rows_of, part, queries, depth) for part in self.parts.values()]
         found = [future.result() for future in futures]
         return [fuse(lists, k=k, rrf_k=self.config.rrf_k) for lists in zip(*found, strict=True)]
+
+
+def rows_of(part: Part, queries: Sequence[str], k: int) -> list[RowHits]:
+    """What a part finds, as rows of the corpus."""
+    if isinstance(part, RowSearcher):
+        return part.search_rows(queries, k)
+    found = part.search(queries, k)
+    rows = {hit.document.id: part.corpus.row_of(hit.document.id) for hits in found for hit in hits}
+    unknown = [document_id for document_id, row in rows.items() if row is None]
+    if unknown:
+        raise RetrieverError(f"a part of a hybrid found the document {unknown[0]!r}, which is not in its corpus")
+    return [[(rows[hit.document.id] or 0, hit.score) for hit in hits] for hits in found]
 
 
 def fuse(lists: Sequence[RowHits], *, k: int, rrf_k: int = 60) -> RowHits:
@@ -130,7 +147,7 @@ def fuse(lists: Sequence[RowHits], *, k: int, rrf_k: int = 60) -> RowHits:
 
 
 def write_hybrid(
-    folders: Mapping[str, Path], *, parts: Mapping[str, RowSearcher], out: Path, place: str, config: HybridConfig
+    folders: Mapping[str, Path], *, parts: Mapping[str, Part], out: Path, place: str, config: HybridConfig
 ) -> IndexManifest:
     """Make the hybrid folder ``out`` of indexes in ``folders``, which were opened as ``parts``."""
     manifest = _manifest_of(parts, config=config, place=place)
@@ -160,7 +177,7 @@ def _read_manifest(index_dir: Path) -> IndexManifest:
     return manifest
 
 
-def _manifest_of(parts: Mapping[str, RowSearcher], *, config: HybridConfig, place: str = "") -> IndexManifest:
+def _manifest_of(parts: Mapping[str, Part], *, config: HybridConfig, place: str = "") -> IndexManifest:
     corpus = next(iter(parts.values())).corpus
     return IndexManifest(
         method="hybrid",
