@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from calibadv import __version__
 from calibadv.cli import (
+    corpus,
     data,
     doctor,
     evaluate,
@@ -24,6 +25,7 @@ from calibadv.cli import (
     lab,
     report,
     retriever,
+    sft,
     train,
     trajectories,
 )
@@ -49,6 +51,7 @@ first steps
   calibadv train configs/lab.toml               one run from a config file
   calibadv eval runs/lab                        evaluate what was trained
   calibadv data prepare --help                  questions of the seven benchmarks
+  calibadv corpus import notes/ --out corpus    documents of your own, ready for an index
   calibadv trajectories runs/lab -n 2           read what the agent wrote, turn by turn
 
 Every command explains itself: calibadv COMMAND --help. A run is a TOML file; --set section.key=value changes a setting.
@@ -68,6 +71,8 @@ def make_parser() -> argparse.ArgumentParser:
     for command in (
         doctor,
         data,
+        corpus,
+        sft,
         train,
         evaluate,
         evaluate_diff,

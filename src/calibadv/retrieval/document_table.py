@@ -47,7 +47,7 @@ class DocumentTable:
         self._columns: dict[int, tuple[_Column, ...]] = {}
         try:
             self._reader = pa.ipc.open_file(pa.py_buffer(source.map if isinstance(source, MappedFile) else source))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise self._damaged(str(error)) from error
         if self._reader.schema != schema():
             raise self._damaged(f"its columns are {self._reader.schema.names}, not {list(COLUMNS)} as text")
@@ -93,7 +93,7 @@ class DocumentTable:
                 with self._lock:
                     batch = self._reader.get_batch(number)
                 batch.validate(full=True)
-            except pa.ArrowException as error:
+            except (pa.ArrowException, OSError) as error:
                 raise self._damaged(f"batch {number}: {error}") from error
             done += batch.num_rows
             if self._file is not None:

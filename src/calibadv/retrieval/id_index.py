@@ -106,6 +106,6 @@ class IdIndex:
             self._file.touched(reads=3 * len(ids))
         for number in np.flatnonzero(found != np.arange(first_row, first_row + len(ids))):
             row = first_row + int(number)
-            if row not in self.candidates(ids[number]):  # else one of several with the same hash
+            if row not in self.candidates(ids[int(number)]):  # else one of several with the same hash
                 return row
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from calibadv.errors import DataError
+from calibadv.retrieval.corpus_manifest import CORPUS
 
 SourceKind = Literal["jsonl", "parquet", "text"]
 _ENDINGS: tuple[tuple[str, SourceKind], ...] = (
@@ -89,6 +90,8 @@ def _find(name: str) -> Sources:
 
 
 def _folder(folder: Path, *, name: str, only: Sequence[str] | None = None) -> Sources:
+    if (folder / CORPUS).is_file():
+        raise DataError(f"{name}: a corpus already; name what it was made from (calibadv corpus info tells)")
     folder = _snapshot(folder)
     inside = sorted(_walk(folder)) if only is None else [folder / file for file in only]
     by_kind: dict[SourceKind, list[Path]] = {"jsonl": [], "parquet": [], "text": []}
