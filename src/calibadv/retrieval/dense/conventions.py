@@ -23,7 +23,8 @@ DocumentText = Literal["contents", "title_sep_text"]
 
 MAX_LENGTH = 512
 """Longest text in tokens where neither the model nor the user sets a limit."""
-_BGE_QUERY = "Represent this sentence for searching relevant passages: "
+_PREFIXES = {"e5": ("query: ", "passage: "), "bge": ("Represent this sentence for searching relevant passages: ", "")}
+"""Of queries and of documents."""
 _E5 = re.compile(r"(^|[^a-z0-9])e5([^a-z0-9]|$)")
 _BGE = re.compile(r"(^|[^a-z0-9])bge([^a-z0-9]|$)")
 
@@ -132,14 +133,14 @@ def describe(config: EncoderConfig) -> EncoderSpec:
             f"encoder.normalize is false, but the modules of {config.model} normalise; set encoder.pooling to use the "
             "model without its modules"
         )
-    query_prefix, passage_prefix = {"e5": ("query: ", "passage: "), "bge": (_BGE_QUERY, "")}.get(family, ("", ""))
+    query_prefix, passage_prefix = _PREFIXES.get(family, ("", ""))
     default_normalize = normalizes if by_modules and family == "sentence-transformers" else family != "dpr"
     fingerprint_ = fingerprint(folder)
     return EncoderSpec(
         model=model,
         query_model=model if query_model == config.model else query_model,
         family=family,
-        pooling="modules" if by_modules else (config.pooling or _default_pooling(family, settings)),
+        pooling="modules" if by_modules else (config.pooling or _default_pooling(family)),
         query_prefix=_first(config.query_prefix, prompts.get("query"), query_prefix),
         passage_prefix=_first(
             config.passage_prefix,
@@ -175,23 +176,24 @@ def family_of(model: str, settings: dict[str, Any], *, folder: Path | None) -> F
     return "sentence-transformers" if folder is not None and (folder / "modules.json").is_file() else "plain"
 
 
-def published(model: str, *, dimension: int) -> EncoderSpec:
+def published(config: EncoderConfig, *, dimension: int) -> EncoderSpec:
     """The convention of a model that is not at hand, by its name alone; opening the index checks the dimension."""
-    family = family_of(model, {}, folder=None)
+    family = family_of(config.model, {}, folder=None)
     if family not in ("e5", "bge"):
         raise ConfigError(
-            f"encoder {model}: not on this machine, and its name does not tell its convention; fetch it first"
+            f"encoder.model {config.model}: not on this machine, and its name does not tell its convention; "
+            "fetch it first"
         )
-    query_prefix, passage_prefix = ("query: ", "passage: ") if family == "e5" else (_BGE_QUERY, "")
+    query_prefix, passage_prefix = _PREFIXES[family]
     return EncoderSpec(
-        model=model,
-        query_model=model,
+        model=config.model,
+        query_model=config.query_model or config.model,
         family=family,
-        pooling="mean" if family == "e5" else "cls",
-        query_prefix=query_prefix,
-        passage_prefix=passage_prefix,
-        normalize=True,
-        max_length=MAX_LENGTH,
+        pooling=config.pooling or _default_pooling(family),
+        query_prefix=_first(config.query_prefix, query_prefix),
+        passage_prefix=_first(config.passage_prefix, passage_prefix),
+        normalize=config.normalize is not False,
+        max_length=config.max_length or MAX_LENGTH,
         dimension=dimension,
     )
 
@@ -200,7 +202,7 @@ def _first(*values: str | None) -> str:
     return next(value for value in values if value is not None)
 
 
-def _default_pooling(family: Family, settings: dict[str, Any]) -> Pooling:
+def _default_pooling(family: Family) -> Pooling:
     if family == "dpr":
         return "pooler"
     return "cls" if family == "bge" else "mean"

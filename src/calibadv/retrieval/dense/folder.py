@@ -33,12 +33,32 @@ def make_index(
         raise DataError(f"{source}: {vector_file.num_vectors:,} vectors for {len(corpus):,} documents")
     parameters = parameters_for(kind, num_vectors=vector_file.num_vectors, dimension=vector_file.dimension)
     is_its_own_index = (kind, vector_file.dtype) in (("flat", "float32"), ("fp16", "float16"))
-    kept = file_record(source, index_dir) if keep_vectors or is_its_own_index else None
     if not is_its_own_index:
         assemble(vector_file, parameters=parameters, path=index_dir / INDEX)
-        if not keep_vectors and source.parent == index_dir:
-            source.unlink()
-    index_path = source if is_its_own_index else index_dir / INDEX
+    keep_vectors = keep_vectors or is_its_own_index
+    manifest = write_manifest(
+        corpus,
+        index_dir=index_dir,
+        spec=spec,
+        parameters=parameters,
+        index_path=source if is_its_own_index else index_dir / INDEX,
+        vectors_path=source if keep_vectors else None,
+    )
+    if not keep_vectors:
+        source.unlink()
+    return manifest
+
+
+def write_manifest(
+    corpus: Corpus,
+    *,
+    index_dir: Path,
+    spec: EncoderSpec,
+    parameters: IndexParameters,
+    index_path: Path,
+    vectors_path: Path | None,
+) -> IndexManifest:
+    """Describe the parts that are there; with this the folder is an index."""
     manifest = IndexManifest(
         method="dense",
         corpus=corpus_place(corpus, index_dir),
@@ -47,7 +67,7 @@ def make_index(
         parameters={
             "encoder": spec.as_parameters(),
             "index": parameters.as_parameters() | file_record(index_path, index_dir),
-            "vectors": kept,
+            "vectors": None if vectors_path is None else file_record(vectors_path, index_dir),
         },
         versions=package_versions(),
     )

@@ -1,0 +1,217 @@
+"""Files of a Hugging Face hub data set, fetched straight into place and resumable after a kill.
+
+The hub's own client keeps nothing of a download that was killed, and joining parts of 40 GB needs their room twice.
+Here a file (or several parts that make one) is written at its place in one target; how long the target is says where to
+go on. Sizes are checked always, digests where the hub knows them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibadv.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+_BLOCK = 1 << 20
+_SYNC_BYTES = 256 << 20
+ATTEMPTS = 5
+"""Failures in a row, without a byte between them, before the download stops."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    """One file of a revision."""
+
+    name: str
+    size: int
+    sha256: str | None
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFiles:
+    """A pinned revision of a data set."""
+
+    repo: str
+    revision: str
+    files: tuple[HubFile, ...]
+
+
+def list_files(repo: str, *, revision: str | None = None, endpoint: str | None = None) -> HubFiles:
+    """The files of a data set with sizes and digests; DataError when no hub answers."""
+    hub, http = _import_hub(), _import_http()
+    api = hub.HfApi(endpoint=endpoint)
+    try:
+        info = api.dataset_info(repo, revision=revision, files_metadata=True)
+    except (OSError, ValueError, http.HTTPError) as error:
+        raise DataError(
+            f"{repo}: the Hugging Face hub at {api.endpoint} does not answer for this data set ({_reason(error)}). "
+            "Behind a mirror set HF_ENDPOINT, to log in HF_TOKEN. On a machine without a network fetch the files "
+            "elsewhere, join the parts (cat part_* > e5_Flat.index), and then: calibadv corpus import wiki-18.jsonl.gz "
+            "--out CORPUS; calibadv index convert e5_Flat.index --to as-is --corpus CORPUS --encoder MODEL --out DIR"
+        ) from error
+    files = []
+    for file in info.siblings or ():
+        if file.size is None:
+            raise DataError(f"{repo}: the hub at {api.endpoint} does not tell the size of {file.rfilename}; try later")
+        url = hub.hf_hub_url(repo, file.rfilename, repo_type="dataset", revision=info.sha, endpoint=api.endpoint)
+        sha256 = file.lfs.sha256 if file.lfs is not None else None
+        files.append(HubFile(name=file.rfilename, size=file.size, sha256=sha256, url=url))
+    return HubFiles(repo=repo, revision=str(info.sha), files=tuple(files))
+
+
+def fetch(parts: Sequence[HubFile], target: Path, *, progress: Progress | None = None) -> None:
+    """Write the parts one after the other into ``target``; what is there already is not fetched again.
+
+    The data grow in ``NAME.partial`` and get their name when they are complete.
+    """
+    total = sum(part.size for part in parts)
+    if target.exists():
+        _check_size(target, total)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial, checked = partial_of(target), target.with_name(f"{target.name}.checked")
+    done_parts = checked.read_text(encoding="utf-8").splitlines() if checked.exists() else []
+    start = 0
+    for part in parts:
+        _fetch_part(part, partial, start=start, total=total, progress=progress)
+        if part.sha256 is not None and f"{part.name} {part.sha256}" not in done_parts:
+            _check_digest(part, partial, start=start)
+            with checked.open("a", encoding="utf-8") as file:
+                file.write(f"{part.name} {part.sha256}\n")
+        start += part.size
+    _check_size(partial, total)
+    partial.replace(target)
+    checked.unlink(missing_ok=True)
+
+
+def partial_of(target: Path) -> Path:
+    """Where the data are while they are fetched."""
+    return target.with_name(f"{target.name}.partial")
+
+
+def bytes_at_hand(target: Path) -> int:
+    """How much of ``target`` is on disk already."""
+    for path in (target, partial_of(target)):
+        if path.exists():
+            return path.stat().st_size
+    return 0
+
+
+def _fetch_part(part: HubFile, partial: Path, *, start: int, total: int, progress: Progress | None) -> None:
+    """Append what is missing of one part; connections that break are opened again."""
+    end, failures = start + part.size, 0
+    http = _import_http()
+    while (size := partial.stat().st_size if partial.exists() else 0) < end:
+        try:
+            _append(part, partial, start=start, total=total, progress=progress)
+            failures = 0 if partial.stat().st_size > size else failures + 1
+            reason = "the connection ended early"
+        except http.HTTPStatusError as error:
+            if error.response.status_code not in (408, 429) and error.response.status_code < 500:
+                raise DataError(f"{part.url}: the hub refuses the file ({_reason(error)})") from error
+            failures, reason = failures + 1, _reason(error)
+        except http.TransportError as error:
+            failures = 0 if partial.exists() and partial.stat().st_size > size else failures + 1
+            reason = _reason(error)
+        if failures >= ATTEMPTS:
+            raise DataError(
+                f"{part.name}: the download stopped after {partial.stat().st_size if partial.exists() else 0:,} of "
+                f"{total:,} bytes ({reason}); the same command goes on from there"
+            )
+        if failures:
+            time.sleep(min(30.0, 0.5 * 2**failures))
+
+
+def _append(part: HubFile, partial: Path, *, start: int, total: int, progress: Progress | None) -> None:
+    hub, http = _import_hub(), _import_http()
+    with partial.open("ab") as file:
+        position = file.tell() - start  # within the part
+        headers = {**hub.utils.build_hf_headers(), "Range": f"bytes={position}-", "Accept-Encoding": "identity"}
+        timeout = http.Timeout(30.0, connect=15.0)
+        with http.stream("GET", part.url, headers=headers, follow_redirects=True, timeout=timeout) as response:
+            response.raise_for_status()
+            skip = position if response.status_code == 200 else 0  # the server sends the file from its beginning
+            if response.status_code == 206 and not str(response.headers.get("content-range")).startswith(
+                f"bytes {position}-"
+            ):
+                raise DataError(
+                    f"{part.url}: asked for bytes from {position}, got {response.headers.get('content-range')}"
+                )
+            unsynced = 0
+            try:
+                for block in response.iter_bytes(_BLOCK):
+                    data = block[skip:] if skip < len(block) else b""
+                    skip -= min(skip, len(block))
+                    if file.tell() + len(data) > start + part.size:
+                        raise DataError(f"{part.url}: longer than the {part.size:,} bytes that the hub announced")
+                    file.write(data)
+                    unsynced += len(data)
+                    if unsynced >= _SYNC_BYTES:
+                        _sync(file)
+                        unsynced = 0
+                    if progress is not None:
+                        progress(file.tell(), total)
+            finally:
+                _sync(file)
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _check_size(path: Path, total: int) -> None:
+    size = path.stat().st_size
+    if size != total:
+        raise DataError(
+            f"{path}: {size:,} bytes, but the hub announces {total:,}; remove the file and run the command again"
+        )
+
+
+def _check_digest(part: HubFile, partial: Path, *, start: int) -> None:
+    """A part that came damaged is cut off again, so that the next run fetches it anew."""
+    sha256, left = hashlib.sha256(), part.size
+    with partial.open("r+b") as file:
+        file.seek(start)
+        while left and (block := file.read(min(_BLOCK, left))):
+            sha256.update(block)
+            left -= len(block)
+        if sha256.hexdigest() != part.sha256:
+            file.truncate(start)
+            raise DataError(
+                f"{part.name}: its digest is {sha256.hexdigest()[:12]}, not {str(part.sha256)[:12]}: damaged on the "
+                "way; the same command fetches it again"
+            )
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _import_hub() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.utils
+    except ImportError as error:
+        raise ConfigError("fetching from the hub needs huggingface_hub: pip install 'calibadv[retrieval]'") from error
+    return huggingface_hub
+
+
+def _import_http() -> Any:
+    try:
+        import httpx2
+    except ImportError as error:
+        raise ConfigError("fetching from the hub needs httpx2: pip install 'calibadv[retrieval]'") from error
+    return httpx2
