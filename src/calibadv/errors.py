@@ -8,6 +8,7 @@
     ├── RetrieverError      (also RuntimeError)     a search failed
     │   └── RetrieverUnavailable                    the retriever stayed away after every retry
     ├── PolicyError         (also RuntimeError)     the policy cannot generate (NaN logits, context too small)
+    ├── SaveError           (also OSError)          a checkpoint or a model could not be written
     └── TokenMismatchError  (also AssertionError)   trained token ids differ from the sampled ones
 
 Each class also inherits the standard error that it replaces. To add one: derive from the nearest class here, say in its
@@ -41,8 +42,15 @@ class RetrieverUnavailable(RetrieverError):
 
 
 class PolicyError(CalibAdvError, RuntimeError):
-    """The policy cannot generate: logits that are not finite, or a prompt larger than its context."""
+    """The policy cannot generate: logits that are not finite, a prompt larger than its context, a server that is gone."""
+
+    trajectories: tuple[Any, ...] = ()
+    """What a rollout had finished by then (`calibadv.trajectory.Trajectory`)."""
 
 
 class TokenMismatchError(CalibAdvError, AssertionError):
     """The token ids about to be trained differ from those that were sampled."""
+
+
+class SaveError(CalibAdvError, OSError):
+    """A checkpoint or a model could not be written, for instance because the disk is full; older ones are intact."""

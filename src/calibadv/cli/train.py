@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,8 @@ examples
   calibadv train configs/lab.toml --set calibration.rebalance_coef=0.5 --set training.steps=20
   calibadv train --resume runs/lab                      go on where a run stopped, with its own settings
   calibadv train --resume runs/lab --set training.steps=60
+
+SIGINT (Ctrl-C) and SIGTERM save a checkpoint and stop; a second one stops at once.
 
 The effective configuration is printed and saved as config.toml in the run's folder (training.output), next to
 metrics.jsonl, the trajectories of every batch with their advantages, the checkpoints, and the trained model in Hugging
@@ -48,6 +53,7 @@ def add_parser(commands: Any) -> None:
         metavar="RUN_DIR",
         help="go on from the last checkpoint of this run (default: that of training.output)",
     )
+    add_hub_option(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the effective configuration and stop")
     parser.set_defaults(command=run)
 
@@ -60,17 +66,46 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         return
     require_packages(*PACKAGES, extra="train", what="training")
+    from calibadv.training.hub import check_hub, push_folder
     from calibadv.training.run import train
+    from calibadv.training.saving import MODEL
 
-    folder = shortest(train(config, resume=resume, listeners=[show_line]))
+    if arguments.push_to_hub:
+        check_hub(arguments.push_to_hub)
+    with stopped():
+        folder = shortest(train(config, resume=resume, listeners=[show_line]))
     print(f"\nDone: {folder}")
     print(f"  calibadv eval {folder}            evaluate the trained policy on data.test")
     print(f"  calibadv report {folder}          curves and a page")
     print(f"  calibadv trajectories {folder}    what it wrote, turn by turn")
+    if arguments.push_to_hub:
+        print(f"Uploaded to {push_folder(folder / MODEL, arguments.push_to_hub)}")
 
 
-def config_of(arguments: argparse.Namespace) -> tuple[RunConfig, bool]:
-    """The run's config, and whether it is resumed."""
+def add_hub_option(parser: argparse.ArgumentParser) -> None:
+    """``--push-to-hub OWNER/NAME``."""
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="OWNER/NAME",
+        help="upload the trained model to this repository of the Hugging Face hub, private (token: HF_TOKEN)",
+    )
+
+
+@contextmanager
+def stopped() -> Iterator[None]:
+    """SIGTERM ends with the exit code that the system expects of it; SIGINT is the business of `main`."""
+    from calibadv.training.signals import StopRequested
+
+    try:
+        yield
+    except StopRequested as request:
+        if request.signum == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+
+
+def config_of(arguments: argparse.Namespace, *, output: str = "training.output") -> tuple[RunConfig, bool]:
+    """The run's config, and whether it is resumed. ``output`` is the setting that names its folder."""
     target, resume, overrides = arguments.config, arguments.resume, list(arguments.overrides)
     if isinstance(resume, str):
         if target is None:
@@ -78,9 +113,9 @@ def config_of(arguments: argparse.Namespace) -> tuple[RunConfig, bool]:
             if not target.exists():
                 raise ConfigError(f"--resume {resume}: no such folder; name the folder of a run, such as runs/lab")
             if target.is_dir():  # the folder may have moved since it was written
-                overrides.insert(0, f"training.output={target.absolute()}")
+                overrides.insert(0, f"{output}={target.absolute()}")
         else:
-            overrides.append(f"training.output={resume}")
+            overrides.append(f"{output}={resume}")
     if target is None:
         raise ConfigError("name a config, such as configs/lab.toml, or a run with --resume RUN_DIR")
     return read_run_config(target, overrides=overrides), resume is not False

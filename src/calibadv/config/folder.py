@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from calibadv.config.run import RunConfig
 from calibadv.errors import ConfigError
@@ -15,6 +15,12 @@ MAY_CHANGE = frozenset(
     {
         "model.device",
         "retrieval.index_dir",
+        "retrieval.url",
+        "retrieval.device",
+        "retrieval.rerank.batch_size",
+        "retrieval.remote.timeout_s",
+        "retrieval.remote.retries",
+        "retrieval.remote.wait_s",
         "rollout.search_retries",
         "rollout.retry_wait_s",
         "rollout.search_timeout_s",
@@ -28,15 +34,22 @@ MAY_CHANGE = frozenset(
         "training.output",
     }
 )
-"""Settings that a resumed run may give anew, like everything in [evaluation]; others would make it another run."""
+"""Settings that a resumed run may give anew, like everything in `WITHOUT_PART`; others would make it another run."""
+
+Part = Literal["train", "sft"]
+WITHOUT_PART: dict[Part, tuple[str, ...]] = {
+    "train": ("evaluation.", "sft."),
+    "sft": ("evaluation.", "training.", "algorithm.", "calibration.", "reward."),
+}
+"""Sections that have no part in reinforcement or supervised training."""
 
 
-def claim_run_folder(config: RunConfig, *, resume: bool) -> Path:
+def claim_run_folder(config: RunConfig, *, resume: bool, part: Part = "train") -> Path:
     """Check ``training.output``, create it and write the effective config there; the folder's path comes back."""
     folder = config.training.output
     if not is_main_process():
         return folder  # several processes train one run: the first one claims the folder for all
-    check_run_folder(config, resume=resume)
+    check_run_folder(config, resume=resume, part=part)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{CONFIG}.partial"  # renamed when complete: a run must not lose its config to a kill in here
     partial.write_text(config.to_toml(), encoding="utf-8")
@@ -44,18 +57,19 @@ def claim_run_folder(config: RunConfig, *, resume: bool) -> Path:
     return folder
 
 
-def check_run_folder(config: RunConfig, *, resume: bool) -> None:
+def check_run_folder(config: RunConfig, *, resume: bool, part: Part = "train") -> None:
     """Refuse the folder of another run, and to resume what is not this run; writes nothing."""
     folder = config.training.output
     saved = folder / CONFIG
     if not is_main_process():
         return
     if resume:
-        check_same_run(config, saved)
+        check_same_run(config, saved, part=part)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        setting = "training.output" if part == "train" else "sft.output"
         what = "the folder of another run" if saved.exists() else "not an empty folder"
         raise ConfigError(
-            f"training.output {folder} is {what}; name a new folder (--set training.output=DIR)"
+            f"{setting} {folder} is {what}; name a new folder (--set {setting}=DIR)"
             + (", continue that run (--resume), or remove it" if saved.exists() else "")
         )
 
@@ -65,7 +79,7 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def check_same_run(config: RunConfig, saved: Path) -> None:
+def check_same_run(config: RunConfig, saved: Path, *, part: Part = "train") -> None:
     """Refuse to resume a run with settings that are not its own."""
     if not saved.is_file():
         raise ConfigError(f"--resume: {saved.parent} holds no run (it has no {CONFIG}); name the folder of one")
@@ -73,7 +87,7 @@ def check_same_run(config: RunConfig, saved: Path) -> None:
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in before | now
-        if before.get(key) != now.get(key) and key not in MAY_CHANGE and not key.startswith("evaluation.")
+        if before.get(key) != now.get(key) and key not in MAY_CHANGE and not key.startswith(WITHOUT_PART[part])
     ]
     if changed:
         raise ConfigError(

@@ -20,8 +20,9 @@ from calibadv.rollout.config import RolloutConfig
 from calibadv.training.load import ModelConfig
 from calibadv.training.lora import LoraSettings
 from calibadv.training.settings import AlgorithmConfig, TrainingSettings
+from calibadv.training.sft.settings import SFTSettings
 
-FROM_DATA_ROOT = (("data", "train"), ("data", "test"), ("retrieval", "corpus"))
+FROM_DATA_ROOT = (("data", "train"), ("data", "test"), ("retrieval", "corpus"), ("sft", "questions"), ("sft", "traces"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class RunConfig:
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    sft: SFTSettings = field(default_factory=SFTSettings)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:

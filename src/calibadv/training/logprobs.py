@@ -16,6 +16,8 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 from trl import GRPOTrainer
 
+from calibadv.training.lora import is_adapted
+
 MAX_LOGITS = 1 << 26
 """Logits held at once (256 MiB in float32); beyond that the head runs in pieces that the backward pass repeats."""
 
@@ -37,8 +39,10 @@ def score_tokens(
 def add_token_head(model: Any, *, temperature: float) -> None:
     """Let ``model(..., score_mask=...)`` return the log-probabilities and entropies of the tokens under the mask.
 
-    It is part of the model's own forward, so that wrappers for distributed training see one call.
+    It is part of the model's own forward, so that wrappers for distributed training see one call; an adapter hands it
+    on to the model inside.
     """
+    model = model.get_base_model() if is_adapted(model) else model
     original = model.forward
 
     @functools.wraps(type(model).forward)
@@ -64,7 +68,7 @@ def add_token_head(model: Any, *, temperature: float) -> None:
 
 
 def can_score_tokens(model: Any) -> bool:
-    """Whether the head is a plain linear layer on the last hidden state (no soft cap, no scale, no adapter wrapper)."""
+    """Whether the head is a plain linear layer on the last hidden state (no soft cap, no scale, no adapter on it)."""
     config = model.config.get_text_config()
     extras = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
     is_linear = isinstance(model.get_output_embeddings(), torch.nn.Linear)

@@ -2,13 +2,14 @@
 
 The run's folder holds ``config.toml`` (every effective setting), ``metrics.jsonl`` (one line a batch), ``eval.jsonl``
 (one line an evaluation), ``trajectories/`` (every rollout with its advantages), ``checkpoint-N/`` (to resume) and
-``model/`` (the trained policy, in Hugging Face form).
+``model/`` (the trained policy, in Hugging Face form); ``best/`` is the policy of the best evaluation.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,15 +26,17 @@ from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.settings import open_retriever
 from calibadv.training.arguments import trainer_config
+from calibadv.training.callbacks import read_metrics
 from calibadv.training.checkpoints import EVALUATIONS, checkpoint_step, forget_after, last_checkpoint
 from calibadv.training.config import CalibAdvConfig
 from calibadv.training.load import load_model, resolve_model, without_progress_bars
+from calibadv.training.lora import add_adapter
+from calibadv.training.saving import BEST, MODEL, save_policy
+from calibadv.training.signals import StopRequested, StopSignals
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 from calibadv.trajectory import Question
 
 logger = logging.getLogger(__name__)
-
-MODEL = "model"
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -45,7 +48,7 @@ def train(
 
     ``resume`` goes on from the last complete checkpoint of ``config.training.output``. ``listeners`` are called with
     every line of ``metrics.jsonl`` and ``eval.jsonl``. When the retriever stays away or nothing can be learned, a
-    checkpoint is saved and the error raised.
+    checkpoint is saved and the error raised; SIGINT and SIGTERM save one and raise `StopRequested`.
 
     Weights and optimizer are float32 whatever ``model.dtype`` says: "bfloat16" and "float16" run the model in that type
     (autocast), in rollouts and updates alike, because steps as small as 5e-7 would be rounded away in bfloat16 weights.
@@ -59,12 +62,14 @@ def train(
     questions = load_split(config.data, "train", limit=config.data.limit)
     test = load_split(config.data, "test", limit=config.evaluation.limit) if settings.eval_every else []
     retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
-    with quiet():
+    with quiet(), StopSignals() as stop:
         args = trainer_config(config, settings.output)
         model, tokenizer = load_model(replace(config.model, dtype="float32"))
+        model = add_adapter(model, settings=config.lora, base=str(config.model.path))
         trainer = CalibAdvTrainer(
-            model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer
+            model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer, stop=stop
         )
+        trainer.keep_checkpoints = settings.keep_checkpoints
         trainer.remove_callback(PrinterCallback)
         trainer.batch_metrics.listeners += listeners
         if test:
@@ -73,7 +78,8 @@ def train(
             )
         # Only now: what could not even start leaves no folder behind that the next try would have to avoid.
         run(trainer, prepare_folder(config, args, resume=resume))
-        trainer.save_model(str(settings.output / MODEL))
+        if trainer.is_world_process_zero():
+            save_policy(trainer.policy_model, tokenizer, settings.output / MODEL)
     return settings.output
 
 
@@ -102,7 +108,8 @@ def run(trainer: CalibAdvTrainer, checkpoint: Path | None) -> None:
         logger.info("Resuming from %s", checkpoint)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except (RetrieverUnavailable, NoSignalError):
+        trainer.stop.check()
+    except (RetrieverUnavailable, NoSignalError, StopRequested):
         # Raised between batches: weights, optimizer and random state are those of the last completed batch.
         trainer.save_checkpoint()
         logger.error("Stopped at step %d; %s", trainer.state.global_step, way_on(trainer.run_dir))
@@ -170,26 +177,48 @@ class PeriodicEvaluation(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The base policy."""
-        if state.global_step == 0:
-            self.evaluate(step=0)
+        """The base policy, and an evaluation that a signal cut short."""
+        due = state.global_step % self.config.training.eval_every == 0
+        done = {line["step"] for line in self.earlier()}
+        if due and state.global_step not in done and state.global_step < state.max_steps:
+            self.evaluate(step=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The policy as trained so far."""
         if state.global_step % self.config.training.eval_every == 0 or state.global_step == state.max_steps:
-            self.evaluate(step=state.global_step)
+            try:
+                self.evaluate(step=state.global_step)
+            except StopRequested:  # the batch is complete and can be saved; a resumed run evaluates it
+                control.should_save = True
+                control.should_training_stop = True
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """The evaluations so far."""
+        return read_metrics(self.trainer.run_dir / EVALUATIONS)
 
     def evaluate(self, *, step: int) -> None:
-        """Write one line to ``eval.jsonl``."""
-        with self.trainer.clock.lap("eval"), self.trainer.accelerator.autocast():
+        """Write one line to ``eval.jsonl``, and the weights to ``best/`` if no evaluation before was as good."""
+        with self.trainer.clock.lap("eval"), self.trainer.accelerator.autocast(), self.trainer.stop.interruptible():
             result = evaluate_policy(self.config, self.test, trainer=self.trainer, retriever=self.retriever)
         line = eval_line(result, step=step)
         if not self.trainer.is_world_process_zero():
             return
+        self.keep_best(line)
         with (self.trainer.run_dir / EVALUATIONS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         for listener in self.listeners:
             listener(line)
+
+    def keep_best(self, line: dict[str, Any]) -> None:
+        """Step 0 only sets the bar: its weights are those of ``model.path``."""
+        metric = self.config.training.best_metric
+        if metric == "none" or line["step"] == 0:
+            return
+        if line[metric] > max((before[metric] for before in self.earlier()), default=-math.inf):
+            record = {"step": line["step"], "metric": metric, "value": line[metric]}
+            folder = self.trainer.run_dir / BEST
+            with self.trainer.clock.lap("storage"):
+                save_policy(self.trainer.policy_model, self.trainer.processing_class, folder, record=record)
 
 
 def evaluate_policy(

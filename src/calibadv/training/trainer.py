@@ -30,7 +30,9 @@ from calibadv.training.clock import Clock
 from calibadv.training.config import CalibAdvConfig
 from calibadv.training.credit import BatchCredit, Outcome
 from calibadv.training.logprobs import TrainedTokenLogprobs, add_token_head
-from calibadv.training.rollouts import make_rollout_func, outcome_reward_func
+from calibadv.training.rollouts import RolloutFunc, make_rollout_func, outcome_reward_func
+from calibadv.training.saving import SafeCheckpoints
+from calibadv.training.signals import StopAtBatchEnd, StopSignals
 from calibadv.trajectory import Question, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -40,10 +42,11 @@ class NoSignalError(ConfigError):
     """Batch after batch no group held two different rewards: there is nothing to learn from."""
 
 
-class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs):
+class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs, SafeCheckpoints):
     """Train a policy on questions with a retriever.
 
     ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`.
+    ``stop`` ends the run early when a signal comes (`calibadv.training.signals`).
     Writes ``metrics.jsonl`` and ``trajectories/step-*.jsonl.gz`` into ``args.output_dir``, next to TRL's checkpoints.
     """
 
@@ -56,6 +59,7 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         retriever: Retriever,
         processing_class: PreTrainedTokenizerBase,
         policy: Callable[[PreTrainedModel, PreTrainedTokenizerBase], Policy] | None = None,
+        stop: StopSignals | None = None,
         **kwargs: Any,
     ) -> None:
         self.updates_per_batch = args.updates_per_batch
@@ -71,6 +75,7 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
             seed=args.seed,
         )
         self.clock = Clock()
+        self.stop = stop or StopSignals()
         self._make_policy = policy or transformers_policy
         self._policy: Policy | None = None
         tokenizer = HFTokenizer(processing_class)
@@ -91,7 +96,7 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
                 args=args,
                 train_dataset=Dataset.from_list(question_rows(train_questions, order=order)),
                 processing_class=processing_class,
-                rollout_func=rollout_func,
+                rollout_func=self._interruptible(rollout_func),
                 **kwargs,
             )
         add_token_head(self.policy_model, temperature=self.temperature)
@@ -104,6 +109,11 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         )
         self.add_callback(self.skip_non_finite)
         self.add_callback(self.batch_metrics)
+        self.add_callback(
+            StopAtBatchEnd(
+                self.stop, updates_per_batch=self.updates_per_batch, num_processes=self.accelerator.num_processes
+            )
+        )
         self._batches_without_signal = 0
         self._skipped_before = 0
 
@@ -113,6 +123,13 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         if self._policy is None:
             self._policy = self._make_policy(self.policy_model, self._tokenizer)
         return self._policy
+
+    def _interruptible(self, rollout_func: RolloutFunc) -> RolloutFunc:
+        def play(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+            with self.stop.interruptible():
+                return rollout_func(prompts, trainer)
+
+        return play
 
     def _current_policy(self) -> Policy:
         return self.policy

@@ -1,0 +1,230 @@
+"""Programmatic trajectories: a plan carried out with the real retriever, thoughts included.
+
+Searches are those of the plan; the documents are what the policy would have been shown. A demonstration is only kept
+when it really found what it then says: every hop in its documents, and the golden answer too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple
+
+from calibadv.dialogue.neutralise import neutralise
+from calibadv.dialogue.observation import render_observation
+from calibadv.dialogue.prompt import SEARCH_PROMPT, render_prompt
+from calibadv.retrieval.base import Retriever
+from calibadv.rewards.metrics import normalize_answer
+from calibadv.tags import ANSWER_CLOSE, ANSWER_OPEN, SEARCH_CLOSE, SEARCH_OPEN, THINK_CLOSE
+from calibadv.training.sft import phrases
+from calibadv.training.sft.plans import Hop, Plan, plain
+from calibadv.trajectory import Action, ActionKind, Document, Question, StopReason, Trajectory, Turn
+
+YES_NO = frozenset({"yes", "no"})
+QUERIES_AT_ONCE = 256
+
+Demonstration = Generator[str, Sequence[Document], "Trajectory | str"]
+"""Yields queries, is sent documents, returns a trajectory or why there is none."""
+
+
+class Evidence(NamedTuple):
+    """Where a hop was answered."""
+
+    number: int
+    """Of the document in its observation, from 1."""
+    document: Document
+    in_text: bool
+    """Whether its text says it; else its title does."""
+
+
+def says(text: str, answer: str) -> bool:
+    """Whether a text holds an answer, compared by normalised whole words.
+
+    >>> says("She was born in Oslo, Norway.", "oslo"), says("Osloborg", "oslo")
+    (True, False)
+    """
+    wanted = normalize_answer(answer)
+    return bool(wanted) and f" {wanted} " in f" {normalize_answer(text)} "
+
+
+def is_yes_no(question: Question) -> bool:
+    """Whether the answer cannot stand in a document as such."""
+    return any(normalize_answer(answer) in YES_NO for answer in question.golden_answers)
+
+
+@dataclass(slots=True)
+class _Session:
+    """A demonstration in the making."""
+
+    question: Question
+    rng: Random
+    max_searches: int
+    turns: list[Turn]
+    seen: list[Document]
+
+    def search(self, thought: str, query: str) -> Generator[str, Sequence[Document], tuple[Document, ...]]:
+        documents = yield query
+        text, shown = render_observation(documents, think_prefill=True)
+        self.turns.append(search_turn(thought, query, observation=text, documents=shown))
+        self.seen += shown
+        return shown
+
+    def finish(self, thought: str, answer: str) -> Trajectory:
+        return demonstration(self.question, [*self.turns, answer_turn(thought, answer)])
+
+
+def search_turn(thought: str, query: str, *, observation: str, documents: Sequence[Document]) -> Turn:
+    """A turn that thinks and searches; the opening think tag is the prefill."""
+    thought, query = neutralise(thought), one_line(query)
+    return Turn(
+        text=f"{thought}{THINK_CLOSE}\n{SEARCH_OPEN}{query}{SEARCH_CLOSE}",
+        thinking=thought,
+        action=Action(ActionKind.SEARCH, query),
+        documents=tuple(documents),
+        observation=observation,
+    )
+
+
+def answer_turn(thought: str, answer: str) -> Turn:
+    """A turn that thinks and answers."""
+    thought, answer = neutralise(thought), one_line(answer)
+    return Turn(
+        text=f"{thought}{THINK_CLOSE}\n{ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
+        thinking=thought,
+        action=Action(ActionKind.ANSWER, answer),
+    )
+
+
+def one_line(text: str) -> str:
+    """Harmless and on one line."""
+    return " ".join(neutralise(text).split())
+
+
+def demonstration(question: Question, turns: Sequence[Turn]) -> Trajectory:
+    """A trajectory without token ids; its prompt is plain text (training renders it anew for its model)."""
+    prompt = render_prompt(question.text, template=SEARCH_PROMPT)
+    return Trajectory(question=question, prompt=prompt, turns=tuple(turns), stop_reason=StopReason.ANSWER)
+
+
+def demonstrate(question: Question, plan: Plan, *, rng: Random, max_searches: int) -> Demonstration:
+    """Carry out a plan."""
+    session = _Session(question, rng, max_searches, [], [])
+    thought, found = "", list[tuple[Hop, Evidence]]()
+    for number, hop in enumerate(plan.hops):
+        if not is_known(hop, question, session.seen):
+            return "an article that nothing leads to"
+        templates = phrases.FIRST if number == 0 else phrases.NEXT
+        thought = joined(thought, phrases.say(rng, templates, need=hop.need, question=question.text))
+        evidence, queries = None, list(hop.queries)
+        while evidence is None:
+            if not queries or len(session.turns) >= max_searches:
+                return "a hop that the retriever does not find"
+            documents = yield from session.search(thought, queries.pop(0))
+            evidence = evidence_for(hop, documents, question=question, is_last=number == len(plan.hops) - 1, plan=plan)
+            thought = phrases.say(rng, phrases.NOT_FOUND, need=hop.need) if evidence is None else ""
+        found.append((hop, evidence))
+        thought = read_aloud(hop, evidence, rng=rng, question=question)
+    answer = final_answer(question, session.seen)
+    if answer is None:
+        return "no golden answer in what was found"
+    if plan.kind == "comparison" and all(hop.answer for hop, _ in found):
+        facts = [phrases.say(rng, phrases.COMPARED, subject=hop.subject, value=hop.answer) for hop, _ in found]
+        thought = joined(thought, *facts)
+    return session.finish(joined(thought, phrases.say(rng, phrases.LAST, answer=answer)), answer)
+
+
+def is_known(hop: Hop, question: Question, seen: Sequence[Document]) -> bool:
+    """Whether the agent can know whom to ask about: the question or a document has named it."""
+    if not hop.subject:
+        return True
+    texts = [question.text, *(f"{document.title} {document.text}" for document in seen)]
+    return any(says(text, plain(hop.subject)) for text in texts)
+
+
+def evidence_for(
+    hop: Hop, documents: Sequence[Document], *, question: Question, is_last: bool, plan: Plan
+) -> Evidence | None:
+    """The document that answers a hop: the labelled one before others, its text before its title."""
+    wanted = [hop.answer] if hop.answer else []
+    if not wanted and plan.kind != "comparison" and is_last and not is_yes_no(question):
+        wanted = list(question.golden_answers)
+    numbered = sorted(enumerate(documents, start=1), key=lambda item: not is_labelled(hop, item[1]))
+    for number, document in numbered:
+        if not wanted:
+            if is_labelled(hop, document):
+                return Evidence(number, document, True)
+            continue
+        for text, in_text in ((document.text, True), (document.title, False)):
+            if any(says(text, answer) for answer in wanted):
+                return Evidence(number, document, in_text)
+    return None
+
+
+def is_labelled(hop: Hop, document: Document) -> bool:
+    """Whether the question file names this document for the hop."""
+    return document.id in hop.ids or bool(hop.title and document.title == hop.title)
+
+
+def read_aloud(hop: Hop, evidence: Evidence, *, rng: Random, question: Question) -> str:
+    """What the agent says about the document that helped."""
+    document = evidence.document
+    wanted = [hop.answer] if hop.answer else list(question.golden_answers)
+    if evidence.in_text:
+        around = next((answer for answer in wanted if answer.lower() in document.text.lower()), "")
+        sentence = phrases.quote(document.text, around=around).replace('"', "'")
+        said = phrases.say(rng, phrases.FOUND, number=evidence.number, title=document.title, sentence=sentence)
+    else:
+        said = phrases.say(rng, phrases.IN_TITLE, number=evidence.number, title=document.title)
+    if not hop.answer:
+        return said
+    return joined(said, phrases.say(rng, phrases.SO, need=hop.need, answer=hop.answer))
+
+
+def final_answer(question: Question, seen: Sequence[Document]) -> str | None:
+    """The first golden answer that the documents say; yes and no need no saying. None when there is none."""
+    if is_yes_no(question):
+        return next(answer for answer in question.golden_answers if normalize_answer(answer) in YES_NO)
+    texts = [f"{document.title} {document.text}" for document in seen]
+    return next((answer for answer in question.golden_answers if any(says(text, answer) for text in texts)), None)
+
+
+def joined(*sentences: str) -> str:
+    """Sentences with single spaces between them."""
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def play_together(
+    demonstrations: Iterable[Demonstration], *, retriever: Retriever, top_k: int
+) -> Iterator[Trajectory | str]:
+    """Run demonstrations side by side, their searches collected into calls of the retriever; results in order."""
+    results: dict[int, Trajectory | str] = {}
+    waiting: list[tuple[int, Demonstration, str]] = []
+    for number, playing in enumerate(demonstrations):
+        advance(number, playing, None, waiting=waiting, results=results)
+    while waiting:
+        round_, waiting = waiting, []
+        for start in range(0, len(round_), QUERIES_AT_ONCE):
+            part = round_[start : start + QUERIES_AT_ONCE]
+            rows = retriever.search([query for _, _, query in part], top_k)
+            for (number, playing, _), hits in zip(part, rows, strict=True):
+                documents = [hit.document for hit in hits]
+                advance(number, playing, documents, waiting=waiting, results=results)
+    yield from (results[number] for number in sorted(results))
+
+
+def advance(
+    number: int,
+    playing: Demonstration,
+    documents: Sequence[Document] | None,
+    *,
+    waiting: list[tuple[int, Demonstration, str]],
+    results: dict[int, Trajectory | str],
+) -> None:
+    """Let a demonstration go on until its next search or its end."""
+    try:
+        query = next(playing) if documents is None else playing.send(documents)
+    except StopIteration as end:
+        results[number] = end.value
+    else:
+        waiting.append((number, playing, query))
