@@ -83,7 +83,9 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--source", default="hub", metavar="hub|FOLDER", help="where names are looked up (default: hub)"
     )
     parser.add_argument("--datasets", type=names, metavar="NAMES", help="only these data sets of the files")
-    parser.add_argument("--retriever", metavar="URL|INDEX|CORPUS", help="a server, an index folder, or a corpus (BM25)")
+    parser.add_argument(
+        "--retriever", metavar="URL|INDEX|CORPUS", help="servers (commas), an index folder, or a corpus"
+    )
     parser.add_argument("--engine", choices=ENGINES, help="what writes the turns (default: transformers)")
     parser.add_argument("--model-url", metavar="URL", help="address of the model's server (vllm-server, openai)")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which questions (default: test)")
@@ -236,10 +238,11 @@ def _option_overrides(arguments: argparse.Namespace) -> list[str]:
 
 def _retriever(value: str) -> dict[str, Any]:
     """The settings of [retrieval] that ``--retriever`` stands for; "none" takes the others out."""
-    kinds: dict[str, Any] = {"url": "none", "index": "none", "corpus": "none"}
+    kinds: dict[str, Any] = {"url": "none", "index": "none", "corpus": "none", "index_dir": "none"}
     path = Path(value)
     if value.startswith(("http://", "https://")):
-        return kinds | {"url": value}
+        servers = [part.strip() for part in value.split(",")]
+        return kinds | {"url": servers if len(servers) > 1 else servers[0]}
     if (path / "manifest.json").is_file():
         return kinds | {"index": str(path.absolute())}
     if (path / "corpus.json").is_file() or path.is_file():
@@ -253,4 +256,4 @@ def _retriever(value: str) -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, str) and value != "none" else str(value)
+    return str(value) if value == "none" else json.dumps(value)

@@ -32,8 +32,13 @@ logger = logging.getLogger(__name__)
 
 RESULTS, QUESTIONS, MANIFEST = "results.json", "questions.jsonl", "manifest.json"
 TRAJECTORIES, FINISHED = "trajectories.jsonl.gz", "finished.jsonl"
-MAY_CHANGE = ("config.", "versions.", "machine.", "rollout.concurrency", "rollout.search_", "rollout.retry_wait_s")
+MAY_CHANGE = (
+    "config.", "versions.", "model.url", "prompt.chat_template", "questions.files.", "rollout.concurrency",
+    "rollout.search_", "rollout.retry_wait_s",
+)  # fmt: skip
 """What a continued evaluation may do otherwise; anything else would make the figures those of two evaluations."""
+WORTH_A_WARNING = ("versions.", "prompt.chat_template")
+"""Some chat templates hold the date, so another day must not end an evaluation."""
 _PACKAGES = ("calibadv", "numpy", "torch", "transformers", "vllm", "trl", "bm25s", "tantivy", "faiss-cpu")
 
 
@@ -71,7 +76,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], *, folder: Pat
             "another folder with --out"
         )
     for key in changed:
-        if key.startswith("versions."):
+        if key.startswith(WORTH_A_WARNING):
             logger.warning("%s: %s was %s when this evaluation began, is %s", folder, key, old.get(key), new.get(key))
 
 

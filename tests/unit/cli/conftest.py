@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+import calibadv.training.engines
+from calibadv.rollout import CharTokenizer, ScriptedPolicy
+from calibadv.training.engines import OpenedPolicy
+
 CONFIG = """
 [model]
 path = "./model"
@@ -48,3 +52,20 @@ def config_file(tmp_path, monkeypatch):
     path = tmp_path / "run.toml"
     path.write_text(CONFIG, "utf-8")
     return path
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Replaces the model by a script; returns what was loaded."""
+    loaded = []
+
+    def install(script):
+        def open_policy(config, *, threads=None):
+            loaded.append(config.path)
+            tokenizer = CharTokenizer()
+            return OpenedPolicy(policy=ScriptedPolicy(script, tokenizer=tokenizer), tokenizer=tokenizer)
+
+        monkeypatch.setattr(calibadv.training.engines, "open_policy", open_policy)
+        return loaded
+
+    return install

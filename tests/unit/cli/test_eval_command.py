@@ -4,34 +4,13 @@ import json
 
 import pytest
 
-import calibadv.training.load
 from calibadv.cli.main import main
 from calibadv.config import RunConfig, claim_run_folder
-from calibadv.errors import RetrieverError
-from calibadv.retrieval import BM25Retriever
-from calibadv.rollout import CharTokenizer, ScriptedPolicy
 from calibadv.storage import read_trajectories
 
 SEARCH = "hm</think><search>capital of France</search>"
 RIGHT = "ok</think><answer>Paris</answer>"
 WRONG = "ok</think><answer>Rome</answer>"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Replaces the model by a script; returns what was loaded."""
-    loaded = []
-
-    def install(script):
-        def load_policy(config, *, threads=None):
-            loaded.append(config.path)
-            tokenizer = CharTokenizer()
-            return ScriptedPolicy(script, tokenizer=tokenizer), tokenizer
-
-        monkeypatch.setattr(calibadv.training.load, "load_policy", load_policy)
-        return loaded
-
-    return install
 
 
 def half_right(episode, turn):
@@ -48,10 +27,14 @@ def test_an_evaluation_prints_a_table_and_writes_everything(config_file, script,
     assert json.loads((folder / "results.json").read_text())["geo"]["metrics"]["f1"]["mean"] == 0.5
     assert len(list(read_trajectories(folder / "trajectories.jsonl.gz"))) == 4
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest) == {"model", "index", "prompt", "questions", "config", "versions"}
-    assert len(manifest["model"]["sha256"]) == 64
-    assert list(manifest["questions"]) == ["geo.test.jsonl"]
+    what = {"model", "index", "prompt", "questions", "sampling", "rollout", "score", "config", "versions"}
+    assert set(manifest) == what
+    assert len(manifest["model"]["sha256"]) == len(manifest["prompt"]["sha256"]) == 64
+    assert [path.rpartition("/")[2] for path in manifest["questions"]["files"]] == ["geo.test.jsonl"]
+    assert (manifest["questions"]["number"], manifest["sampling"]["samples"]) == (4, 1)
     assert manifest["index"]["num_documents"] == 3
+    assert manifest["rollout"]["top_k"] == 2
+    assert not (folder / "finished.jsonl").exists()
 
 
 def test_options_change_what_is_played(config_file, script, capsys):
@@ -101,10 +84,74 @@ def test_a_corpus_smaller_than_top_k_is_refused(config_file, script, capsys):
 
 
 def test_an_output_folder_in_use_is_refused(config_file, script, capsys):
-    script(half_right)
-    assert main(["eval", str(config_file), "--out", "out"]) == 0
+    loaded = script(half_right)
+    (config_file.parent / "out").mkdir()
+    (config_file.parent / "out" / "notes.txt").write_text("mine")
     assert main(["eval", str(config_file), "--out", "out"]) == 2
     assert "is not empty; name another one with --out" in capsys.readouterr().err
+    assert not loaded
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex"])
+def test_the_table_can_be_pasted_elsewhere(config_file, script, form, capsys):
+    script(half_right)
+    assert main(["eval", str(config_file), "--out", "out", "--format", form]) == 0
+    out = capsys.readouterr().out
+    assert {"markdown": "| geo | 4 | 50.0 [", "latex": "geo & 4 & 50.0 ["}[form] in out
+    assert "Written to" not in out
+
+
+def test_a_model_is_evaluated_without_a_config(config_file, script, capsys):
+    loaded = script(half_right)
+    arguments = ["eval", "./model", "--data", "geo.test.jsonl", "--retriever", "corpus.jsonl", "--top-k", "2"]
+    settings = ["--set", "rollout.prompt=question", "--out", "out"]
+    assert main([*arguments, *settings]) == 0
+    assert str(loaded[0]).endswith("model")
+    manifest = json.loads((config_file.parent / "out" / "manifest.json").read_text())
+    assert manifest["sampling"]["temperature"] == 0, "one sample of a model is greedy unless said otherwise"
+    assert main([*arguments, "--samples", "3", "--out", "sampled", "--set", "rollout.prompt=question"]) == 0
+    assert "pass@2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["./model"], "./model is taken for a model, which needs --data and --retriever"),
+        (["./model", "--data", "geo.test.jsonl"], "needs --retriever"),
+        (["."], "neither the folder of a run (config.toml) nor that of a model"),
+        (["model", "--data", "absent.jsonl", "--retriever", "corpus.jsonl"], "--data absent.jsonl: no such file"),
+        (["model", "--data", "geo.test.jsonl", "--retriever", "absent"], "--retriever absent: no such file or folder"),
+        (["./model", "--data", "geo.test.jsonl", "--retriever", "model"], "holds neither an index (manifest.json) nor"),
+        (["./model", "--data", "geo", "--source", ".", "--datasets", "nq", "--retriever", "corpus.jsonl"],
+         "--datasets nq: not in the files, which hold geo"),
+        (["./model", "--data", "nq", "--source", ".", "--retriever", "corpus.jsonl"], "has no data set nq"),
+    ],
+)  # fmt: skip
+def test_what_a_model_needs_is_said(config_file, script, arguments, message, capsys):
+    script(half_right)
+    assert main(["eval", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_data_can_be_a_folder_files_or_names(config_file, script, capsys):
+    script(half_right)
+    root = config_file.parent
+    (root / "qa").mkdir()
+    (root / "qa" / "nq.test.jsonl").write_bytes((root / "geo.test.jsonl").read_bytes())
+    (root / "qa" / "musique.jsonl").write_bytes((root / "geo.test.jsonl").read_bytes())
+    common = ["eval", str(config_file), "--json"]
+    for number, (data, found) in enumerate(
+        {
+            ("qa",): {"nq", "musique"},
+            ("nq,musique", "--source", "qa"): {"nq", "musique"},
+            ("qa/nq.test.jsonl,geo.test.jsonl",): {"nq", "geo"},
+            ("qa", "--datasets", "nq"): {"nq"},
+        }.items()
+    ):
+        assert main([*common, "--data", *data, "--out", f"out{number}"]) == 0
+        assert set(json.loads(capsys.readouterr().out)) - {"all", "macro"} == found
 
 
 @pytest.mark.parametrize(
@@ -124,22 +171,3 @@ def test_bad_input_is_one_clear_line(config_file, script, arguments, message, ca
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.strip().splitlines()) == 1
-
-
-def test_a_retriever_that_dies_keeps_what_was_finished(config_file, script, monkeypatch, capsys):
-    data_sets = [config_file.parent / name for name in ("geo.test.jsonl", "more.test.jsonl")]
-    data_sets[1].write_bytes(data_sets[0].read_bytes())
-    script(half_right)
-    search, calls = BM25Retriever.search, []
-
-    def die_later(self, queries, k):
-        calls.extend(queries)
-        if len(calls) > 1:  # equal queries of one data set are searched once
-            raise RetrieverError("connection refused")
-        return search(self, queries, k)
-
-    monkeypatch.setattr(BM25Retriever, "search", die_later)
-    override = "data.test=['geo.test.jsonl', 'more.test.jsonl']"
-    assert main(["eval", str(config_file), "--set", override, "--out", "out"]) == 3
-    assert "4 finished rollouts were kept in" in capsys.readouterr().err
-    assert len(list(read_trajectories(config_file.parent / "out" / "finished.jsonl.gz"))) == 4

@@ -1,0 +1,309 @@
+"""An evaluation that stops early keeps what was finished, and goes on from there:
+
+1. a retriever that goes away (exit 3), a kill, a full disk, Ctrl-C: finished rollouts are on disk;
+2. the same command goes on and plays only what is missing; the result is that of an undisturbed evaluation;
+3. with other settings it refuses and names the difference; a complete evaluation is not played again.
+"""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from calibadv.cli.main import main
+from calibadv.errors import RetrieverError
+from calibadv.evaluation.journal import Journal
+from calibadv.retrieval import BM25Retriever
+from calibadv.storage import read_trajectories
+
+TURNS = ("hm</think><search>capital of {episode:03}</search>", "ok</think><answer>Paris</answer>")
+
+
+def play(episode, turn):
+    return TURNS[turn].format(episode=episode)
+
+
+def results(folder):
+    """What must not depend on interruptions: everything but times (and queries, which the script numbers)."""
+    found = json.loads((folder / "results.json").read_text())
+    for summary in found.values():
+        del summary["seconds"], summary["metrics"]["latency_s"]
+    lines = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+    return found, [{k: v for k, v in line.items() if k not in ("latency_s", "queries")} for line in lines]
+
+
+@pytest.fixture
+def thousand(config_file):
+    """A config with two data sets of 40 questions, searched one batch at a time."""
+    rows = [{"id": str(i), "question": f"Capital number {i}?", "golden_answers": ["Paris"]} for i in range(40)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    for name in ("geo.test.jsonl", "more.test.jsonl"):
+        (config_file.parent / name).write_text(text)
+    with config_file.open("a") as file:
+        file.write("[evaluation]\nsamples = 1\n")
+    text = config_file.read_text().replace('["geo.test.jsonl"]', '["geo.test.jsonl", "more.test.jsonl"]')
+    config_file.write_text(text.replace("[rollout]", "[rollout]\nconcurrency = 4"))
+    return config_file
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    """``dying(n)``: the retriever answers n queries and is then gone."""
+    search = BM25Retriever.search
+
+    def install(number):
+        answered = []
+
+        def die_later(self, queries, k):
+            if len(answered) >= number:
+                raise RetrieverError("connection refused")
+            answered.extend(queries)
+            return search(self, queries, k)
+
+        monkeypatch.setattr(BM25Retriever, "search", die_later)
+        return answered
+
+    return install
+
+
+def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(thousand, script, dying, monkeypatch, capsys):
+    script(play)
+    root = thousand.parent
+    assert main(["eval", str(thousand), "--out", "whole"]) == 0
+    with monkeypatch.context():
+        dying(60)
+        assert main(["eval", str(thousand), "--out", "out"]) == 3
+    kept = list(read_trajectories(root / "out" / "finished.jsonl"))
+    assert 52 <= len(kept) <= 60
+    assert f"{len(kept)} finished rollouts are kept in out/finished.jsonl" in capsys.readouterr().err
+    answered = dying(10**6)
+    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    assert f"{len(kept)} rollouts were finished before; going on" in capsys.readouterr().err
+    assert len(answered) == 80 - len(kept), "only what was missing is searched"
+    assert results(root / "out") == results(root / "whole")
+    assert not (root / "out" / "finished.jsonl").exists()
+
+
+def test_other_settings_are_refused_by_name(thousand, script, dying, monkeypatch, capsys):
+    script(play)
+    with monkeypatch.context():
+        dying(20)
+        assert main(["eval", str(thousand), "--out", "out"]) == 3
+    dying(10**6)
+    capsys.readouterr()
+    for arguments, message in (
+        (["--temperature", "0.5"], "rollout.temperature was 1.0, is 0.5"),
+        (["--set", "rollout.top_k=1"], "rollout.top_k was 2, is 1"),
+        (["--samples", "2"], "sampling.samples was 1, is 2"),
+        (["--seed", "7"], "sampling.seed was 0, is 7"),
+        (["--limit", "5"], "questions.number was 80, is 5"),
+        (["--checkpoint", "other"], "model.sha256 was"),
+    ):
+        (thousand.parent / "other").mkdir(exist_ok=True)
+        for name in ("config.json", "tokenizer.json"):
+            (thousand.parent / "other" / name).write_text("{}")
+        assert main(["eval", str(thousand), "--out", "out", *arguments]) == 2
+        captured = capsys.readouterr().err
+        assert "the evaluation in out has other settings" in captured
+        assert message in captured
+    with (thousand.parent / "corpus.jsonl").open("a") as file:
+        file.write('{"id": "9", "title": "Oslo", "text": "Oslo is in Norway."}\n')
+    assert main(["eval", str(thousand), "--out", "out"]) == 2
+    assert "index.version was" in capsys.readouterr().err
+
+
+def test_what_does_not_change_figures_may_change(thousand, script, dying, monkeypatch, capsys):
+    script(play)
+    with monkeypatch.context():
+        dying(20)
+        assert main(["eval", str(thousand), "--out", "out"]) == 3
+    dying(10**6)
+    changes = ["--set", "rollout.search_retries=2", "--set", "rollout.concurrency=9", "--set", "training.steps=4"]
+    assert main(["eval", str(thousand), "--out", "out", *changes]) == 0
+
+
+def test_a_complete_evaluation_is_not_played_again(thousand, script, capsys):
+    script(play)
+    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    first = capsys.readouterr().out
+    before = (thousand.parent / "out" / "results.json").stat().st_mtime_ns
+    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == first
+    assert "was complete already" in captured.err
+    assert (thousand.parent / "out" / "results.json").stat().st_mtime_ns == before
+
+
+def test_a_question_that_was_half_finished_keeps_its_finished_samples(thousand, script, dying, monkeypatch):
+    script(play)
+    arguments = ["eval", str(thousand), "--samples", "3", "--out"]
+    assert main([*arguments, "whole"]) == 0
+    with monkeypatch.context():
+        dying(50)
+        assert main([*arguments, "out"]) == 3
+    dying(10**6)
+    assert main([*arguments, "out"]) == 0
+    assert results(thousand.parent / "out") == results(thousand.parent / "whole")
+
+
+def test_rollouts_that_failed_are_played_again(config_file, script, monkeypatch, capsys):
+    script(play)
+    search = BM25Retriever.search
+    cursed = {"capital of 001"}
+
+    def fail(self, queries, k):
+        if cursed.intersection(queries):
+            raise RetrieverError("HTTP 500")
+        return search(self, queries, k)
+
+    monkeypatch.setattr(BM25Retriever, "search", fail)
+    write = Journal.add
+
+    def full_after_all(self, trajectory, latency_s):
+        write(self, trajectory, latency_s)
+        if len(self.finished) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", full_after_all)
+        assert main(["eval", str(config_file), "--out", "out"]) == 1
+    cursed.clear()
+    assert main(["eval", str(config_file), "--out", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["geo"]["metrics"]["failed"]["mean"] == 0
+
+
+def test_a_full_disk_is_said_clearly_and_loses_nothing(thousand, script, monkeypatch, capsys):
+    script(play)
+    root, write, written = thousand.parent, os.write, []
+
+    def full(file, data):
+        if len(written) >= 30 and len(data) > 100:
+            write(file, data[: len(data) // 2])  # half a record fits
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(data)
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        assert main(["eval", str(thousand), "--out", "out"]) == 1
+    captured = capsys.readouterr().err
+    assert "No space left on device" in captured
+    assert "the 30 before it are safe" in captured
+    assert "Traceback" not in captured
+    assert len(list(read_trajectories(root / "out" / "finished.jsonl", strict=True))) == 30
+    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    assert json.loads((root / "out" / "results.json").read_text())["all"]["num_questions"] == 80
+
+
+def test_a_full_disk_while_the_results_are_written_keeps_the_journal(thousand, script, monkeypatch, capsys):
+    import calibadv.evaluation.output as output
+
+    script(play)
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        original = output._write_text
+        patch.setattr(output, "_write_text", lambda p, t: original(p, t) if p.name == "manifest.json" else full(p, t))
+        assert main(["eval", str(thousand), "--out", "out"]) == 1
+    assert "80 finished rollouts are kept in out/finished.jsonl" in capsys.readouterr().err
+    loaded = script(lambda episode, turn: pytest.fail("nothing is left to play"))
+    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    assert loaded
+
+
+SLOW_RUN = textwrap.dedent("""
+    import sys, time
+    import calibadv.training.engines as engines
+    from calibadv.cli.main import main
+    from calibadv.retrieval import BM25Retriever
+    from calibadv.rollout import CharTokenizer, ScriptedPolicy
+
+    def write(episode, turn):
+        time.sleep(0.01)
+        return ("hm</think><search>capital of x</search>", "ok</think><answer>Paris</answer>")[turn]
+
+    def open_policy(config, *, threads=None):
+        tokenizer = CharTokenizer()
+        policy = ScriptedPolicy(write, tokenizer=tokenizer, max_rows=2)
+        return engines.OpenedPolicy(policy=policy, tokenizer=tokenizer)
+
+    engines.open_policy = open_policy
+    if "--hang" in sys.argv:
+        sys.argv.remove("--hang")
+        search, calls = BM25Retriever.search, []
+        def hang(self, queries, k):
+            calls.append(queries)
+            if len(calls) > 10:
+                time.sleep(60)
+            return search(self, queries, k)
+        BM25Retriever.search = hang
+    sys.exit(main(sys.argv[1:]))
+""")
+
+
+def start(config, *arguments):
+    path = config.parent / "slow.py"
+    path.write_text(SLOW_RUN)
+    command = [sys.executable, str(path), *arguments, "eval", str(config), "--out", "out"]
+    return subprocess.Popen(command, cwd=config.parent, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_rollouts(config, number, *, timeout_s=60):
+    path = config.parent / "out" / "finished.jsonl"
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if path.exists() and path.read_bytes().count(b"\n") > number:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"no {number} rollouts in {timeout_s} s")
+
+
+def test_a_killed_evaluation_is_continued(thousand, script, dying):
+    process = start(thousand)
+    wait_for_rollouts(thousand, 10)
+    process.kill()
+    process.communicate()
+    path = thousand.parent / "out" / "finished.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"torn')  # as a kill in the middle of a write leaves it
+    with pytest.warns(RuntimeWarning, match="ends in the middle of a record"):
+        kept = len(list(read_trajectories(path)))
+    assert kept >= 10
+    script(play)
+    with pytest.warns(RuntimeWarning, match="torn by a crash"):
+        assert main(["eval", str(thousand), "--out", "out"]) == 0
+    lines = (thousand.parent / "out" / "questions.jsonl").read_text().splitlines()
+    assert len({(json.loads(line)["dataset"], json.loads(line)["id"]) for line in lines}) == len(lines) == 80
+
+
+def test_ctrl_c_says_how_to_go_on(thousand):
+    process = start(thousand)
+    wait_for_rollouts(thousand, 5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "finished rollouts are kept in out/finished.jsonl; the same command with --out out goes on" in err
+    assert "Traceback" not in err
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_search_that_hangs(thousand):
+    process = start(thousand, "--hang")
+    wait_for_rollouts(thousand, 5)
+    time.sleep(0.5)  # by now the search hangs
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert len(list(read_trajectories(thousand.parent / "out" / "finished.jsonl", strict=True))) >= 5
