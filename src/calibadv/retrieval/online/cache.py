@@ -1,0 +1,71 @@
+"""Answers of search engines on disk, in one SQLite file: what was paid for once is not asked again.
+
+Only what was read from an answer is kept (addresses, titles, snippets), under a digest of the engine and the request:
+neither a key nor a query is in the file. Failures are never kept.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from calibadv.errors import DataError
+from calibadv.retrieval.online.engines import Found
+
+_FORMAT = 1
+_DAY_S = 86_400.0
+
+
+class PageCache:
+    """Result pages by digest. Safe for several threads, and for several processes on one machine."""
+
+    def __init__(self, path: Path | str, *, max_age_days: float | None = None) -> None:
+        self.path = Path(path)
+        self._max_age_s = None if max_age_days is None else max_age_days * _DAY_S
+        self._lock = threading.Lock()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(self.path, check_same_thread=False, timeout=30.0, isolation_level=None)
+        try:
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            tables = self._database.execute("SELECT name FROM sqlite_master").fetchall()
+            if version != _FORMAT and (version != 0 or tables):
+                raise sqlite3.DatabaseError("it holds something else")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS pages (digest TEXT PRIMARY KEY, stored REAL NOT NULL, found TEXT NOT NULL)"
+            )
+            self._database.execute(f"PRAGMA user_version = {_FORMAT}")
+        except sqlite3.Error as error:
+            self._database.close()
+            raise DataError(
+                f"{path}: not a cache of search results ({error}); remove it or name another file"
+            ) from None
+
+    def get(self, digest: str) -> list[Found] | None:
+        """The page, or None when it is not there or too old."""
+        oldest = 0.0 if self._max_age_s is None else time.time() - self._max_age_s
+        with self._lock:
+            row = self._run("SELECT found FROM pages WHERE digest = ? AND stored >= ?", (digest, oldest)).fetchone()
+        return None if row is None else [Found(*item) for item in json.loads(row[0])]
+
+    def put(self, digest: str, found: Sequence[Found]) -> None:
+        """Keep a page, in place of an older one."""
+        text = json.dumps(found)
+        with self._lock:
+            self._run("INSERT OR REPLACE INTO pages VALUES (?, ?, ?)", (digest, time.time(), text))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def _run(self, command: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        try:
+            return self._database.execute(command, values)
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"{self.path}: the cache cannot be used ({error}); remove it or name another file"
+            ) from None
