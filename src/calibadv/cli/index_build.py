@@ -230,7 +230,7 @@ def run_info(arguments: argparse.Namespace) -> None:
         print(json.dumps(record, indent=1))
         return
     for name, value in flat(record | {"documents": f"{manifest.num_documents:,}"}):
-        print(f"{name:<32}{value}")
+        print(f"{name:<36} {value}")
 
 
 def flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

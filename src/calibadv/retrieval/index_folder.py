@@ -18,6 +18,7 @@ from typing import Any
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus_manifest import CORPUS
 from calibadv.retrieval.manifest import IndexManifest
 
 FILES = "files.json"
@@ -35,7 +36,7 @@ def corpus_of(index_dir: Path, manifest: IndexManifest, *, corpus: Corpus | None
         if not manifest.corpus:
             raise ConfigError(f"{index_dir}: its manifest does not say where the corpus is; name it (--corpus)")
         place = Path(os.path.normpath(index_dir / manifest.corpus))
-        if not place.exists():
+        if not place.is_file() and not (place / CORPUS).is_file():
             raise DataError(f"{index_dir}: its corpus is not at {place} any more; name its new place (--corpus)")
         corpus = Corpus.read(place)
     manifest.check_corpus(sha256=corpus.sha256, num_documents=len(corpus), where=str(index_dir))

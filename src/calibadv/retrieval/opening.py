@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from calibadv.errors import DataError
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus_manifest import CORPUS
 from calibadv.retrieval.hybrid import HybridRetriever
 from calibadv.retrieval.index_folder import corpus_of
 from calibadv.retrieval.manifest import MANIFEST, IndexManifest
@@ -27,7 +28,7 @@ def open_index(
     index_dir = Path(index_dir)
     if not index_dir.exists():
         raise DataError(f"{index_dir}: no such folder; make an index: calibadv index build CORPUS --method bm25")
-    if (index_dir / "corpus.json").exists() and not (index_dir / MANIFEST).exists():
+    if (index_dir / CORPUS).exists() and not (index_dir / MANIFEST).exists():
         found = sorted(path.parent.name for path in index_dir.glob(f"*/{MANIFEST}"))
         remedy = f"name one of its indexes ({', '.join(found)})" if found else "make one: calibadv index build"
         raise DataError(f"{index_dir} is a corpus, not an index; {remedy}")
