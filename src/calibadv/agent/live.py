@@ -12,9 +12,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 from calibadv.agent.events import DocumentsFound, Event, Finished, TurnWritten
@@ -31,6 +30,9 @@ POLL_S = 0.2
 MAX_CONVERSATIONS = 256
 
 
+Listener = Callable[[Event | CalibAdvError], None]
+
+
 class AgentBusy(CalibAdvError):
     """More questions are being answered than the agent was told to take at once; ask again later."""
 
@@ -38,10 +40,11 @@ class AgentBusy(CalibAdvError):
 class Conversation:
     """One question being answered. Iterating gives its events as they happen; the last one is `Finished`."""
 
-    def __init__(self, episode: Episode) -> None:
+    def __init__(self, episode: Episode, *, listener: Listener | None = None) -> None:
         self.episode = episode
         self.cancelled = threading.Event()
         self._events: queue.SimpleQueue[Event | CalibAdvError] = queue.SimpleQueue()
+        self._listener = listener
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -53,8 +56,11 @@ class Conversation:
                 return
 
     def put(self, event: Event | CalibAdvError) -> None:
-        """Hand the next event to whoever iterates; an error ends the conversation."""
-        self._events.put(event)
+        """Hand the next event to the listener or to whoever iterates; an error ends the conversation."""
+        if self._listener is not None:
+            self._listener(event)
+        else:
+            self._events.put(event)
 
     def cancel(self) -> None:
         """Nobody listens any more: the policy stops writing at its next tick."""
@@ -98,13 +104,23 @@ class LiveAgent:
 
     # For those who ask.
 
-    def ask(self, text: str, *, temperature: float | None = None, seed: int | None = None) -> Conversation:
-        """Begin to answer a question.
+    def ask(
+        self,
+        text: str,
+        *,
+        config: RolloutConfig | None = None,
+        seed: int | None = None,
+        listener: Listener | None = None,
+    ) -> Conversation:
+        """Begin to answer a question, with the agent's settings or others.
+
+        A ``listener`` gets the events, in a thread of the agent's, instead of whoever iterates; it must return at once.
+        The same ``seed`` gives the same draws.
 
         Raises `AgentBusy` when too many are being answered, `ConfigError` when the question leaves no room in the
         context, `PolicyError` when the agent has failed or was closed.
         """
-        config = self.config if temperature is None else replace(self.config, temperature=temperature)
+        config = self.config if config is None else config
         number = next(self._numbers)
         question = Question(id=str(number) if seed is None else "question", text=text, golden_answers=(), dataset="ask")
         prompts = make_prompts([question], num_rollouts=1, tokenizer=self.tokenizer, config=config)
@@ -113,7 +129,7 @@ class LiveAgent:
             question, index=number, rollout_index=0, prompt=prompts[0], config=config, tokenizer=self.tokenizer,
             max_context=self._max_context, seed=self._seed if seed is None else seed,
         )  # fmt: skip
-        conversation = Conversation(episode)
+        conversation = Conversation(episode, listener=listener)
         with self._condition:
             if self._failure is not None:
                 raise self._failure

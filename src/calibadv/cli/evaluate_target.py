@@ -130,7 +130,8 @@ def config_of(arguments: argparse.Namespace) -> RunConfig:
     overrides = [*arguments.overrides, *_option_overrides(arguments)]
     if target.suffix == ".toml" or (target.is_dir() and (target / CONFIG).is_file()):
         if arguments.retriever is not None:
-            overrides += [f"retrieval.{name}={_toml(value)}" for name, value in _retriever(arguments.retriever).items()]
+            settings = retriever_settings(arguments.retriever)
+            overrides += [f"retrieval.{name}={_toml(value)}" for name, value in settings.items()]
         return read_run_config(target, overrides=overrides)
     if target.is_dir() and not (any(target.glob("*config.json")) or any(target.glob("*.gguf"))):
         raise ConfigError(
@@ -143,7 +144,7 @@ def config_of(arguments: argparse.Namespace) -> RunConfig:
             f"{arguments.target} is taken for a model, which needs --{' and --'.join(missing)}; or name a .toml config "
             "or the folder of a run"
         )
-    retrieval = {name: value for name, value in _retriever(arguments.retriever).items() if value != "none"}
+    retrieval = {name: value for name, value in retriever_settings(arguments.retriever).items() if value != "none"}
     if arguments.temperature is None and (arguments.samples or 1) == 1:
         overrides.append("evaluation.temperature=0")
     return RunConfig.from_mapping(
@@ -236,7 +237,7 @@ def _option_overrides(arguments: argparse.Namespace) -> list[str]:
     return overrides
 
 
-def _retriever(value: str) -> dict[str, Any]:
+def retriever_settings(value: str) -> dict[str, Any]:
     """The settings of [retrieval] that ``--retriever`` stands for; "none" takes the others out."""
     kinds: dict[str, Any] = {"url": "none", "index": "none", "corpus": "none", "index_dir": "none"}
     path = Path(value)

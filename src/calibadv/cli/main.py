@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from calibadv import __version__
 from calibadv.cli import (
+    ask,
     corpus,
     data,
     doctor,
@@ -25,6 +26,7 @@ from calibadv.cli import (
     lab,
     report,
     retriever,
+    serve,
     sft,
     train,
     trajectories,
@@ -79,6 +81,8 @@ def make_parser() -> argparse.ArgumentParser:
         evaluate_score,
         index,
         retriever,
+        ask,
+        serve,
         lab,
         report,
         trajectories,

@@ -1,0 +1,45 @@
+"""What the operator of an agent server decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from calibadv.errors import ConfigError
+
+TOKEN_VARIABLE = "CALIBADV_AGENT_TOKEN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentServerConfig:
+    """Where it listens and how much it takes on."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; the default takes connections of this machine only."""
+    port: int = 8080
+    """0: any free port."""
+    model_name: str = "calibadv"
+    """What clients see and may ask for."""
+    max_conversations: int = 64
+    """Questions answered at once; more are refused with 503 and Retry-After."""
+    max_question_chars: int = 8_192
+    """Characters of a question."""
+    max_body_bytes: int = 2**20
+    """Bytes of a request body, earlier messages included."""
+    shutdown_grace_s: float = 30.0
+    """Seconds that questions being answered may take after SIGTERM."""
+    token: str | None = field(default=None, repr=False)
+    """When set, requests need ``Authorization: Bearer <token>``, which OpenAI clients send as their API key; from
+    CALIBADV_AGENT_TOKEN, never from a file."""
+    examples: tuple[str, ...] = ()
+    """Questions that the page offers."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_conversations", "max_question_chars", "max_body_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError(f"port must be between 0 and 65535, got {self.port}")
+        if not self.shutdown_grace_s >= 0:
+            raise ConfigError(f"shutdown_grace_s must be >= 0, got {self.shutdown_grace_s}")
+        if self.token is not None and (not self.token or not self.token.isascii() or not self.token.isprintable()):
+            raise ConfigError(f"{TOKEN_VARIABLE} must be printable ASCII and not empty: it travels in an HTTP header")
