@@ -7,7 +7,8 @@ A trace is a JSON line with ``response`` and, where known, ``prompt``, ``questio
 - markers: ``<|begin_of_query|>`` and ``<|begin_of_documents|>`` (R1-Searcher);
 - messages: ``<tool_call>`` and ``<tool_response>`` (chat templates with tools).
 
-In each, what was handed to the model is taken out before anything is graded.
+In each, what was handed to the model is taken out before anything is graded. Plain text does not say who wrote what, so
+a document may try to end its block early: text up to a closing mark that nothing opened counts as handed over.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from typing import Any
 from calibadv.errors import DataError
 from calibadv.evaluation.evaluate import EvalResult, grade_all
 from calibadv.storage import FORMAT, read_trajectories
-from calibadv.tags import END_MARKERS, first_action, thinking_span
+from calibadv.tags import (
+    END_MARKERS,
+    INFORMATION_CLOSE,
+    INFORMATION_OPEN,
+    THINK_OPEN,
+    first_action,
+    thinking_span,
+    turn_parts,
+)
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 
@@ -49,16 +58,20 @@ class _Dialect:
 
 MARKERS = _Dialect(
     mark=r"<\|(?:begin_of_query|begin_of_documents)\|>",
-    # Documents follow a query. A block that never closes reaches to the end: it was cut off.
-    observation=r"(?<=<\|end_of_query\|>)\s*<\|begin_of_documents\|>(?:.*?<\|end_of_documents\|>\s*|.*\Z)",
+    # Documents follow a query, up to the last closing mark before other documents. A block that never closes reaches to
+    # the end: it was cut off.
+    observation=(
+        r"(?<=<\|end_of_query\|>)\s*<\|begin_of_documents\|>"
+        r"(?:(?:(?!<\|begin_of_documents\|>).)*<\|end_of_documents\|>\s*|.*\Z)"
+    ),
     query=r"<\|begin_of_query\|>(.*?)<\|end_of_query\|>",
 )
 MESSAGES = _Dialect(
     mark=r"<tool_(?:call|response)>",
-    # The whole of the user's turn, up to where the model's own begins; the same when that never comes.
+    # The whole of the user's turn, up to where the model's own begins, before another call; or to the end.
     observation=(
         r"(?<=</tool_call>)\s*(?:<\|im_end\|>)?\s*(?:<\|im_start\|>(?:user|tool)\s*)?<tool_response>"
-        r"(?:.*?</tool_response>\s*(?:<\|im_end\|>\s*)?<\|im_start\|>assistant\s*(?:<think>)?|.*\Z)"
+        r"(?:(?:(?!<tool_call>).)*</tool_response>\s*(?:<\|im_end\|>\s*)?<\|im_start\|>assistant\s*(?:<think>)?|.*\Z)"
     ),
     query=(
         r"<tool_call>.*?(?:<parameter=query>\s*(?P<parameter>.*?)\s*</parameter>"
@@ -99,7 +112,30 @@ def trajectory_of(prompt: str, response: str, question: Question) -> Trajectory:
     for dialect in (MARKERS, MESSAGES):
         if dialect.mark.search(response):
             return _in_dialect(prompt, response, question, dialect)
-    return Trajectory.from_text(prompt, response, question)
+    return _reclaimed(Trajectory.from_text(prompt, response, question))
+
+
+def _reclaimed(trajectory: Trajectory) -> Trajectory:
+    """With what a forged closing tag split off put back: text up to a closing tag that nothing opened is documents."""
+    turns = list(trajectory.turns)
+    for number in range(1, len(turns)):
+        before, text = turns[number - 1], turns[number].text
+        close = text.rfind(INFORMATION_CLOSE)
+        if not before.observation or close < 0 or INFORMATION_OPEN in text[:close]:
+            continue
+        end = close + len(INFORMATION_CLOSE)
+        own = text[end:].lstrip()
+        opened = trajectory.think_prefill and own.startswith(THINK_OPEN)
+        own = own.removeprefix(THINK_OPEN) if opened else own
+        turns[number - 1] = replace(before, observation=before.observation + text.removesuffix(own))
+        thinking, pair = turn_parts(own, think_open=opened)
+        action = Action(ActionKind.INVALID) if pair is None else Action(ActionKind(pair.role), pair.content.strip())
+        turns[number] = replace(turns[number], text=own, thinking=thinking, action=action)
+    if turns == list(trajectory.turns):
+        return trajectory
+    if len(turns) > 1 and not turns[-1].text and not turns[-1].observation:
+        turns.pop()
+    return replace(trajectory, turns=tuple(turns), stop_reason=_stop_reason(turns[-1]))
 
 
 def _in_dialect(prompt: str, response: str, question: Question, dialect: _Dialect) -> Trajectory:
@@ -113,17 +149,20 @@ def _in_dialect(prompt: str, response: str, question: Question, dialect: _Dialec
         rest = next(stripped.removesuffix(marker) for marker in END_MARKERS if stripped.endswith(marker))
     if rest or not turns:
         turns.append(_turn(rest, "", dialect))
-    last = turns[-1].action.kind
-    reasons = {ActionKind.ANSWER: StopReason.ANSWER, ActionKind.SEARCH: StopReason.SEARCH_LIMIT}
     return Trajectory(
         question=question,
         prompt=prompt,
         turns=tuple(turns),
-        stop_reason=StopReason.CONTEXT_LENGTH
-        if turns[-1].observation
-        else reasons.get(last, StopReason.INVALID_ACTION),
+        stop_reason=_stop_reason(turns[-1]),
         think_prefill=False,
     )
+
+
+def _stop_reason(last: Turn) -> StopReason:
+    if last.observation:
+        return StopReason.CONTEXT_LENGTH
+    reasons = {ActionKind.ANSWER: StopReason.ANSWER, ActionKind.SEARCH: StopReason.SEARCH_LIMIT}
+    return reasons.get(last.action.kind, StopReason.INVALID_ACTION)
 
 
 def _turn(text: str, observation: str, dialect: _Dialect) -> Turn:
