@@ -142,14 +142,14 @@ def build_dense_part(corpus: Corpus, arguments: argparse.Namespace, out: Path) -
     """A dense index, continued where an earlier build stopped."""
     require_packages("torch", "sentence_transformers", "faiss", extra="dense", what="a dense index")
     from calibadv.retrieval.dense.build import build_dense
+    from calibadv.retrieval.dense.conventions import describe
+    from calibadv.retrieval.dense.memory import parse_size, plan_kind
 
     config = encoder_config(arguments)
+    dimension = describe(config).dimension  # an encoder that is not there leaves no folder behind
     kind: Any = arguments.kind or "flat"
     if arguments.memory is not None:
-        from calibadv.retrieval.dense.conventions import describe
-        from calibadv.retrieval.dense.memory import parse_size, plan_kind
-
-        plan = plan_kind(len(corpus), dimension=describe(config).dimension, memory_bytes=parse_size(arguments.memory))
+        plan = plan_kind(len(corpus), dimension=dimension, memory_bytes=parse_size(arguments.memory))
         kind = plan.kind
         print(plan.why)
     with progress_bar("encoding") as progress:
