@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from calibadv.cli import index_build
+from calibadv.cli import index_build, index_convert, index_recall
 from calibadv.cli.options import new_command
 
 EPILOG = """\
@@ -12,6 +12,8 @@ examples
   calibadv index build corpora/wiki --method bm25         into corpora/wiki/bm25
   calibadv index info corpora/wiki/bm25
   calibadv index verify corpora/wiki/bm25                 is it the index of this corpus, and whole?
+  calibadv index recall corpora/wiki/bm25 --questions nq.test.jsonl    how much of what questions need it finds
+  calibadv index audit corpora/wiki/bm25 --questions nq.test.jsonl     which questions the corpus cannot answer
 """
 
 
@@ -25,5 +27,5 @@ def add_parser(commands: Any) -> None:
         epilog=EPILOG,
     )
     tools = parser.add_subparsers(title="tools", metavar="TOOL", required=True)
-    for module in (index_build,):
+    for module in (index_build, index_convert, index_recall):
         module.add_tools(tools)
