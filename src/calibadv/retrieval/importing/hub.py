@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.retrieval.importing.sources import check_one_set
 
 DATA_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 
@@ -44,6 +45,7 @@ def download_dataset(repo: str, *, revision: str | None, inside: str | None) -> 
     )
     if not files:
         raise DataError(f"{name}: no {', '.join(DATA_ENDINGS)} files there; name the folder that has them")
+    check_one_set(files, name=name)
     try:
         for file in files:
             path = hub.hf_hub_download(repo, file, repo_type="dataset", revision=info.sha)

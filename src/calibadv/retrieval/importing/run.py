@@ -72,11 +72,7 @@ class _Import:
             done += source.size
         self._write_waiting()
         if not self.writer.num_documents:
-            first = f"; the first: {self.tally.left_out[0].where}: {self.tally.left_out[0].message}"
-            raise DataError(
-                f"{', '.join(self.sources.names)}: no documents ({self.num_rows:,} rows read, all left out"
-                f"{first if self.tally.left_out else ''})"
-            )
+            raise DataError(self._nothing())
         report = ImportReport(
             num_documents=self.writer.num_documents,
             num_rows=self.num_rows,
@@ -145,6 +141,13 @@ class _Import:
         """The document id in a row: that of its passage without the passage's number."""
         stored = self.writer.stored_id(row)
         return stored if self.options.chunk_words is None else stored.rpartition("#")[0]
+
+    def _nothing(self) -> str:
+        message = f"{', '.join(self.sources.names)}: no documents"
+        if not self.tally.left_out:
+            return f"{message}; the source is empty"
+        first = self.tally.left_out[0]
+        return f"{message} ({self.num_rows:,} rows read, all left out; the first: {first.where}: {first.message})"
 
     def _notes(self) -> Iterator[str]:
         if self.fields.numbered:

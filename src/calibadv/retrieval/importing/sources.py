@@ -103,16 +103,14 @@ def _folder(folder: Path, *, name: str, only: Sequence[str] | None = None) -> So
         else:
             by_kind[kind].append(path)
     tables, texts = [*by_kind["jsonl"], *by_kind["parquet"]], by_kind["text"]
-    if by_kind["jsonl"] and by_kind["parquet"]:
-        raise DataError(f"{name}: has both .jsonl and .parquet files; name the files that are to be imported")
     if not tables and not texts:
         raise DataError(f"{name}: no {KNOWN} files there (hidden ones are passed over)")
     notes = []
     if tables:
-        _check_one_folder(tables, folder, name=name)
+        check_one_set([path.relative_to(folder).as_posix() for path in tables], name=name)
         others += len(texts)
     if others:
-        notes.append(f"{name}: {others:,} files of other kinds were passed over")
+        notes.append(f"{name}: files of other kinds passed over: {others:,}")
     files = [
         _file(path, kind, document_id=path.relative_to(folder).as_posix())
         for path in tables or texts
@@ -142,12 +140,14 @@ def _snapshot(folder: Path) -> Path:
     return revisions[0]
 
 
-def _check_one_folder(files: Sequence[Path], folder: Path, *, name: str) -> None:
-    """Several folders are several data sets, or several versions of one: never to be mixed by accident."""
-    folders = sorted({path.parent.relative_to(folder).as_posix() for path in files})
+def check_one_set(files: Sequence[str], *, name: str) -> None:
+    """Refuse several folders or kinds of files: several data sets, or versions of one, not to be mixed by accident."""
+    folders = sorted({file.rpartition("/")[0] or "." for file in files})
     if len(folders) > 1:
         listed = ", ".join(folders[:10]) + (", ..." if len(folders) > 10 else "")
         raise DataError(f"{name}: its data lies in {len(folders)} folders ({listed}); name one of them")
+    if len({file.endswith(".parquet") for file in files}) > 1:
+        raise DataError(f"{name}: has both .jsonl and .parquet files; name the files that are to be imported")
 
 
 def _file(path: Path, kind: SourceKind, *, document_id: str) -> SourceFile:

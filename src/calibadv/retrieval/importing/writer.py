@@ -25,8 +25,8 @@ class CorpusWriter:
     """Documents in, a folder out. Leaving the ``with`` block without `finish` leaves nothing behind."""
 
     def __init__(self, out: Path) -> None:
-        self._out = out
-        self.partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+        self._out = out.resolve()
+        self.partial = self._out.with_name(f".{self._out.name}.partial-{os.getpid()}")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"{out} exists and is not empty; name a new folder for the corpus (--out) or remove it")
         self._digest = CorpusDigest()
@@ -36,8 +36,9 @@ class CorpusWriter:
             logger.warning(
                 "%s was left by an import that was killed (or one that is running); remove it if none is", left
             )
+        pa = import_pyarrow()
         self.partial.mkdir(parents=True)
-        self._sink = import_pyarrow().OSFile(str(self.partial / DOCUMENTS), "wb")
+        self._sink = pa.OSFile(str(self.partial / DOCUMENTS), "wb")
         self._table = TableWriter(self._sink)
         return self
 

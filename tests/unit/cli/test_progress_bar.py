@@ -1,0 +1,22 @@
+"""The bar that commands show while they work."""
+
+import sys
+
+from calibadv.cli.progress import progress_bar
+
+
+def test_a_terminal_gets_a_bar_on_its_error_output(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for is_bytes in (True, False):
+        with progress_bar("importing", is_bytes=is_bytes) as progress:
+            progress(1, 2)
+            progress(2, 2)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "importing" in captured.err
+
+
+def test_anything_else_gets_none(capsys):
+    with progress_bar("importing") as progress:
+        assert progress is None
+    assert capsys.readouterr().err == ""
