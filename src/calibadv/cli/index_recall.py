@@ -96,7 +96,7 @@ def run_recall(arguments: argparse.Namespace) -> None:
             "seconds": round(time.perf_counter() - start, 2),
             "recall": {row.name: asdict(row) for row in rows},
         }
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(json.dumps(report, indent=2))
         return
     print_table(*recall_table(rows, ks=config.ks))
 
@@ -130,7 +130,7 @@ def run_audit(arguments: argparse.Namespace) -> None:
             "scan_seconds": round(seconds, 2),
             "coverage": {row.name: asdict(row) for row in rows},
         }
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(json.dumps(report, indent=2))
         return
     print_table(*audit_table(rows, k=k))
     print_gaps(rows)
