@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi")
 from calibadv.agent.server.settings import AgentServerConfig
 from calibadv.agent.server.wire import BadChat, Chat, read_chat
 from calibadv.errors import ConfigError

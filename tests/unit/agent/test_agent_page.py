@@ -1,0 +1,101 @@
+"""The page in a real browser: ask, watch the turns arrive, and see untrusted text stay text."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from serving import ANSWER, SEARCH, served
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+MISSING = "needs the Python package playwright and Chromium (apt-get install chromium)"
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None
+    if BROWSER is None or sync_playwright is None:
+        # Continuous integration sets this: there the test may not be left out.
+        assert not os.environ.get("CALIBADV_REQUIRE_BROWSER"), MISSING
+        pytest.skip(MISSING)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+def test_a_question_shows_its_turns_its_answer_and_the_source_that_holds_it(browser: Any) -> None:
+    with served(examples=("who wrote the first program?",)) as (url, _):
+        page = browser.new_page()
+        page.goto(url)
+        page.get_by_role("button", name="who wrote the first program?").click()
+        page.wait_for_selector("li.answer")
+        assert "Ada" in page.inner_text("li.answer")
+        assert "Ada Lovelace" in page.inner_text("li.answer summary")
+        assert "holds the answer" in page.inner_text("li.answer summary")
+        assert "first program" in page.inner_text("li.search")
+        assert page.locator("li.think").count() == 2
+        assert "1 search, 2 turns" in page.inner_text("#status")
+        page.close()
+
+
+def test_turns_arrive_one_by_one_and_can_be_stopped(browser: Any) -> None:
+    release = threading.Event()
+
+    def script(episode: int, turn: int) -> str:
+        if turn == 1:
+            release.wait(20)
+        return SEARCH if turn == 0 else ANSWER
+
+    with served(script) as (url, agent):
+        page = browser.new_page()
+        page.goto(url)
+        page.fill("#question", "who?")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("li.search details")
+        assert page.locator("li.answer").count() == 0
+        page.click("#stop")
+        page.wait_for_function("document.getElementById('status').textContent === 'Stopped.'")
+        release.set()
+        page.wait_for_selector("#ask:not([disabled])")
+        page.close()
+        agent.close(timeout_s=10)
+        assert agent.num_alive == 0
+
+
+def test_documents_with_markup_are_shown_as_text(browser: Any) -> None:
+    with served() as (url, _):
+        page = browser.new_page()
+        page.goto(url)
+        page.fill("#question", "<b>who</b>?")
+        page.click("#ask")
+        page.wait_for_selector("li.answer")
+        assert "<img src=x" in page.inner_text("li.search")
+        assert page.evaluate("window.pwned") is None
+        assert page.locator("li img").count() == 0
+        page.close()
+
+
+def test_errors_are_shown(browser: Any) -> None:
+    with served(token="secret") as (url, _):
+        page = browser.new_page()
+        page.goto(url)
+        page.fill("#question", "who?")
+        page.click("#ask")
+        page.wait_for_selector("li.failed")
+        assert "API key" in page.inner_text("li.failed")
+        page.fill("#token", "secret")
+        page.click("#ask")
+        page.wait_for_selector("li.answer")
+        page.close()
