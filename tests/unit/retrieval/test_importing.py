@@ -102,6 +102,14 @@ def test_rows_without_ids_are_numbered_and_the_report_says_so(tmp_path):
     assert "the first row had none" in report.left_out[1].message
 
 
+def test_a_first_row_without_a_text_decides_nothing(tmp_path):
+    source = write(tmp_path / "a.jsonl", lines({"about": "this file"}, ADA))
+    report, documents = imported(tmp_path, source)
+    assert [document[0] for document in documents] == ["1"]
+    assert report.counts["broken"] == 1
+    assert not report.notes
+
+
 def test_an_id_missing_later_is_a_broken_row(tmp_path):
     source = write(tmp_path / "a.jsonl", lines(ADA, {"text": "b"}))
     report, _ = imported(tmp_path, source)

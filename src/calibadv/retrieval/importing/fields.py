@@ -14,8 +14,8 @@ from calibadv.trajectory import Document
 class FieldReader:
     """Reads rows with one set of field names.
 
-    The first row decides whether rows have ids of their own; when not, documents are numbered from 0 in the order in
-    which they are kept. Reading a row that says otherwise later would give two kinds of ids, so that row is a flaw.
+    The first row with a text decides whether rows have ids of their own; when not, documents are numbered from 0 in the
+    order in which they are kept. A later row that says otherwise would give two kinds of ids, so it is a flaw.
     """
 
     def __init__(self, options: ImportOptions, *, may_number: bool) -> None:
@@ -23,7 +23,7 @@ class FieldReader:
         self._id_field = options.id_field or "id"
         self._may_number = may_number and options.id_field is None
         self.first_fields: tuple[str, ...] | None = None
-        """The fields of the first row; None before it."""
+        """The fields of the first row with a text; None before it."""
         self.numbered = False
         """Ids are row numbers because the source has none."""
 
@@ -31,14 +31,14 @@ class FieldReader:
         """The document of a row, or what is wrong with it; ``number`` is its id if rows have none."""
         if not isinstance(row, Mapping):
             return Flaw("broken", f"expected an object, got {type(row).__name__}")
+        parts = self._title_and_text(row)
+        if isinstance(parts, Flaw):
+            return parts
         if self.first_fields is None:
             self.first_fields = tuple(sorted(map(str, row)))
             self.numbered = self._may_number and self._id_field not in row
         document_id = self._id(row, number)
-        if isinstance(document_id, Flaw):
-            return document_id
-        parts = self._title_and_text(row)
-        return parts if isinstance(parts, Flaw) else Document(id=document_id, title=parts[0], text=parts[1])
+        return document_id if isinstance(document_id, Flaw) else Document(id=document_id, title=parts[0], text=parts[1])
 
     def columns(self, names: list[str]) -> list[str]:
         """Those of these fields that are read at all."""
@@ -56,11 +56,9 @@ class FieldReader:
         value = row.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        return (
-            value
-            if isinstance(value, str)
-            else Flaw("broken", f'"{name}" must be a string or an integer, got {value!r:.80}')
-        )
+        if isinstance(value, str):
+            return value
+        return Flaw("broken", f'"{name}" must be a string or an integer, got {value!r:.80}')
 
     def _title_and_text(self, row: Mapping[str, Any]) -> tuple[str, str] | Flaw:
         options = self._options
