@@ -129,8 +129,8 @@ class OpenAIPolicy(AsynchronousPolicy):
         """Where a request goes, and what of it is not a setting."""
         ids = request.token_ids
         if self.api == "completions":
-            inner = getattr(self.tokenizer.inner, "inner", None)
-            opening = getattr(inner, "bos_token", None) or ""  # the server puts its own before the text
+            # A beginning-of-sequence marker that the tokenizer puts before every text is put there by the server.
+            opening = self.tokenizer.inner.opening() if self.tokenizer.inner is not None else ""
             return "/v1/completions", {"prompt": self.tokenizer.decode(ids).removeprefix(opening)}
         if self.api == "chat":
             spans = [span for span in self._turns.get(request.episode, ()) if span[1] <= len(ids)]
@@ -192,7 +192,8 @@ def as_messages(
     first_end = spans[0][0] if spans else len(ids)
     user, between = tokenizer.split(ids[:first_end])
     messages = [{"role": "user", "content": user}]
-    for (start, end), following in zip(spans, [*(s for s, _ in spans[1:]), len(ids)], strict=True):
+    starts = [start for start, _ in spans]
+    for (start, end), following in zip(spans, [*starts[1:], len(ids)][: len(spans)], strict=True):
         prefill = THINK_OPEN if between.rstrip().endswith(THINK_OPEN) else ""
         messages.append({"role": "assistant", "content": prefill + tokenizer.decode(ids[start:end])})
         between = tokenizer.decode(ids[end:following])

@@ -96,8 +96,8 @@ class VllmServerPolicy(AsynchronousPolicy):
             await self._calls.post("/reset_prefix_cache", {})
         except ServerError as error:
             raise PolicyError(
-                f"{self._calls.url} does not load new weights ({error.detail}): start it with VLLM_SERVER_DEV_MODE=1, on a "
-                "machine that sees the folder"
+                f"{self._calls.url} does not load new weights ({error.detail}): start it with VLLM_SERVER_DEV_MODE=1, "
+                "on a machine that sees the folder"
             ) from error
 
     async def shut_down(self) -> None:
