@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.retrieval.dense.conventions import EncoderConfig, EncoderSpec, describe
-from calibadv.retrieval.dense.model_files import model_folder
+from calibadv.retrieval.dense.model_files import check_tokenizer, model_folder
 from calibadv.retrieval.passages import contents
 from calibadv.trajectory import Document
 
@@ -78,6 +78,7 @@ class Encoder:
 
     def _load(self, name: str) -> _Model:
         folder = model_folder(name)
+        check_tokenizer(folder)
         with _quiet():
             if self.spec.pooling == "modules":
                 return _ModulesModel(folder, spec=self.spec, device=self._device, dtype=self._torch_dtype)
@@ -109,8 +110,6 @@ class _ModulesModel(_Model):
             )
         except (OSError, ValueError) as error:
             raise ConfigError(f"encoder.model {folder}: cannot be loaded ({_first_line(error)})") from error
-        if model.tokenizer is None:
-            raise ConfigError(f"encoder.model {folder}: no tokenizer; copy the tokenizer's files into the folder")
         model.max_seq_length = spec.max_length
         if (spec.query_prefix or spec.passage_prefix) and any(
             getattr(module, "include_prompt", True) is False for module in model

@@ -11,6 +11,7 @@ from calibadv.errors import ConfigError, DataError
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "*_Pooling/*", "*_Dense/*", "*_Normalize/*")
 """What is fetched from a hub: configuration, tokenizer and safetensors, no pickled weights."""
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "vocab.bpe")
 _WHOLE_FILE = 8 << 20
 _SAMPLE = 1 << 20
 _IDENTITY = (".json", ".txt", ".model", ".safetensors")
@@ -43,6 +44,15 @@ def _hub_folder(model: str) -> Path:
             f"({type(error).__name__}: {reason[:200]}); name a local folder, or fetch it on a machine with a hub "
             "(HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 uses the cache alone)"
         ) from error
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a vocabulary: transformers would make up an empty one and encode every text alike."""
+    if not any(True for pattern in _TOKENIZERS for _ in folder.rglob(pattern)):
+        raise ConfigError(
+            f"encoder.model {folder}: no tokenizer there (tokenizer.json, vocab.txt or *.model); "
+            "copy the tokenizer's files into the folder"
+        )
 
 
 def fingerprint(folder: Path) -> str:

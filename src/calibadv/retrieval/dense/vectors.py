@@ -95,7 +95,8 @@ class VectorWriter:
 
     def write(self, vectors: NDArray[np.float32]) -> None:
         """Append rows; values that the type cannot hold are errors."""
-        rows = vectors.astype(self.dtype)
+        with np.errstate(over="ignore"):
+            rows = vectors.astype(self.dtype)
         if not np.isfinite(rows).all():
             raise DataError(
                 f"{self.path}: the encoder gave values that are not finite, or too large for {self.dtype}, for a "
