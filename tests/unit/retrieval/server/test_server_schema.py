@@ -9,7 +9,6 @@ schemathesis = pytest.importorskip("schemathesis")
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
 
 
-
 def attack(running, *, examples):
     """What was answered to requests that the description allows and to broken ones; every check must pass."""
     schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
