@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from calibadv.config import RunConfig, check_run_folder, load_split
@@ -18,6 +19,9 @@ from calibadv.rollout.tokenizer import HFTokenizer, Tokenizer
 from calibadv.trajectory import Question
 
 Progress = Callable[[int, int], None]
+
+PATIENCE_S = 5.0
+"""How long a retrieval server may take to say that it is there."""
 
 
 def examine(config: RunConfig, *, probe: int = 0, progress: Progress | None = None) -> Iterator[Check]:
@@ -85,10 +89,11 @@ def open_tokenizer(config: RunConfig) -> Tokenizer:
 
 
 def open_retriever_of(config: RunConfig) -> Any:
-    """The run's retriever."""
+    """The run's retriever; a server that does not answer at once is not waited for."""
     from calibadv.retrieval.settings import open_retriever
 
-    return open_retriever(config.retrieval, top_k=config.rollout.top_k)
+    remote = replace(config.retrieval.remote, wait_s=min(PATIENCE_S, config.retrieval.remote.wait_s), retries=1)
+    return open_retriever(replace(config.retrieval, remote=remote), top_k=config.rollout.top_k)
 
 
 def check_room(config: RunConfig, tokenizer: Tokenizer, *, questions: list[Question] | None) -> list[Check]:

@@ -50,14 +50,16 @@ class LoraSettings:
         return ALL_LINEAR in self.targets or name.rsplit(".", 1)[-1] in self.targets
 
 
-def add_adapter(model: Any, *, settings: LoraSettings, base: str) -> Any:
+def add_adapter(model: Any, *, settings: LoraSettings, base: str, seed: int = 0) -> Any:
     """The model with a fresh adapter; the model itself when ``settings`` asks for none.
 
-    ``base`` is the ``model.path`` of the model: checkpoints hold the adapter only, and name it.
+    ``base`` is the ``model.path`` of the model: checkpoints hold the adapter only, and name it. ``seed`` decides the
+    adapter's first weights.
     """
     if settings.rank is None:
         return model
     try:
+        import torch
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ConfigError(f"lora.rank needs the package peft: {INSTALL_LORA}") from error
@@ -70,7 +72,9 @@ def add_adapter(model: Any, *, settings: LoraSettings, base: str) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        adapted = get_peft_model(model, config)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"lora.targets {list(settings.targets)}: {str(error).splitlines()[0]}") from error
     adapted.peft_config["default"].base_model_name_or_path = base

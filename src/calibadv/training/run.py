@@ -65,7 +65,7 @@ def train(
     with quiet(), StopSignals() as stop:
         args = trainer_config(config, settings.output)
         model, tokenizer = load_model(replace(config.model, dtype="float32"))
-        model = add_adapter(model, settings=config.lora, base=str(config.model.path))
+        model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)
         trainer = CalibAdvTrainer(
             model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer, stop=stop
         )

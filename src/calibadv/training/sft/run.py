@@ -111,7 +111,7 @@ def make_trainer(
 ) -> tuple[DemonstrationTrainer, Any]:
     """The trainer over these demonstrations, and the tokenizer."""
     model, tokenizer = load_model(replace(config.model, dtype="float32"))
-    model = add_adapter(model, settings=config.lora, base=str(config.model.path))
+    model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=config.sft.seed)
     adapter = HFTokenizer(tokenizer)
     examples, too_long = make_examples(
         trajectories, tokenizer=adapter, config=config.rollout, max_tokens=max_tokens(config, model)

@@ -1,0 +1,140 @@
+"""LoRA: the adapter is trained, saved, resumed and merged; the model in memory is never touched by merging."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calibadv.config import RunConfig
+from calibadv.errors import ConfigError
+from calibadv.lab import LabWorld, load_policy
+from calibadv.training import read_metrics, train
+from calibadv.training.load import ModelConfig, fingerprint, load_model
+from calibadv.training.logprobs import add_token_head, can_score_tokens
+from calibadv.training.lora import LoraSettings, add_adapter, merged_weights, save_merged
+
+pytest.importorskip("peft")
+
+
+def adapted(model, **settings):
+    torch.manual_seed(1)
+    adapter = add_adapter(model, settings=LoraSettings(**{"rank": 4} | settings), base="base/model")
+    for name, parameter in adapter.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)  # zero at the start, so the adapter would not show
+    return adapter
+
+
+@pytest.mark.parametrize("targets", [("all-linear",), ("q_proj", "down_proj")])
+def test_the_merged_model_computes_what_model_and_adapter_compute(make_model, tmp_path, targets):
+    model = adapted(make_model(), targets=targets).eval()
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with torch.no_grad():
+        wanted = model(input_ids=ids).logits
+        plain = make_model().eval()(input_ids=ids).logits
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    save_merged(model, tmp_path)
+    merged, _ = type(make_model()).from_pretrained(tmp_path), None
+    with torch.no_grad():
+        got = merged.eval()(input_ids=ids).logits
+    assert torch.allclose(got, wanted, atol=1e-5)
+    assert not torch.allclose(got, plain, atol=1e-3)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_merged_weights_have_the_names_of_the_model(make_model):
+    merged = merged_weights(adapted(make_model()).get_base_model())
+    assert merged.keys() == make_model().state_dict().keys()
+
+
+def test_trained_tokens_are_scored_through_the_adapter(make_model):
+    model = adapted(make_model()).eval()
+    ids = torch.tensor([[3, 4, 5, 6]])
+    mask = torch.tensor([[0, 0, 1, 1]])
+    with torch.no_grad():
+        wanted = model(input_ids=ids).logits.log_softmax(-1)[0, [1, 2], [5, 6]]
+        assert can_score_tokens(model)
+        add_token_head(model, temperature=1.0)
+        logp, _ = model(input_ids=ids, score_mask=mask)
+    assert torch.allclose(logp, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rank": 0}, "lora.rank must be >= 1, got 0"),
+        ({"rank": 4, "alpha": 0}, "lora.alpha must be >= 1"),
+        ({"rank": 4, "dropout": 1.0}, "lora.dropout must be in"),
+        ({"rank": 4, "targets": ()}, "lora.targets must name layers"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        LoraSettings(**settings)
+
+
+def test_layers_that_are_not_there_are_named(make_model):
+    with pytest.raises(ConfigError, match=r"lora.targets \['nope'\]"):
+        add_adapter(make_model(), settings=LoraSettings(rank=2, targets=("nope",)), base="x")
+
+
+def test_no_rank_is_no_adapter(make_model):
+    model = make_model()
+    assert add_adapter(model, settings=LoraSettings(), base="x") is model
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    LabWorld.make(3, size=60).write(folder)
+
+    def make(output, **training):
+        settings = {
+            "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 8, "threads": 1,
+            "learning_rate": 1e-2, "lr_schedule": "constant", "save_every": 2, "output": str(output),
+        }  # fmt: skip
+        return RunConfig.from_mapping(
+            {
+                "model": {"path": str(load_policy()), "device": "cpu"},
+                "lora": {"rank": 4},
+                "data": {"train": [str(folder / "questions.train.jsonl")]},
+                "retrieval": {"corpus": str(folder / "corpus.jsonl")},
+                "rollout": {"prompt": "question", "top_k": 2, "max_searches": 2, "max_turn_tokens": 40},
+                "training": settings | training,
+            }
+        )
+
+    return make
+
+
+def test_an_adapter_is_trained_resumed_and_merged(make_config, tmp_path):
+    whole = train(make_config(tmp_path / "whole"))
+    checkpoint = whole / "checkpoint-4"
+    assert (checkpoint / "adapter_model.safetensors").exists()
+    assert not (checkpoint / "model.safetensors").exists(), "a checkpoint holds the adapter only"
+    base = load_file(load_policy() / "model.safetensors")
+    trained = load_file(whole / "model" / "model.safetensors")
+    moved = [name for name in base if not torch.equal(base[name], trained[name])]
+    assert moved
+    assert all("_proj" in name for name in moved)
+    # the checkpoint, merged while loading, is the model of the end
+    config = ModelConfig(path=checkpoint, device="cpu")
+    loaded = load_model(config)[0].state_dict()
+    assert all(torch.allclose(loaded[name], value, atol=1e-6) for name, value in trained.items())
+    named = json.loads((checkpoint / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(load_policy())
+    assert fingerprint(config)["sha256"] != fingerprint(ModelConfig(path=load_policy()))["sha256"]
+
+    train(make_config(tmp_path / "cut", steps=2))
+    cut = train(make_config(tmp_path / "cut"), resume=True)
+    lines, wanted = (
+        [
+            {k: v for k, v in line.items() if not k.startswith("seconds_")}
+            for line in read_metrics(run / "metrics.jsonl")
+        ]
+        for run in (cut, whole)
+    )
+    assert lines == wanted
+    again = load_file(cut / "model" / "model.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in trained.items())

@@ -1,0 +1,179 @@
+"""SIGINT and SIGTERM: one asks, two insist; a batch is left or finished, never halved."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calibadv.config import RunConfig
+from calibadv.lab import LabWorld, load_policy
+from calibadv.retrieval.settings import open_retriever
+from calibadv.training import read_metrics, train
+from calibadv.training.checkpoints import checkpoint_step, checkpoints
+from calibadv.training.signals import StopRequested, StopSignals
+
+
+def press(signum=signal.SIGINT):
+    os.kill(os.getpid(), signum)
+
+
+def test_a_signal_inside_raises_at_once_and_outside_it_is_remembered():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals() as stop:
+        press(signal.SIGTERM)
+        assert stop.requested == signal.SIGTERM
+        with pytest.raises(StopRequested, match="SIGTERM"), stop.interruptible():
+            raise AssertionError("a request from before stops at the entrance")
+        with pytest.raises(StopRequested):
+            stop.check()
+    assert signal.getsignal(signal.SIGTERM) == before
+    with StopSignals() as stop, pytest.raises(StopRequested) as caught, stop.interruptible():
+        press()
+    assert caught.value.signum == signal.SIGINT
+
+
+def test_the_second_signal_stops_at_once_wherever_it_comes():
+    with StopSignals():
+        press()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            press()
+    assert not isinstance(caught.value, StopRequested)
+
+
+def test_with_several_processes_a_rollout_is_finished():
+    with StopSignals() as stop:
+        stop.one_process = False
+        with stop.interruptible():
+            press()
+        assert stop.requested == signal.SIGINT
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    LabWorld.make(3, size=60).write(folder)
+    return RunConfig.from_mapping(
+        {
+            "model": {"path": str(load_policy()), "device": "cpu"},
+            "data": {
+                "train": [str(folder / "questions.train.jsonl")], "test": [str(folder / "questions.test.jsonl")]
+            },
+            "retrieval": {"corpus": str(folder / "corpus.jsonl")},
+            "rollout": {"prompt": "question", "top_k": 2, "max_searches": 2, "max_turn_tokens": 40},
+            "training": {
+                "steps": 6, "questions_per_batch": 2, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 4,
+                "learning_rate": 4e-4, "lr_schedule": "constant", "save_every": 6, "threads": 1, "eval_every": 4,
+                "keep_checkpoints": 1,
+            },
+            "evaluation": {"limit": 2},
+        }
+    )  # fmt: skip
+
+
+def placed(config, folder):
+    return replace(config, training=replace(config.training, output=folder))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory):
+    return train(placed(config, tmp_path_factory.mktemp("undisturbed") / "run"))
+
+
+def assert_same(ours, theirs):
+    for name in ("metrics.jsonl", "eval.jsonl"):
+        lines, wanted = (
+            [{k: v for k, v in line.items() if not k.startswith("seconds")} for line in read_metrics(run / name)]
+            for run in (ours, theirs)
+        )
+        assert lines == wanted
+    weights, wanted_weights = (load_file(run / "model" / "model.safetensors") for run in (ours, theirs))
+    assert all(torch.equal(weights[name], value) for name, value in wanted_weights.items())
+
+
+class Pressing:
+    """A retriever during whose n-th call somebody presses Ctrl-C."""
+
+    def __init__(self, inner, *, call, signum=signal.SIGTERM):
+        self.inner, self.call, self.signum, self.calls = inner, call, signum, 0
+
+    def search(self, queries, k):
+        self.calls += 1
+        if self.calls == self.call:
+            press(self.signum)
+        return self.inner.search(queries, k)
+
+
+def test_a_rollout_is_left_and_the_batch_before_it_is_saved(config, undisturbed, tmp_path, caplog):
+    inner = open_retriever(config.retrieval, top_k=2)
+    counting = Pressing(inner, call=-1)
+    train(placed(replace(config, training=replace(config.training, steps=2, eval_every=0)), tmp_path / "n"),
+          retriever=counting)  # fmt: skip
+    evaluation = Pressing(inner, call=-1)
+    train(placed(replace(config, training=replace(config.training, steps=2)), tmp_path / "e"), retriever=evaluation)
+    in_second_batch = Pressing(inner, call=evaluation.calls + 1)
+    with pytest.raises(StopRequested):
+        train(placed(config, tmp_path / "run"), retriever=in_second_batch)
+    assert "leaving this batch" in caplog.text
+    assert [checkpoint_step(path) for path in checkpoints(tmp_path / "run")] == [2]
+    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
+    assert not (tmp_path / "run" / "model").exists()
+    assert_same(train(placed(config, tmp_path / "run"), resume=True), undisturbed)
+
+
+def test_an_update_is_finished_and_an_evaluation_made_up_for(config, undisturbed, tmp_path, caplog):
+    def in_evaluation(line):
+        if "questions" in line and line["step"] == 0:
+            press()  # after the evaluation and before the first batch: outside of everything
+
+    with pytest.raises(StopRequested):
+        train(placed(config, tmp_path / "early"), listeners=[in_evaluation])
+    assert "no checkpoint yet, so --resume starts anew" in caplog.text
+    assert_same(train(placed(config, tmp_path / "early"), resume=True), undisturbed)
+
+    class Breaking:
+        """Presses during the search of the evaluation after step 4."""
+
+        def __init__(self, inner, run):
+            self.inner, self.run, self.pressed = inner, run, False
+
+        def search(self, queries, k):
+            metrics = self.run / "trajectories" / "step-000004.jsonl.gz"
+            state = metrics.exists() and not self.pressed and self.trainer_is_evaluating()
+            if state:
+                self.pressed = True
+                press()
+            return self.inner.search(queries, k)
+
+        def trainer_is_evaluating(self):
+            import sys
+
+            names, frame = set(), sys._current_frames().values()
+            for top in frame:
+                while top is not None:
+                    names.add(top.f_code.co_name)
+                    top = top.f_back
+            return "evaluate_policy" in names
+
+    run = tmp_path / "run"
+    with pytest.raises(StopRequested):
+        train(placed(config, run), retriever=Breaking(open_retriever(config.retrieval, top_k=2), run))
+    assert [line["step"] for line in read_metrics(run / "eval.jsonl")] == [0]
+    assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [2, 4]
+    assert_same(train(placed(config, run), resume=True), undisturbed)
+
+
+def test_best_and_newest_are_kept(undisturbed):
+    assert [checkpoint_step(path) for path in checkpoints(undisturbed)] == [6]
+    lines = read_metrics(undisturbed / "eval.jsonl")
+    assert [line["step"] for line in lines] == [0, 4, 6]
+    best = max(lines[1:], key=lambda line: line["f1"])
+    if best["f1"] > lines[0]["f1"]:
+        record = json.loads((undisturbed / "best" / "best.json").read_text())
+        assert record == {"step": best["step"], "metric": "f1", "value": best["f1"]}
+        assert (undisturbed / "best" / "model.safetensors").exists()
+    else:
+        assert not (undisturbed / "best").exists(), "nothing was better than the base model"
