@@ -285,9 +285,9 @@ def make_reranker(folder: Path) -> None:
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=512,
-        num_labels=1,
         initializer_range=0.2,
     )
+    config.num_labels = 1
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
