@@ -22,8 +22,8 @@ from calibadv.training.settings import TrainingSettings
 from calibadv.training.shape import ModelShape
 
 HALF = frozenset({"bfloat16", "float16"})
-ROWS_AT_ONCE, CACHE_ROWS = 64, 80
-"""Turns written at once and episodes whose keys and values are kept (`TransformersPolicy`'s defaults)."""
+ROWS_AT_ONCE = 64
+"""Turns that `TransformersPolicy` writes at once where ``model.max_rows`` is not set."""
 OVERHEAD = 0.6 * 2**30
 """Python, torch and its libraries."""
 TYPICAL_TURN, TYPICAL_DOCUMENT = 150, 150
@@ -122,15 +122,20 @@ def plan_memory(
     dtype: str,
     rows: int,
     max_logits: int | None,
+    max_rows: int = ROWS_AT_ONCE,
 ) -> MemoryPlan:
-    """What one process needs. ``rows``: rollouts of a batch that it plays; ``max_logits``: elements held at once."""
+    """What one process needs.
+
+    ``rows``: rollouts of a batch that it plays; ``max_logits``: elements held at once; ``max_rows``: turns written at
+    once (a quarter more episodes are kept in the cache, for those that wait for a search).
+    """
     limit = rollout.max_context_tokens
     if shape.max_context is not None:
         limit = shape.max_context if limit is None else min(limit, shape.max_context)
     episode = lengths.whole(searches=rollout.max_searches, limit=limit)
     tokens = min(training.micro_batch, rows) * episode
     written = min(training.micro_batch, rows) * min(episode, (rollout.max_searches + 1) * lengths.turn)
-    cached_rows = min(rows, CACHE_ROWS, rollout.concurrency or CACHE_ROWS)
+    cached_rows = min(rows, max_rows + -(-max_rows // 4), rollout.concurrency or rows)
     return MemoryPlan(
         weights=4 * shape.parameters,
         gradients=4 * shape.trained_parameters,

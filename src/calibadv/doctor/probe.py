@@ -32,21 +32,21 @@ def check_probe(
 ) -> list[Check]:
     """Roll out ``count`` training questions as the first batch would, and judge what came of it."""
     from calibadv.training.credit import Outcome, assign_credit
-    from calibadv.training.load import load_policy
+    from calibadv.training.engines import open_policy
     from calibadv.training.shape import read_shape
 
     asked = draw(questions, limit=count, seed=config.training.seed)
-    policy, tokenizer = load_policy(config.model, threads=config.training.threads)
-    result = rollout(
-        asked,
-        num_rollouts=config.training.num_rollouts,
-        policy=policy,
-        retriever=retriever,
-        tokenizer=tokenizer,
-        config=config.rollout,
-        seed=config.training.seed,
-        progress=progress,
-    )
+    with open_policy(config.model, threads=config.training.threads) as opened:
+        result = rollout(
+            asked,
+            num_rollouts=config.training.num_rollouts,
+            policy=opened.policy,
+            retriever=retriever,
+            tokenizer=opened.tokenizer,
+            config=config.rollout,
+            seed=config.training.seed,
+            progress=progress,
+        )
     outcomes = [
         Outcome.of(t, group_id=f"{t.question.dataset}/{t.question.id}", score=config.reward.score)
         for t in result.trajectories

@@ -10,6 +10,7 @@ from pathlib import Path
 from calibadv.config import RunConfig
 from calibadv.doctor.check import Check, Level
 from calibadv.doctor.memory import (
+    ROWS_AT_ONCE,
     Lengths,
     MemoryPlan,
     longest_lengths,
@@ -39,6 +40,7 @@ def check_memory(
             training=config.training,
             dtype=config.model.dtype,
             rows=rows,
+            max_rows=config.model.max_rows or ROWS_AT_ONCE,
             max_logits=ON_CPU_LOGITS if device == "the CPU" else None,
         )
         for lengths in (
@@ -81,7 +83,7 @@ def memory_remedy(config: RunConfig, plan: MemoryPlan, *, free: int) -> str:
     if fixed > free and config.lora.rank is None:
         return "weights, gradients and optimizer alone do not fit: train an adapter (lora.rank = 16) or a smaller model"
     if plan.rollout > plan.update:
-        return "lower rollout.concurrency, rollout.max_turn_tokens or rollout.max_observation_tokens"
+        return "lower model.max_rows, rollout.max_turn_tokens or rollout.max_observation_tokens"
     return (
         f"lower training.micro_batch (now {config.training.micro_batch}), rollout.max_turn_tokens or "
         "rollout.max_observation_tokens" + ("" if config.lora.rank else ", or train an adapter (lora.rank = 16)")

@@ -6,9 +6,9 @@ from calibadv.dialogue.prompt import PROMPTS, render_prompt
 from calibadv.doctor.check import Check, Level
 from calibadv.rollout.config import RolloutConfig
 from calibadv.rollout.tokenizer import Tokenizer
-from calibadv.tags import ROLES
+from calibadv.rollout.tokenizer_checks import QUESTION as PREFIX_QUESTION
+from calibadv.rollout.tokenizer_checks import TAGS, keeps_prefixes
 
-TAGS = tuple(tag for role in ROLES for tag in (f"<{role}>", f"</{role}>"))
 EPISODE = (
     "<think>",
     " Who wrote it? I should look it up.</think>\n<search>author of the book</search>",
@@ -82,9 +82,7 @@ def check_chat(tokenizer: Tokenizer, *, rollout: RolloutConfig) -> Check:
             summary="the chat template leaves the question out, or changes it",
             remedy='set model.chat_template = "none", or mend the template of the tokenizer',
         )
-    said = "".join(EPISODE[:2]).removeprefix("<think>")
-    later = tokenizer.chat([user, {"role": "assistant", "content": "<think>" + said}, user]) or ""
-    keeps = later.startswith(prompt.removesuffix("<think>")) and said in later
+    keeps = keeps_prefixes(tokenizer, prompt=tokenizer.chat([{"role": "user", "content": PREFIX_QUESTION}]) or "")
     return Check(
         name="chat template",
         level=Level.OK if keeps else Level.WARNING,

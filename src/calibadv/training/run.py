@@ -7,6 +7,7 @@ The run's folder holds ``config.toml`` (every effective setting), ``metrics.json
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -25,12 +26,17 @@ from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
 from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.settings import open_retriever
+from calibadv.rollout.tokenizer import HFTokenizer
+from calibadv.rollout.tokenizer_checks import check_tokenizer
+from calibadv.rollout.transformers_policy import DEFAULT_ROWS, TransformersPolicy
 from calibadv.training.arguments import trainer_config
 from calibadv.training.callbacks import read_metrics
 from calibadv.training.checkpoints import EVALUATIONS, checkpoint_step, forget_after, last_checkpoint
 from calibadv.training.config import CalibAdvConfig
+from calibadv.training.engines import check_trainable_engine
 from calibadv.training.load import load_model, resolve_model, without_progress_bars
 from calibadv.training.lora import add_adapter
+from calibadv.training.model_settings import ModelConfig
 from calibadv.training.saving import BEST, MODEL, save_policy
 from calibadv.training.signals import StopRequested, StopSignals
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
@@ -55,6 +61,7 @@ def train(
     """
     config.check_trainable()
     check_run_folder(config, resume=resume)
+    check_trainable_engine(config.model)
     resolve_model(config.model)
     settings = config.training
     if settings.threads is not None:
@@ -65,10 +72,12 @@ def train(
     with quiet(), StopSignals() as stop:
         args = trainer_config(config, settings.output)
         model, tokenizer = load_model(replace(config.model, dtype="float32"))
+        check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path))
         model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)
         trainer = CalibAdvTrainer(
-            model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer, stop=stop
-        )
+            model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer,
+            policy=functools.partial(make_policy, config=config.model), stop=stop,
+        )  # fmt: skip
         trainer.keep_checkpoints = settings.keep_checkpoints
         trainer.remove_callback(PrinterCallback)
         trainer.batch_metrics.listeners += listeners
@@ -81,6 +90,13 @@ def train(
         if trainer.is_world_process_zero():
             save_policy(trainer.policy_model, tokenizer, settings.output / MODEL)
     return settings.output
+
+
+def make_policy(model: Any, tokenizer: Any, *, config: ModelConfig) -> TransformersPolicy:
+    """The policy that plays the rollouts with the weights being trained."""
+    return TransformersPolicy(
+        model, tokenizer, max_rows=config.max_rows or DEFAULT_ROWS, max_context=config.max_context
+    )
 
 
 def prepare_folder(config: RunConfig, args: CalibAdvConfig, *, resume: bool) -> Path | None:

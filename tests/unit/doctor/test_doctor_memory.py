@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from calibadv.doctor.memory import (
+    ROWS_AT_ONCE,
     Lengths,
     MemoryPlan,
     activation_bytes_per_token,
@@ -15,6 +16,7 @@ from calibadv.doctor.memory import (
     plan_memory,
 )
 from calibadv.rollout import RolloutConfig
+from calibadv.rollout.transformers_policy import DEFAULT_ROWS
 from calibadv.training.load import ModelConfig
 from calibadv.training.lora import LoraSettings, add_adapter
 from calibadv.training.settings import TrainingSettings
@@ -137,6 +139,10 @@ SHAPE = ModelShape(
 )  # fmt: skip
 
 
+def test_the_number_of_rows_is_the_policys():
+    assert ROWS_AT_ONCE == DEFAULT_ROWS
+
+
 def test_a_plan_worked_by_hand():
     plan = plan_of(SHAPE)
     assert plan.weights == 4_000_000
@@ -156,7 +162,7 @@ def test_an_adapter_saves_gradients_and_optimizer():
 
 def test_limits_of_context_rows_and_head_count():
     assert plan_of(replace(SHAPE, max_context=128)).kv_cache == 20 * 128 * 64
-    assert plan_of(SHAPE, rows=500).kv_cache == plan_of(SHAPE, rows=80).kv_cache
+    assert plan_of(SHAPE, rows=500).kv_cache == plan_of(SHAPE, rows=80).kv_cache  # 64 write, 16 wait
     assert plan_of(SHAPE, rollout=RolloutConfig(max_searches=2, concurrency=5)).kv_cache == 5 * 650 * 64
     assert logit_bytes(SHAPE, scored_tokens=600, held_elements=1000) == 12_000
     assert plan_of(SHAPE, dtype="bfloat16").kv_cache == plan_of(SHAPE).kv_cache / 2

@@ -25,6 +25,7 @@ from calibadv.evaluation.evaluate import EvalResult, evaluate
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.settings import open_retriever
 from calibadv.rollout.tokenizer import HFTokenizer
+from calibadv.rollout.tokenizer_checks import check_tokenizer
 from calibadv.training.arguments import micro_batch_shape, trains_on_cpu
 from calibadv.training.callbacks import cut_metrics
 from calibadv.training.checkpoints import checkpoint_step, forget_after, last_checkpoint
@@ -113,6 +114,7 @@ def make_trainer(
     model, tokenizer = load_model(replace(config.model, dtype="float32"))
     model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=config.sft.seed)
     adapter = HFTokenizer(tokenizer)
+    check_tokenizer(adapter, name=str(config.model.path))
     examples, too_long = make_examples(
         trajectories, tokenizer=adapter, config=config.rollout, max_tokens=max_tokens(config, model)
     )
