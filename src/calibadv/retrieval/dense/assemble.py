@@ -73,13 +73,13 @@ def empty(parameters: IndexParameters) -> Any:
         index = faiss.IndexHNSWSQ(dimension, scalar.QT_fp16, parameters.links, inner_product)
         index.hnsw.efConstruction, index.hnsw.efSearch = parameters.ef_construction, parameters.ef_search
         return index
-    # np: codes in no particular order; ordering them (polysemous codes) takes most of the training and is not used here.
+    # np: codes in no particular order; ordering them (polysemous) takes most of the training and is of no use here.
     code = "SQ8" if parameters.kind == "ivf-sq8" else f"PQ{parameters.pq_bytes}x8np"
     index = faiss.index_factory(dimension, f"IVF{parameters.nlist},{code}", inner_product)
     index.nprobe = parameters.nprobe
     index.cp.min_points_per_centroid = 1  # sizes are chosen in `kinds`; no warnings on the terminal
     if parameters.kind == "ivf-pq":
-        index.pq.cp.min_points_per_centroid = 1
+        index.pq.cp.min_points_per_centroid, index.pq.cp.max_points_per_centroid = 1, 64
     return index
 
 

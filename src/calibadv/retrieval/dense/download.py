@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from calibadv.errors import ConfigError, DataError
 
@@ -64,7 +65,7 @@ def list_files(repo: str, *, revision: str | None = None, endpoint: str | None =
     for file in info.siblings or ():
         if file.size is None:
             raise DataError(f"{repo}: the hub at {api.endpoint} does not tell the size of {file.rfilename}; try later")
-        url = hub.hf_hub_url(repo, file.rfilename, repo_type="dataset", revision=info.sha, endpoint=api.endpoint)
+        url = f"{api.endpoint}/datasets/{repo}/resolve/{info.sha}/{quote(file.rfilename)}"
         sha256 = file.lfs.sha256 if file.lfs is not None else None
         files.append(HubFile(name=file.rfilename, size=file.size, sha256=sha256, url=url))
     return HubFiles(repo=repo, revision=str(info.sha), files=tuple(files))
@@ -135,7 +136,7 @@ def _fetch_part(part: HubFile, partial: Path, *, start: int, total: int, progres
 
 def _append(part: HubFile, partial: Path, *, start: int, total: int, progress: Progress | None) -> None:
     hub, http = _import_hub(), _import_http()
-    with partial.open("ab") as file:
+    with partial.open("ab", buffering=_BLOCK) as file:
         position = file.tell() - start  # within the part
         headers = {**hub.utils.build_hf_headers(), "Range": f"bytes={position}-", "Accept-Encoding": "identity"}
         timeout = http.Timeout(30.0, connect=15.0)
@@ -150,7 +151,7 @@ def _append(part: HubFile, partial: Path, *, start: int, total: int, progress: P
                 )
             unsynced = 0
             try:
-                for block in response.iter_bytes(_BLOCK):
+                for block in response.iter_bytes():
                     data = block[skip:] if skip < len(block) else b""
                     skip -= min(skip, len(block))
                     if file.tell() + len(data) > start + part.size:

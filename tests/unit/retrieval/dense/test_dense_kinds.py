@@ -73,11 +73,7 @@ def test_a_failed_build_leaves_no_file(vectors, tmp_path):
 
     parameters = parameters_for("ivf-sq8", num_vectors=4000, dimension=DIMENSION)
     with pytest.raises(OSError, match="the disk is gone"):
-        assemble(
-            Broken(),
-            parameters=parameters_for("ivf-sq8", num_vectors=4000, dimension=DIMENSION),
-            path=tmp_path / "index",
-        )
+        assemble(Broken(), parameters=parameters, path=tmp_path / "index")
     assert list(tmp_path.iterdir()) == []
 
 
