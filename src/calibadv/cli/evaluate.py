@@ -149,32 +149,33 @@ def stoppable(folder: Path) -> Iterator[None]:
     before = _second_interrupt_ends(folder)
     try:
         yield
-    except (CalibAdvError, OSError, KeyboardInterrupt):
-        if say_what_is_kept(folder):
-            before = None  # still on its way out: a second Ctrl-C must not be waited for
+    except (CalibAdvError, OSError):
+        say_what_is_kept(folder)
+        raise
+    except KeyboardInterrupt:
+        before = None  # the handler stays: a second Ctrl-C must not wait for the process to find its end
+        say_what_is_kept(folder)
         raise
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)
 
 
-def say_what_is_kept(folder: Path) -> bool:
-    """One line about the rollouts on disk; False when there is none."""
+def say_what_is_kept(folder: Path) -> None:
+    """One line about the rollouts on disk, if there are any."""
     from calibadv.evaluation.output import FINISHED
 
     try:
         with (folder / FINISHED).open("rb") as file:
             number = sum(1 for _ in file) - 1
     except OSError:
-        return False
-    if number < 1:
-        return False
-    print(
-        f"\n{number} finished rollouts are kept in {folder / FINISHED}; the same command with --out {folder} goes on "
-        "from there",
-        file=sys.stderr,
-    )
-    return True
+        return
+    if number > 0:
+        print(
+            f"\n{number} finished rollouts are kept in {folder / FINISHED}; the same command with --out {folder} goes "
+            "on from there",
+            file=sys.stderr,
+        )
 
 
 def _second_interrupt_ends(folder: Path) -> Any:

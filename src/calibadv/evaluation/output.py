@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 RESULTS, QUESTIONS, MANIFEST = "results.json", "questions.jsonl", "manifest.json"
 TRAJECTORIES, FINISHED = "trajectories.jsonl.gz", "finished.jsonl"
 MAY_CHANGE = (
-    "config.", "versions.", "model.url", "prompt.chat_template", "questions.files.", "rollout.concurrency",
-    "rollout.search_", "rollout.retry_wait_s",
+    "config.", "versions.", "index.versions.", "index.index.versions.", "model.url", "prompt.chat_template",
+    "questions.files.", "rollout.concurrency", "rollout.search_", "rollout.retry_wait_s",
 )  # fmt: skip
 """What a continued evaluation may do otherwise; anything else would make the figures those of two evaluations."""
 WORTH_A_WARNING = ("versions.", "prompt.chat_template")
@@ -63,9 +63,8 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], *, folder: Pat
     for values in (old, new):
         if "model.sha256" in values:
             values.pop("model.name")  # the same weights may lie somewhere else by now
-        if values.get("index.version"):  # says it all
-            for key in [k for k in values if k.startswith("index.") and k != "index.version"]:
-                del values[key]
+        for key in ("index.urls", "index.corpus", "index.index.corpus"):  # where it lies; what it is has a digest
+            values.pop(key, None)
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     strict = [key for key in changed if not key.startswith(MAY_CHANGE)]
     if strict:
