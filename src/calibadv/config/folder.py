@@ -29,6 +29,7 @@ MAY_CHANGE = frozenset(
         "training.keep_checkpoints",
         "training.eval_every",
         "training.best_metric",
+        "training.activation_checkpointing",
         "training.threads",
         "training.report_to",
         "training.output",

@@ -66,10 +66,7 @@ def examine(config: RunConfig, *, probe: int = 0, progress: Progress | None = No
 
 def check_settings(config: RunConfig) -> list[Check]:
     """The settings by themselves, and the run's folder."""
-    from calibadv.training.engines import check_trainable_engine
-
     config.check_trainable()
-    check_trainable_engine(config.model)
     check_run_folder(config, resume=False)
     settings = config.training
     batches = settings.steps // settings.updates_per_batch

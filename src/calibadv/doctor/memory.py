@@ -7,6 +7,7 @@ kv = key-value heads x head size, f = feed-forward size, V = vocabulary, T = tok
 - half precision keeps a 2-byte copy of the weights while a batch is computed: 2 P
 - activations kept for the backward pass, per layer and token, for a Llama-like layer with fused attention:
   float32: 4 (6 h + 3 q + 2 kv + 4 f); half precision: 20 h + 2 (3 q + 2 kv + 4 f), because norms stay in float32
+- with activation checkpointing: 4 h per layer and token, and one layer in full
 - the head: logits, log-probabilities and their gradient, 3 x 4 V for every scored token that is held at once
 - keys and values: 2 L kv c for every cached token, c = bytes of the type the model runs in
 
@@ -64,6 +65,11 @@ def activation_bytes_per_token(shape: ModelShape, *, dtype: str) -> int:
     if dtype in HALF:
         return shape.layers * (20 * shape.hidden + 2 * (attention + 4 * shape.feed_forward))
     return shape.layers * 4 * (6 * shape.hidden + attention + 4 * shape.feed_forward)
+
+
+def checkpointed_bytes_per_token(shape: ModelShape, *, dtype: str) -> int:
+    """With activation checkpointing: the input of every layer, and the layer that is being computed again."""
+    return shape.layers * 4 * shape.hidden + activation_bytes_per_token(shape, dtype=dtype) // shape.layers
 
 
 def kv_bytes_per_token(shape: ModelShape, *, dtype: str) -> int:
@@ -134,6 +140,7 @@ def plan_memory(
         limit = shape.max_context if limit is None else min(limit, shape.max_context)
     episode = lengths.whole(searches=rollout.max_searches, limit=limit)
     tokens = min(training.micro_batch, rows) * episode
+    per_token = checkpointed_bytes_per_token if training.activation_checkpointing else activation_bytes_per_token
     written = min(training.micro_batch, rows) * min(episode, (rollout.max_searches + 1) * lengths.turn)
     cached_rows = min(rows, max_rows + -(-max_rows // 4), rollout.concurrency or rows)
     return MemoryPlan(
@@ -141,7 +148,7 @@ def plan_memory(
         gradients=4 * shape.trained_parameters,
         optimizer=8 * shape.trained_parameters,
         half_copies=2 * shape.parameters if dtype in HALF else 0,
-        activations=tokens * activation_bytes_per_token(shape, dtype=dtype),
+        activations=tokens * per_token(shape, dtype=dtype),
         logits=logit_bytes(shape, scored_tokens=written, held_elements=max_logits),
         kv_cache=cached_rows * episode * kv_bytes_per_token(shape, dtype=dtype),
     )

@@ -84,8 +84,9 @@ def memory_remedy(config: RunConfig, plan: MemoryPlan, *, free: int) -> str:
         return "weights, gradients and optimizer alone do not fit: train an adapter (lora.rank = 16) or a smaller model"
     if plan.rollout > plan.update:
         return "lower model.max_rows, rollout.max_turn_tokens or rollout.max_observation_tokens"
+    checkpointing = "" if config.training.activation_checkpointing else "set training.activation_checkpointing = true, "
     return (
-        f"lower training.micro_batch (now {config.training.micro_batch}), rollout.max_turn_tokens or "
+        f"{checkpointing}lower training.micro_batch (now {config.training.micro_batch}), rollout.max_turn_tokens or "
         "rollout.max_observation_tokens" + ("" if config.lora.rank else ", or train an adapter (lora.rank = 16)")
     )
 

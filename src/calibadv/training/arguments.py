@@ -42,6 +42,7 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         adam_beta2=settings.betas[1],
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
+        activation_checkpointing=settings.activation_checkpointing,
         beta=0.0,
         temperature=config.rollout.temperature,
         top_p=config.rollout.top_p,

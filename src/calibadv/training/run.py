@@ -33,7 +33,6 @@ from calibadv.training.arguments import trainer_config
 from calibadv.training.callbacks import read_metrics
 from calibadv.training.checkpoints import EVALUATIONS, checkpoint_step, forget_after, last_checkpoint
 from calibadv.training.config import CalibAdvConfig
-from calibadv.training.engines import check_trainable_engine
 from calibadv.training.load import load_model, resolve_model, without_progress_bars
 from calibadv.training.lora import add_adapter
 from calibadv.training.model_settings import ModelConfig
@@ -61,7 +60,6 @@ def train(
     """
     config.check_trainable()
     check_run_folder(config, resume=resume)
-    check_trainable_engine(config.model)
     resolve_model(config.model)
     settings = config.training
     if settings.threads is not None:

@@ -42,6 +42,8 @@ class TrainingSettings:
     micro_batch: int = 16
     """Most rollouts in one forward and backward pass. More takes more memory and is faster on a GPU; on a CPU few are
     faster, because rows of one length need no padding."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
     max_batches_without_signal: int = 10
     """Stop after this many batches in a row in which no group holds two different rewards."""
     learning_rate: float = 5e-7

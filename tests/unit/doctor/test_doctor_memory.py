@@ -153,6 +153,11 @@ def test_a_plan_worked_by_hand():
     assert plan.kv_cache == 20 * episode * 2 * 2 * 4 * 4
 
 
+def test_activation_checkpointing_keeps_one_layer_and_the_borders():
+    plan = plan_of(SHAPE, activation_checkpointing=True)
+    assert plan.activations == 4 * 650 * (2 * 4 * 8 + 4 * (6 * 8 + 3 * 8 + 2 * 4 + 4 * 16))
+
+
 def test_an_adapter_saves_gradients_and_optimizer():
     adapted = plan_of(replace(SHAPE, trained_parameters=10_000))
     assert adapted.gradients == 40_000

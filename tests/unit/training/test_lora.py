@@ -126,7 +126,7 @@ def test_an_adapter_is_trained_resumed_and_merged(make_config, tmp_path):
     assert named == str(load_policy())
     assert fingerprint(config)["sha256"] != fingerprint(ModelConfig(path=load_policy()))["sha256"]
 
-    train(make_config(tmp_path / "cut", steps=2))
+    train(make_config(tmp_path / "cut", steps=2, activation_checkpointing=True))
     cut = train(make_config(tmp_path / "cut"), resume=True)
     lines, wanted = (
         [
