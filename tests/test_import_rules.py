@@ -83,6 +83,7 @@ NUMPY_ONLY = (
     "calibadv.errors",
     "calibadv.evaluation",
     "calibadv.lab",
+    "calibadv.preparation",
     "calibadv.questions",
     "calibadv.report",
     "calibadv.retrieval",
