@@ -17,8 +17,8 @@ from calibadv.errors import ConfigError
 from calibadv.evaluation.settings import EvaluationConfig
 from calibadv.retrieval.settings import RetrievalConfig
 from calibadv.rollout.config import RolloutConfig
-from calibadv.training.load import ModelConfig
 from calibadv.training.lora import LoraSettings
+from calibadv.training.model_settings import ModelConfig, check_trainable_engine
 from calibadv.training.settings import AlgorithmConfig, TrainingSettings
 from calibadv.training.sft.settings import SFTSettings
 
@@ -83,7 +83,8 @@ class RunConfig:
         return self.calibration if self.algorithm.name == "calibadv" else None
 
     def check_trainable(self) -> None:
-        """Refuse what only training cannot use: no training questions, greedy rollouts."""
+        """Refuse what only training cannot use: no questions, greedy rollouts, an engine that it does not update."""
+        check_trainable_engine(self.model)
         if not self.data.train:
             raise ConfigError('data.train is empty; name question files, such as data.train = ["my.train.jsonl"]')
         if self.rollout.temperature == 0:

@@ -62,20 +62,6 @@ def open_policy(config: ModelConfig, *, threads: int | None = None) -> OpenedPol
         return OpenedPolicy(policy=policy, tokenizer=tokenizer, _stack=stack.pop_all())
 
 
-def check_trainable_engine(config: ModelConfig) -> None:
-    """Refuse engines that cannot tell which token ids they sampled."""
-    if config.engine == "openai":
-        raise ConfigError(
-            'model.engine "openai" cannot be trained: such a server returns text, and training needs the sampled token '
-            'ids and their log-probabilities; use "transformers" (or evaluate with `calibadv eval`)'
-        )
-    if config.engine != "transformers":
-        raise ConfigError(
-            f'model.engine "{config.engine}" is for evaluation; training plays rollouts with the weights it updates:'
-            ' use model.engine = "transformers"'
-        )
-
-
 def _open(config: ModelConfig, *, threads: int | None, stack: ExitStack) -> tuple[Policy, Tokenizer]:
     if config.engine == "openai":
         return _open_openai(config)

@@ -90,3 +90,17 @@ class ModelConfig:
             raise ConfigError(f'model.url must be an http or https address, got "{self.url}"')
         if parts.username or parts.password:
             raise ConfigError("model.url must not hold a key; put it into the environment (model.api_key_env)")
+
+
+def check_trainable_engine(config: ModelConfig) -> None:
+    """Refuse engines that cannot tell which token ids they sampled."""
+    if config.engine == "openai":
+        raise ConfigError(
+            'model.engine "openai" cannot be trained: such a server returns text, and training needs the sampled token '
+            'ids and their log-probabilities; use "transformers" (or evaluate with `calibadv eval`)'
+        )
+    if config.engine != "transformers":
+        raise ConfigError(
+            f'model.engine "{config.engine}" is for evaluation; training plays rollouts with the weights it updates:'
+            ' use model.engine = "transformers"'
+        )
