@@ -87,6 +87,8 @@ NUMPY_ONLY = (
     "calibadv.questions",
     "calibadv.report",
     "calibadv.retrieval",
+    "calibadv.retrieval.online",
+    "calibadv.retrieval.remote",
     "calibadv.rewards",
     "calibadv.rollout",
     "calibadv.storage",

@@ -1,8 +1,9 @@
 """Finding documents: corpus files, BM25, and the fake that tests use.
 
 Map: ``base`` has the protocol (`Retriever`, `Hit`), ``corpus`` keeps documents and ``importing`` makes it out of files,
-``bm25`` searches them on the CPU, ``list`` answers from a list and fails on demand, ``settings`` opens what a run
-names. Nothing here imports torch.
+``bm25`` searches by words, ``dense`` by meaning, ``hybrid`` both ways; ``rerank`` sorts what was found, ``server`` offers
+it over HTTP. ``remote`` asks servers, ``online`` web search engines; ``list`` answers from a list and fails on demand.
+``opening`` opens an index folder, ``settings`` what a run names. Importing any of it loads no torch.
 """
 
 from calibadv.retrieval.base import Hit, Retriever
@@ -11,6 +12,8 @@ from calibadv.retrieval.corpus import Corpus, check_top_k
 from calibadv.retrieval.dense.retriever import DenseRetriever
 from calibadv.retrieval.importing import ImportOptions, ImportReport, import_corpus
 from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.online import OnlineConfig, OnlineRetriever, open_online
+from calibadv.retrieval.remote import RemoteOptions, RemoteRetriever
 from calibadv.retrieval.settings import RetrievalConfig, open_retriever
 
 __all__ = [
@@ -22,9 +25,14 @@ __all__ = [
     "ImportOptions",
     "ImportReport",
     "ListRetriever",
+    "OnlineConfig",
+    "OnlineRetriever",
+    "RemoteOptions",
+    "RemoteRetriever",
     "RetrievalConfig",
     "Retriever",
     "check_top_k",
     "import_corpus",
+    "open_online",
     "open_retriever",
 ]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from calibadv.errors import ConfigError, RetrieverError
-from calibadv.retrieval.base import Hit
+from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.exchange import Answer, Backoff, Transient, exchange, require_httpx2
 from calibadv.retrieval.remote_server import (
     TOKEN_VARIABLE,
@@ -117,10 +117,7 @@ class RemoteRetriever:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """As `Retriever.search`: equal queries are sent once, long lists in parts."""
-        if isinstance(queries, str):
-            raise ConfigError(f"search takes a list of queries, got the text {queries!r:.80}")
-        if k < 1:
-            raise ConfigError(f"k must be >= 1, got {k}")
+        check_search(queries, k)
         distinct = list(dict.fromkeys(queries))
         if not distinct:
             return []

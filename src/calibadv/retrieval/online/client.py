@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from calibadv.errors import ConfigError, RetrieverError
-from calibadv.retrieval.base import Hit
+from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.exchange import Answer, Backoff, Transient, exchange, require_httpx2
 from calibadv.retrieval.online.cache import PageCache
 from calibadv.retrieval.online.engines import ENGINES, Engine, Found
@@ -100,10 +100,9 @@ class OnlineRetriever:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """As `Retriever.search`: equal queries are asked once; a blank query finds nothing."""
-        if isinstance(queries, str):
-            raise ConfigError(f"search takes a list of queries, got the text {queries!r:.80}")
-        if not 1 <= k <= self.engine.max_results:
-            raise ConfigError(f"k must be between 1 and {self.engine.max_results} for {self.engine.name}, got {k}")
+        check_search(queries, k)
+        if k > self.engine.max_results:
+            raise ConfigError(f"k must be <= {self.engine.max_results} for {self.engine.name}, got {k}")
         distinct = list(dict.fromkeys(query for query in queries if query.strip()))
         futures = [self._pool.submit(self._search_one, query, k) for query in distinct]
         try:

@@ -521,5 +521,5 @@ def test_wrong_options_and_arguments_are_named(remote):
             RemoteOptions(**{name: 0})
     with pytest.raises(ConfigError, match="k must be >= 1"):
         remote("http://127.0.0.1:1").search(["q"], 0)
-    with pytest.raises(ConfigError, match="list of queries"):
+    with pytest.raises(ConfigError, match="must be a list of strings"):
         remote("http://127.0.0.1:1").search("q", 1)
