@@ -62,6 +62,17 @@ def test_any_text_survives_the_round_trip(text):
     assert tomllib.loads(config.to_toml())["model"].get("gguf_file", "none") == text
 
 
+def test_documents_come_from_one_place(tmp_path):
+    config = read(tmp_path, "", "retrieval.corpus=none", 'retrieval.url=["http://a:8000", "http://b:8000"]')
+    assert config.retrieval.urls == ("http://a:8000", "http://b:8000")
+    config = RunConfig.from_mapping(tomllib.loads(config.to_toml()), overrides=["retrieval.url=http://a:8000"])
+    assert config.retrieval.urls == ("http://a:8000",)
+    assert read(tmp_path, 'index = "wiki/bm25"', "retrieval.corpus=none").retrieval.index == tmp_path / "wiki" / "bm25"
+    for overrides in (["retrieval.corpus=none"], ["retrieval.index=wiki"], ["retrieval.url=http://a"]):
+        with pytest.raises(ConfigError, match=r"exactly one of retrieval\.corpus"):
+            read(tmp_path, "", *overrides)
+
+
 def test_what_is_required_is_asked_for(tmp_path):
     path = tmp_path / "empty.toml"
     path.write_text("")
