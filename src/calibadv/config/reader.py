@@ -115,7 +115,7 @@ def _convert(value: Any, hint: Any, *, key: str) -> Any:
     if isinstance(value, Mapping):
         raise ConfigError(f"{key} must be {_expected(hint)}, got a section")
     raw, converted = value.value, MISSING
-    if _wants_text(hint) and not isinstance(raw, str) and value.text is not None:
+    if _wants_text(hint) and not isinstance(raw, str | list) and value.text is not None:
         raw = value.text  # --set model.path=7: the person typed a name, not a number
     try:
         converted = _fit(raw, hint, base=value.base)
