@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from calibadv.errors import PolicyError, RetrieverUnavailable
@@ -15,7 +16,7 @@ from calibadv.evaluation.settings import EvaluationConfig
 from calibadv.evaluation.summary import Summary, summarise
 from calibadv.questions import check_questions
 from calibadv.retrieval.base import Retriever
-from calibadv.rollout import Policy, RolloutConfig, rollout
+from calibadv.rollout import Policy, RolloutConfig, RolloutResult, rollout
 from calibadv.trajectory import Question, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -67,40 +68,45 @@ def evaluate(
     by_dataset: dict[str, list[Question]] = {}
     for question in questions:
         by_dataset.setdefault(question.dataset, []).append(question)
+    play = partial(
+        rollout, num_rollouts=samples, policy=policy, retriever=retriever, tokenizer=tokenizer, config=config, seed=seed
+    )
     trajectories: list[Trajectory] = []
     seconds: dict[str, float] = {}
-    total = len(questions) * samples
     for name, asked in by_dataset.items():
-        kept = _finished(asked, samples=samples, journal=journal)
-        missing = [question for question in asked if not kept.issuperset(_keys(question, samples))]
-        done_before = len(trajectories) + (len(asked) - len(missing)) * samples
-        if journal is not None:
-            journal.start(name)
-        played: list[Trajectory] = []
-        if missing:
-            try:
-                result = rollout(
-                    missing,
-                    num_rollouts=samples,
-                    policy=policy,
-                    retriever=retriever,
-                    tokenizer=tokenizer,
-                    config=config,
-                    seed=seed,
-                    progress=None if progress is None else _shifted(progress, by=done_before, total=total),
-                    keep=None if journal is None else journal.add,
-                )
-            except (RetrieverUnavailable, PolicyError) as error:
-                error.trajectories = (*trajectories, *error.trajectories)
-                raise
-            played = list(result.trajectories)
-            seconds[name] = result.seconds["total"]
+        missing = [q for q in asked if journal is None or not _is_finished(q, samples=samples, journal=journal)]
+        show = None
+        if progress is not None:
+            done_before = len(trajectories) + (len(asked) - len(missing)) * samples
+            show = _shifted(progress, by=done_before, total=len(questions) * samples)
+        try:
+            played, seconds[name] = _play(play, missing, name=name, show=show, journal=journal)
+        except (RetrieverUnavailable, PolicyError) as error:
+            error.trajectories = (*trajectories, *error.trajectories)
+            raise
         if journal is not None:
             played = [journal.finished[key] for question in asked for key in _keys(question, samples)]
-            seconds[name] = journal.seconds(name)
         trajectories += played
     _assert_each_once(trajectories, questions=questions, samples=samples)
     return grade_all(trajectories, seconds=seconds, seed=seed, score=score, journal=journal)
+
+
+def _play(
+    play: Callable[..., RolloutResult],
+    missing: Sequence[Question],
+    *,
+    name: str,
+    show: Progress | None,
+    journal: Journal | None,
+) -> tuple[list[Trajectory], float]:
+    """Play what is missing of a data set; its trajectories and the seconds they took, those of earlier sessions too."""
+    if journal is not None:
+        journal.start(name)
+    result = None
+    if missing:
+        result = play(missing, progress=show, keep=None if journal is None else journal.add)
+    seconds = 0.0 if result is None else result.seconds["total"]
+    return list(result.trajectories if result is not None else ()), journal.seconds(name) if journal else seconds
 
 
 def grade_all(
@@ -135,14 +141,10 @@ def _keys(question: Question, samples: int) -> list[tuple[str, str, int]]:
     return [(question.dataset, question.id, sample) for sample in range(samples)]
 
 
-def _finished(
-    asked: Sequence[Question], *, samples: int, journal: Journal | None
-) -> frozenset[tuple[str, str, int]] | set[tuple[str, str, int]]:
-    """Rollouts that need not be played again: finished in an earlier session, and not for want of a search."""
-    if journal is None:
-        return frozenset()
-    wanted = {key for question in asked for key in _keys(question, samples)}
-    return {key for key, trajectory in journal.finished.items() if key in wanted and not trajectory.failed}
+def _is_finished(question: Question, *, samples: int, journal: Journal) -> bool:
+    """Whether every sample was finished in an earlier session, and not for want of a search."""
+    kept = (journal.finished.get(key) for key in _keys(question, samples))
+    return all(trajectory is not None and not trajectory.failed for trajectory in kept)
 
 
 def _shifted(progress: Progress, *, by: int, total: int) -> Progress:

@@ -96,22 +96,29 @@ def summarise(grades: Sequence[Grade], *, seconds: Mapping[str, float], seed: in
     ]
     if len(summaries) < 2:
         return summaries
-    everything_QM = np.concatenate(list(values_QM.values()))
-    errors_M = np.sqrt(sum(_standard_errors(v) ** 2 for v in values_QM.values())) / len(summaries)
-    means_M = np.mean([v.mean(axis=0) for v in values_QM.values()], axis=0)
+    num_questions = sum(map(len, values_QM.values()))
     whole: dict[str, Any] = {
-        "num_questions": len(everything_QM),
+        "num_questions": num_questions,
         "num_trajectories": len(grades),
         "seconds": math.fsum(seconds[name] for name in samples),
     }
-    pooled = _estimates(
-        columns,
-        everything_QM.mean(axis=0),
-        _standard_errors(everything_QM),
-        draw_means(everything_QM, name="all", seed=seed),
-    )
-    macro = _estimates(columns, means_M, errors_M, np.mean(list(draws_BM.values()), axis=0))
-    return [*summaries, Summary(name="all", estimates=pooled, **whole), Summary(name="macro", estimates=macro, **whole)]
+    micro = [len(values) / num_questions for values in values_QM.values()]
+    macro = [1 / len(values_QM)] * len(values_QM)
+    for name, weights in (("all", micro), ("macro", macro)):
+        estimates = _together(columns, list(values_QM.values()), list(draws_BM.values()), weights)
+        summaries.append(Summary(name=name, estimates=estimates, **whole))
+    return summaries
+
+
+def _together(
+    columns: Sequence[str], values: Sequence[Floats], draws: Sequence[Floats], weights: Sequence[float]
+) -> dict[str, Estimate]:
+    """Weighted mean over data sets. Their sizes are no matter of chance, so the draws are those within each."""
+    means_M: Floats = np.sum([w * v.mean(axis=0) for w, v in zip(weights, values, strict=True)], axis=0)
+    errors = [w * _standard_errors(v) for w, v in zip(weights, values, strict=True)]
+    errors_M: Floats = np.sqrt(np.sum(np.square(errors), axis=0))
+    draws_BM: Floats = np.sum([w * d for w, d in zip(weights, draws, strict=True)], axis=0)
+    return _estimates(columns, means_M, errors_M, draws_BM)
 
 
 def metrics_of(grades: Sequence[Grade]) -> list[str]:
@@ -150,7 +157,7 @@ def draw_means(values_QM: Floats, *, name: str, seed: int) -> Floats:
     means_BM = np.empty((NUM_DRAWS, values_QM.shape[1]))
     for b in range(NUM_DRAWS):
         drawn = rng.integers(num_questions, size=num_questions)
-        means_BM[b] = np.bincount(drawn, minlength=num_questions) @ values_QM
+        means_BM[b] = np.bincount(drawn, minlength=num_questions).astype(np.float64) @ values_QM
     return means_BM / num_questions
 
 
