@@ -171,3 +171,37 @@ def test_bad_input_is_one_clear_line(config_file, script, arguments, message, ca
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_engine_and_address_reach_the_model_settings(config_file, script, monkeypatch):
+    import calibadv.training.engines as engines
+
+    script(half_right)
+    opened, install = [], engines.open_policy
+
+    def remember(config, *, threads=None):
+        opened.append(config)
+        return install(config, threads=threads)
+
+    monkeypatch.setattr(engines, "open_policy", remember)
+    served = ["--engine", "openai", "--model-url", "http://127.0.0.1:9/v1", "--set", "rollout.prompt=question"]
+    data = ["--data", "geo.test.jsonl", "--retriever", "corpus.jsonl", "--top-k", "2"]
+    assert main(["eval", "some-model", *served, *data, "--out", "served"]) == 0
+    assert (opened[0].engine, opened[0].url, opened[0].path) == ("openai", "http://127.0.0.1:9/v1", "some-model")
+    manifest = json.loads((config_file.parent / "served" / "manifest.json").read_text())
+    assert manifest["model"] == {"name": "some-model", "url": "http://127.0.0.1:9/v1", "engine": "openai"}
+
+
+def test_the_progress_bar_knows_what_was_there_before(monkeypatch, capsys):
+    from calibadv.cli.evaluate import progress_line
+
+    assert progress_line() is None, "no bar when nobody looks"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    show = progress_line()
+    show(50, 100)
+    show(51, 100)
+    show(100, 100)
+    err = capsys.readouterr().err
+    assert "[############............] 50/100 rollouts" in err
+    assert err.endswith("\n")
+    assert "[########################] 100/100 rollouts" in err

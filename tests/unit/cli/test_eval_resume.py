@@ -39,7 +39,7 @@ def results(folder):
 
 
 @pytest.fixture
-def thousand(config_file):
+def many(config_file):
     """A config with two data sets of 40 questions, searched one batch at a time."""
     rows = [{"id": str(i), "question": f"Capital number {i}?", "golden_answers": ["Paris"]} for i in range(40)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -72,29 +72,29 @@ def dying(monkeypatch):
     return install
 
 
-def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(thousand, script, dying, monkeypatch, capsys):
+def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(many, script, dying, monkeypatch, capsys):
     script(play)
-    root = thousand.parent
-    assert main(["eval", str(thousand), "--out", "whole"]) == 0
+    root = many.parent
+    assert main(["eval", str(many), "--out", "whole"]) == 0
     with monkeypatch.context():
         dying(60)
-        assert main(["eval", str(thousand), "--out", "out"]) == 3
+        assert main(["eval", str(many), "--out", "out"]) == 3
     kept = list(read_trajectories(root / "out" / "finished.jsonl"))
     assert 52 <= len(kept) <= 60
     assert f"{len(kept)} finished rollouts are kept in out/finished.jsonl" in capsys.readouterr().err
     answered = dying(10**6)
-    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    assert main(["eval", str(many), "--out", "out"]) == 0
     assert f"{len(kept)} rollouts were finished before; going on" in capsys.readouterr().err
     assert len(answered) == 80 - len(kept), "only what was missing is searched"
     assert results(root / "out") == results(root / "whole")
     assert not (root / "out" / "finished.jsonl").exists()
 
 
-def test_other_settings_are_refused_by_name(thousand, script, dying, monkeypatch, capsys):
+def test_other_settings_are_refused_by_name(many, script, dying, monkeypatch, capsys):
     script(play)
     with monkeypatch.context():
         dying(20)
-        assert main(["eval", str(thousand), "--out", "out"]) == 3
+        assert main(["eval", str(many), "--out", "out"]) == 3
     dying(10**6)
     capsys.readouterr()
     for arguments, message in (
@@ -105,51 +105,51 @@ def test_other_settings_are_refused_by_name(thousand, script, dying, monkeypatch
         (["--limit", "5"], "questions.number was 80, is 5"),
         (["--checkpoint", "other"], "model.sha256 was"),
     ):
-        (thousand.parent / "other").mkdir(exist_ok=True)
+        (many.parent / "other").mkdir(exist_ok=True)
         for name in ("config.json", "tokenizer.json"):
-            (thousand.parent / "other" / name).write_text("{}")
-        assert main(["eval", str(thousand), "--out", "out", *arguments]) == 2
+            (many.parent / "other" / name).write_text("{}")
+        assert main(["eval", str(many), "--out", "out", *arguments]) == 2
         captured = capsys.readouterr().err
         assert "the evaluation in out has other settings" in captured
         assert message in captured
-    with (thousand.parent / "corpus.jsonl").open("a") as file:
+    with (many.parent / "corpus.jsonl").open("a") as file:
         file.write('{"id": "9", "title": "Oslo", "text": "Oslo is in Norway."}\n')
-    assert main(["eval", str(thousand), "--out", "out"]) == 2
+    assert main(["eval", str(many), "--out", "out"]) == 2
     assert "index.version was" in capsys.readouterr().err
 
 
-def test_what_does_not_change_figures_may_change(thousand, script, dying, monkeypatch, capsys):
+def test_what_does_not_change_figures_may_change(many, script, dying, monkeypatch, capsys):
     script(play)
     with monkeypatch.context():
         dying(20)
-        assert main(["eval", str(thousand), "--out", "out"]) == 3
+        assert main(["eval", str(many), "--out", "out"]) == 3
     dying(10**6)
     changes = ["--set", "rollout.search_retries=2", "--set", "rollout.concurrency=9", "--set", "training.steps=4"]
-    assert main(["eval", str(thousand), "--out", "out", *changes]) == 0
+    assert main(["eval", str(many), "--out", "out", *changes]) == 0
 
 
-def test_a_complete_evaluation_is_not_played_again(thousand, script, capsys):
+def test_a_complete_evaluation_is_not_played_again(many, script, capsys):
     script(play)
-    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    assert main(["eval", str(many), "--out", "out"]) == 0
     first = capsys.readouterr().out
-    before = (thousand.parent / "out" / "results.json").stat().st_mtime_ns
-    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    before = (many.parent / "out" / "results.json").stat().st_mtime_ns
+    assert main(["eval", str(many), "--out", "out"]) == 0
     captured = capsys.readouterr()
     assert captured.out == first
     assert "was complete already" in captured.err
-    assert (thousand.parent / "out" / "results.json").stat().st_mtime_ns == before
+    assert (many.parent / "out" / "results.json").stat().st_mtime_ns == before
 
 
-def test_a_question_that_was_half_finished_keeps_its_finished_samples(thousand, script, dying, monkeypatch):
+def test_a_question_that_was_half_finished_keeps_its_finished_samples(many, script, dying, monkeypatch):
     script(play)
-    arguments = ["eval", str(thousand), "--samples", "3", "--out"]
+    arguments = ["eval", str(many), "--samples", "3", "--out"]
     assert main([*arguments, "whole"]) == 0
     with monkeypatch.context():
         dying(50)
         assert main([*arguments, "out"]) == 3
     dying(10**6)
     assert main([*arguments, "out"]) == 0
-    assert results(thousand.parent / "out") == results(thousand.parent / "whole")
+    assert results(many.parent / "out") == results(many.parent / "whole")
 
 
 def test_rollouts_that_failed_are_played_again(config_file, script, monkeypatch, capsys):
@@ -178,9 +178,9 @@ def test_rollouts_that_failed_are_played_again(config_file, script, monkeypatch,
     assert json.loads(capsys.readouterr().out)["geo"]["metrics"]["failed"]["mean"] == 0
 
 
-def test_a_full_disk_is_said_clearly_and_loses_nothing(thousand, script, monkeypatch, capsys):
+def test_a_full_disk_is_said_clearly_and_loses_nothing(many, script, monkeypatch, capsys):
     script(play)
-    root, write, written = thousand.parent, os.write, []
+    root, write, written = many.parent, os.write, []
 
     def full(file, data):
         if len(written) >= 30 and len(data) > 100:
@@ -191,17 +191,17 @@ def test_a_full_disk_is_said_clearly_and_loses_nothing(thousand, script, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        assert main(["eval", str(thousand), "--out", "out"]) == 1
+        assert main(["eval", str(many), "--out", "out"]) == 1
     captured = capsys.readouterr().err
     assert "No space left on device" in captured
     assert "the 30 before it are safe" in captured
     assert "Traceback" not in captured
     assert len(list(read_trajectories(root / "out" / "finished.jsonl", strict=True))) == 30
-    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    assert main(["eval", str(many), "--out", "out"]) == 0
     assert json.loads((root / "out" / "results.json").read_text())["all"]["num_questions"] == 80
 
 
-def test_a_full_disk_while_the_results_are_written_keeps_the_journal(thousand, script, monkeypatch, capsys):
+def test_a_full_disk_while_the_results_are_written_keeps_the_journal(many, script, monkeypatch, capsys):
     import calibadv.evaluation.output as output
 
     script(play)
@@ -212,10 +212,10 @@ def test_a_full_disk_while_the_results_are_written_keeps_the_journal(thousand, s
     with monkeypatch.context() as patch:
         original = output._write_text
         patch.setattr(output, "_write_text", lambda p, t: original(p, t) if p.name == "manifest.json" else full(p, t))
-        assert main(["eval", str(thousand), "--out", "out"]) == 1
+        assert main(["eval", str(many), "--out", "out"]) == 1
     assert "80 finished rollouts are kept in out/finished.jsonl" in capsys.readouterr().err
     loaded = script(lambda episode, turn: pytest.fail("nothing is left to play"))
-    assert main(["eval", str(thousand), "--out", "out"]) == 0
+    assert main(["eval", str(many), "--out", "out"]) == 0
     assert loaded
 
 
@@ -266,12 +266,12 @@ def wait_for_rollouts(config, number, *, timeout_s=60):
     pytest.fail(f"no {number} rollouts in {timeout_s} s")
 
 
-def test_a_killed_evaluation_is_continued(thousand, script, dying):
-    process = start(thousand)
-    wait_for_rollouts(thousand, 10)
+def test_a_killed_evaluation_is_continued(many, script, dying):
+    process = start(many)
+    wait_for_rollouts(many, 10)
     process.kill()
     process.communicate()
-    path = thousand.parent / "out" / "finished.jsonl"
+    path = many.parent / "out" / "finished.jsonl"
     with path.open("ab") as file:
         file.write(b'{"torn')  # as a kill in the middle of a write leaves it
     with pytest.warns(RuntimeWarning, match="ends in the middle of a record"):
@@ -279,14 +279,14 @@ def test_a_killed_evaluation_is_continued(thousand, script, dying):
     assert kept >= 10
     script(play)
     with pytest.warns(RuntimeWarning, match="torn by a crash"):
-        assert main(["eval", str(thousand), "--out", "out"]) == 0
-    lines = (thousand.parent / "out" / "questions.jsonl").read_text().splitlines()
+        assert main(["eval", str(many), "--out", "out"]) == 0
+    lines = (many.parent / "out" / "questions.jsonl").read_text().splitlines()
     assert len({(json.loads(line)["dataset"], json.loads(line)["id"]) for line in lines}) == len(lines) == 80
 
 
-def test_ctrl_c_says_how_to_go_on(thousand):
-    process = start(thousand)
-    wait_for_rollouts(thousand, 5)
+def test_ctrl_c_says_how_to_go_on(many):
+    process = start(many)
+    wait_for_rollouts(many, 5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -294,9 +294,9 @@ def test_ctrl_c_says_how_to_go_on(thousand):
     assert "Traceback" not in err
 
 
-def test_a_second_ctrl_c_does_not_wait_for_a_search_that_hangs(thousand):
-    process = start(thousand, "--hang")
-    wait_for_rollouts(thousand, 5)
+def test_a_second_ctrl_c_does_not_wait_for_a_search_that_hangs(many):
+    process = start(many, "--hang")
+    wait_for_rollouts(many, 5)
     time.sleep(0.5)  # by now the search hangs
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -306,4 +306,21 @@ def test_a_second_ctrl_c_does_not_wait_for_a_search_that_hangs(thousand):
     assert time.monotonic() - began < 10
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert len(list(read_trajectories(thousand.parent / "out" / "finished.jsonl", strict=True))) >= 5
+    assert len(list(read_trajectories(many.parent / "out" / "finished.jsonl", strict=True))) >= 5
+
+
+@pytest.mark.slow
+def test_a_retriever_that_dies_at_question_500_of_1000(many, script, dying, monkeypatch, capsys):
+    script(play)
+    rows = [{"id": str(i), "question": f"Capital number {i}?", "golden_answers": ["Paris"]} for i in range(1000)]
+    (many.parent / "geo.test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["eval", str(many), "--set", "data.test=['geo.test.jsonl']", "--out", "out"]
+    with monkeypatch.context():
+        dying(500)
+        assert main(arguments) == 3
+    kept = sum(1 for _ in read_trajectories(many.parent / "out" / "finished.jsonl"))
+    assert 490 <= kept <= 500
+    answered = dying(10**6)
+    assert main(arguments) == 0
+    assert len(answered) == 1000 - kept
+    assert json.loads((many.parent / "out" / "results.json").read_text())["geo"]["num_questions"] == 1000

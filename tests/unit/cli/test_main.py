@@ -86,7 +86,7 @@ def test_errors_are_one_line_and_an_exit_code(error, code, config_file, monkeypa
         raise error
 
     monkeypatch.setattr(evaluate, "play", fail)
-    monkeypatch.setattr(evaluate, "require_packages", lambda *modules, **kwargs: None)
+    monkeypatch.setattr(evaluate, "check_packages", lambda plan: None)
     assert main(["eval", str(config_file), "--out", "out"]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -105,7 +105,7 @@ def test_a_bug_is_not_hidden(config_file, monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr(evaluate, "play", fail)
-    monkeypatch.setattr(evaluate, "require_packages", lambda *modules, **kwargs: None)
+    monkeypatch.setattr(evaluate, "check_packages", lambda plan: None)
     with pytest.raises(ZeroDivisionError):
         main(["eval", str(config_file), "--out", "out"])
 
