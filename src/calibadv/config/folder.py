@@ -30,6 +30,7 @@ MAY_CHANGE = frozenset(
         "training.eval_every",
         "training.best_metric",
         "training.activation_checkpointing",
+        "training.shard_optimizer",
         "training.threads",
         "training.report_to",
         "training.output",

@@ -129,6 +129,7 @@ def plan_memory(
     rows: int,
     max_logits: int | None,
     max_rows: int = ROWS_AT_ONCE,
+    processes: int = 1,
 ) -> MemoryPlan:
     """What one process needs.
 
@@ -146,7 +147,7 @@ def plan_memory(
     return MemoryPlan(
         weights=4 * shape.parameters,
         gradients=4 * shape.trained_parameters,
-        optimizer=8 * shape.trained_parameters,
+        optimizer=8 * shape.trained_parameters // (processes if training.shard_optimizer else 1),
         half_copies=2 * shape.parameters if dtype in HALF else 0,
         activations=tokens * per_token(shape, dtype=dtype),
         logits=logit_bytes(shape, scored_tokens=written, held_elements=max_logits),

@@ -40,6 +40,7 @@ def check_memory(
             training=config.training,
             dtype=config.model.dtype,
             rows=rows,
+            processes=processes,
             max_rows=config.model.max_rows or ROWS_AT_ONCE,
             max_logits=ON_CPU_LOGITS if device == "the CPU" else None,
         )

@@ -77,6 +77,7 @@ def train(
             policy=functools.partial(make_policy, config=config.model), stop=stop,
         )  # fmt: skip
         trainer.keep_checkpoints = settings.keep_checkpoints
+        trainer.shard_optimizer = settings.shard_optimizer
         trainer.remove_callback(PrinterCallback)
         trainer.batch_metrics.listeners += listeners
         if test:

@@ -44,6 +44,9 @@ class TrainingSettings:
     faster, because rows of one length need no padding."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
+    shard_optimizer: bool = False
+    """With several processes: each keeps AdamW's moments of its share of the parameters (ZeRO stage 1) and sends the
+    others what it updated. The weights are those of an unsharded run."""
     max_batches_without_signal: int = 10
     """Stop after this many batches in a row in which no group holds two different rewards."""
     learning_rate: float = 5e-7

@@ -32,6 +32,7 @@ from calibadv.training.credit import BatchCredit, Outcome
 from calibadv.training.logprobs import TrainedTokenLogprobs, add_token_head
 from calibadv.training.rollouts import RolloutFunc, make_rollout_func, outcome_reward_func
 from calibadv.training.saving import SafeCheckpoints
+from calibadv.training.sharding import ShardedOptimizer
 from calibadv.training.signals import StopAtBatchEnd, StopSignals
 from calibadv.trajectory import Question, Trajectory
 
@@ -42,7 +43,9 @@ class NoSignalError(ConfigError):
     """Batch after batch no group held two different rewards: there is nothing to learn from."""
 
 
-class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs, SafeCheckpoints):
+class CalibAdvTrainer(
+    CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs, ShardedOptimizer, SafeCheckpoints
+):
     """Train a policy on questions with a retriever.
 
     ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`.
