@@ -119,4 +119,4 @@ def run(arguments: argparse.Namespace) -> None:
     serve(
         partial(open_backend, backend), config=config, on_listening=lambda url: print(f"Listening on {url}", flush=True)
     )
-    print("Stopped; everything that was accepted has been answered.")
+    print("Stopped.")

@@ -192,7 +192,7 @@ class Batcher:
         for job, result in zip(jobs, results, strict=True):
             if self._jobs.pop(job.key, None) is None:  # closed in the meantime
                 continue
-            if not isinstance(result, Exception):
+            if not isinstance(result, BaseException):
                 try:
                     job.result = self._finish(job.key, result)
                 except Exception as error:
@@ -202,7 +202,7 @@ class Batcher:
                 ticket.missing -= 1
                 if ticket.future.done():
                     continue
-                if isinstance(result, Exception):
+                if isinstance(result, BaseException):
                     ticket.future.set_exception(WorkFailed(str(result) or type(result).__name__))
                 elif not ticket.missing:
                     ticket.future.set_result(None)
@@ -270,7 +270,7 @@ class Batcher:
                 if len(results) != len(part):
                     raise RetrieverError(f"the index answered {len(results)} of {len(part)} queries")
                 has_worked = True
-            except Exception as error:
+            except BaseException as error:  # a panic of an engine in Rust is no Exception
                 if len(part) > 1 and (has_worked or failures < MOST_FAILURES):
                     half = len(part) // 2
                     parts += [part[half:], part[:half]]

@@ -139,6 +139,20 @@ def test_a_broken_index_is_asked_a_few_times_only_and_may_heal(serving, until):
         assert ask(running, "1").status_code == 200
 
 
+def test_an_engine_that_panics_fails_the_request_and_not_the_worker(serving):
+    class Panic(BaseException):
+        pass
+
+    def source(query):
+        if query == "bad":
+            raise Panic("index out of bounds")
+        return DOCUMENTS
+
+    with serving(Backend(ListRetriever(source))) as running:
+        assert ask(running, "bad").json() == {"detail": "the search failed: index out of bounds"}
+        assert ask(running, "good").status_code == 200
+
+
 def test_an_index_that_answers_too_little_is_an_error(serving):
     class Short(ListRetriever):
         def search(self, queries, k):
