@@ -36,15 +36,15 @@ VOCABULARY, CONTENT_WORDS, STOP_WORDS_EACH = 1_000_000, 60, 40
 SETS = ("nq", "triviaqa", "popqa", "bamboogle", "hotpotqa", "2wikimultihopqa", "musique")
 
 MEASURE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 
-def resident_mb():
+def memory_mb(name):
     with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
+        return next(int(line.split()[1]) for line in file if line.startswith(name)) / 1024
 
-def peak_mb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident_mb():
+    return memory_mb("VmRSS")
 
 corpus_dir, index_dir = sys.argv[1:3]
 queries, k, threads = json.load(open(sys.argv[3])), int(sys.argv[4]), int(sys.argv[5])
@@ -94,7 +94,7 @@ seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu
 AFTER_BUILD = """
 rate = round(len(corpus) / seconds)
 times = {"build_s": round(seconds, 2), "build_cpu_s": round(cpu_s, 2), "documents_per_s": rate}
-print(json.dumps({**times, "build_peak_mb": round(peak_mb())}))
+print(json.dumps({**times, "build_peak_mb": round(memory_mb("VmHWM"))}))
 """
 SEARCH_TANTIVY = """
 import tantivy
