@@ -77,6 +77,11 @@ class Ticket:
         self.jobs: dict[Key, _Job] = {}
         self.missing = 0
 
+    def fail(self, error: Exception) -> None:
+        """End the wait, unless it is over."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
     def result(self, key: Key) -> Any:
         """What became of a key that was submitted."""
         return self.jobs[key].result
@@ -183,8 +188,7 @@ class Batcher:
             self._changed.notify()
         for job in self._jobs.values():
             for ticket in job.tickets:
-                if not ticket.future.done():
-                    ticket.future.set_exception(Closed())
+                ticket.fail(Closed())
         self._jobs.clear()
         self._thread.join(timeout_s)
 
@@ -200,11 +204,9 @@ class Batcher:
                     result = error
             for ticket in job.tickets:
                 ticket.missing -= 1
-                if ticket.future.done():
-                    continue
                 if isinstance(result, BaseException):
-                    ticket.future.set_exception(WorkFailed(str(result) or type(result).__name__))
-                elif not ticket.missing:
+                    ticket.fail(WorkFailed(str(result) or type(result).__name__))
+                elif not ticket.missing and not ticket.future.done():
                     ticket.future.set_result(None)
             job.tickets.clear()
 

@@ -18,6 +18,9 @@ from calibadv.retrieval.server.settings import ServerConfig
 
 logger = logging.getLogger(__name__)
 
+WATCH_AFTER_S = 0.02
+"""A request that takes longer than this is dropped when its client goes away; shorter ones are not worth a watcher."""
+
 State = Literal["starting", "loading", "ready", "failed", "stopping"]
 Disconnected = Callable[[], Awaitable[Any]]
 
@@ -192,22 +195,28 @@ class RetrievalService:
         return self._cache.add(key, hits, order=order)
 
     async def _wait(self, batcher: Batcher, ticket: Ticket, *, disconnected: Disconnected) -> None:
-        gone = asyncio.ensure_future(disconnected())
+        loop = asyncio.get_running_loop()
+        watchers: list[asyncio.Future[Any]] = []
+
+        def watch() -> None:
+            watchers.append(asyncio.ensure_future(disconnected()))
+            watchers[0].add_done_callback(lambda watcher: None if watcher.cancelled() else ticket.fail(ClientGone()))
+
+        timers = [
+            loop.call_later(WATCH_AFTER_S, watch),
+            loop.call_later(self.config.request_timeout_s, lambda: ticket.fail(self._too_late(batcher))),
+        ]
         try:
-            await asyncio.wait(
-                (ticket.future, gone), timeout=self.config.request_timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if ticket.future.done():
-                ticket.future.result()
-            elif gone.done():
-                raise ClientGone
-            else:
-                raise DeadlinePassed(
-                    f"no answer within {self.config.request_timeout_s:g} s (request_timeout_s) with "
-                    f"{batcher.num_waiting:,} queries waiting; try again later"
-                )
+            await ticket.future
         except Closed:
             raise NotReady("the server is stopping; try again later") from None
         finally:
-            gone.cancel()
+            for handle in (*timers, *watchers):
+                handle.cancel()
             self.metrics.dropped.inc(batcher.drop(ticket))
+
+    def _too_late(self, batcher: Batcher) -> DeadlinePassed:
+        return DeadlinePassed(
+            f"no answer within {self.config.request_timeout_s:g} s (request_timeout_s) with "
+            f"{batcher.num_waiting:,} queries waiting; try again later"
+        )
