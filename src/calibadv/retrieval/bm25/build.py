@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def make_manifest(corpus: Corpus, *, config: BM25Config, place: str) -> IndexMan
         corpus_sha256=corpus.sha256,
         num_documents=len(corpus),
         parameters={"stop_words": config.stop_words, "analysis": ANALYSIS, "k1": 1.2, "b": 0.75},
-        versions={"calibadv": __version__, "tantivy": str(import_tantivy().__version__).partition(",")[0]},
+        versions={"calibadv": __version__, "tantivy": version("tantivy")},
     )
 
 
