@@ -20,7 +20,7 @@ from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.dense.assemble import VectorSource, assemble
 from calibadv.retrieval.dense.conventions import EncoderConfig, EncoderSpec, describe, published
 from calibadv.retrieval.dense.folder import INDEX, VECTORS, open_index_file, write_manifest
-from calibadv.retrieval.dense.kinds import IndexParameters, Kind, check_kind, parameters_for
+from calibadv.retrieval.dense.kinds import IndexParameters, Kind, check_kind, num_probes, parameters_for
 from calibadv.retrieval.dense.vectors import VectorFile, VectorWriter, import_faiss, is_vector_file
 from calibadv.retrieval.index_folder import check_new_folder, corpus_of
 from calibadv.retrieval.manifest import IndexManifest
@@ -217,7 +217,7 @@ def _parameters_of_file(found: Origin) -> IndexParameters:
     if isinstance(index, faiss.IndexIVF):
         kind: Kind = "ivf-pq" if isinstance(index, faiss.IndexIVFPQ) else "ivf-sq8"
         code = index.code_size if kind == "ivf-pq" else 0
-        probes = max(index.nprobe, min(index.nlist, max(16, index.nlist // 32)))
+        probes = max(index.nprobe, num_probes(index.nlist))
         return IndexParameters(kind=kind, nlist=index.nlist, nprobe=probes, pq_bytes=code, **sizes)
     if isinstance(index, faiss.IndexScalarQuantizer):
         return IndexParameters(kind="sq8", **sizes)

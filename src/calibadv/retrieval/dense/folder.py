@@ -16,6 +16,7 @@ from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.dense.assemble import assemble
 from calibadv.retrieval.dense.conventions import EncoderSpec
 from calibadv.retrieval.dense.kinds import IndexParameters, Kind, parameters_for, parameters_from
+from calibadv.retrieval.dense.nearest import VectorIndex
 from calibadv.retrieval.dense.vectors import VectorFile, import_faiss
 from calibadv.retrieval.index_folder import corpus_place
 from calibadv.retrieval.manifest import IndexManifest
@@ -120,6 +121,16 @@ def open_index_file(index_dir: Path, manifest: IndexManifest) -> Any:
             f"{parameters.num_vectors:,} of dimension {parameters.dimension}; build the index again"
         )
     return index
+
+
+def open_vector_index(index_dir: Path, manifest: IndexManifest) -> VectorIndex:
+    """Index and vectors of a folder, both memory-mapped and checked."""
+    kept = manifest.parameters.get("vectors")
+    return VectorIndex(
+        faiss_index=open_index_file(index_dir, manifest),
+        parameters=index_parameters(manifest, where=index_dir),
+        vectors=None if kept is None else open_vectors(index_dir / kept["file"], manifest=manifest),
+    )
 
 
 def check_encoder(spec: EncoderSpec, manifest: IndexManifest, *, where: Path) -> None:

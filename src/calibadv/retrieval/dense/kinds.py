@@ -100,9 +100,9 @@ def parameters_for(kind: Kind, *, num_vectors: int, dimension: int) -> IndexPara
         sizes |= {"links": 32, "ef_construction": 80, "ef_search": 128}
     elif kind in ("ivf-sq8", "ivf-pq"):
         nlist = _num_lists(num_vectors)
-        sizes |= {"nlist": nlist, "nprobe": _num_probes(nlist), "rescore": 4}
+        sizes |= {"nlist": nlist, "nprobe": num_probes(nlist), "rescore": 4}
         if kind == "ivf-pq":
-            sizes |= {"pq_bytes": _pq_bytes(dimension), "rescore": 16}
+            sizes |= {"pq_bytes": _pq_bytes(dimension), "rescore": 8}
     return IndexParameters(**sizes)
 
 
@@ -126,8 +126,9 @@ def _num_lists(num_vectors: int) -> int:
     return 1 << int(math.log2(max(1.0, min(wanted, num_vectors / _TRAIN_PER_LIST))))
 
 
-def _num_probes(nlist: int) -> int:
-    return min(nlist, max(16, nlist // 32))
+def num_probes(nlist: int) -> int:
+    """4 sqrt(nlist): a quarter of 256 lists, 3 % of 16,384; measured on real passages."""
+    return min(nlist, round(4 * math.sqrt(nlist)))
 
 
 def _pq_bytes(dimension: int) -> int:
