@@ -3,7 +3,8 @@
 The event loop submits keys (a query and how it is to be answered) and gets a `Ticket`. A key that is waiting or being
 worked on already is joined, not done again. The worker takes whatever has come in while it was busy; only an idle one
 waits, a few milliseconds at most, and only when the batch before shows that more clients are about. Batches are cut to
-a fraction of a second of work, so that answers go out, and new queries come in, while the next batch is being searched.
+a fraction of a second of work, and to half of the queries that are about, so that answers go out, and new queries come
+in, while the next batch is being searched.
 A batch that fails is halved until the culprits are alone: one bad query, or a batch too large for the GPU, fails nobody
 else's. All methods are for the event loop's thread, but for those that say so.
 """
@@ -120,6 +121,7 @@ class Batcher:
         self._changed = threading.Condition()  # guards everything below
         self._waiting: dict[Group, dict[Key, _Job]] = {}  # both in order of arrival
         self._num_waiting = 0
+        self._num_tickets = 0
         self._last_size = 0
         self._costs_s: dict[tuple[str, int], float] = {}  # of a key, by kind and depth
         self._closed = False
@@ -157,6 +159,7 @@ class Batcher:
                 job.tickets.add(ticket)
             ticket.missing = len(ticket.jobs)
             self._num_waiting += len(new)
+            self._num_tickets += 1
             if new:
                 self._changed.notify()
         if not ticket.missing:
@@ -164,7 +167,7 @@ class Batcher:
         return ticket
 
     def drop(self, ticket: Ticket) -> int:
-        """Nobody waits for this ticket any more. Returns how many keys leave the queue because of that."""
+        """Once for every ticket: nobody waits for it any more. Returns how many keys leave the queue with it."""
         ticket.future.cancel()
         dropped = 0
         with self._changed:
@@ -177,6 +180,7 @@ class Batcher:
                         del self._waiting[key.group]
                     dropped += 1
             self._num_waiting -= dropped
+            self._num_tickets -= 1
         return dropped
 
     def close(self, *, timeout_s: float = 10.0) -> None:
@@ -254,8 +258,10 @@ class Batcher:
 
     def _limit(self, group: Group) -> int:
         cost_s = self._costs_s.get((group.kind, group.depth))
-        affordable = 2 * SMALLEST_BATCH if cost_s is None else int(self._config.batch_target_s / max(cost_s, 1e-9))
-        return min(max(affordable, SMALLEST_BATCH), self._config.max_batch)
+        limit = 2 * SMALLEST_BATCH if cost_s is None else int(self._config.batch_target_s / max(cost_s, 1e-9))
+        if self._num_tickets > 1:  # half of the keys that are about: the other half's clients are served meanwhile
+            limit = min(limit, math.ceil((self._last_size + self._num_waiting) / 2))
+        return min(max(limit, SMALLEST_BATCH), self._config.max_batch)
 
     def _learn_cost(self, group: Group, cost_s: float) -> None:
         with self._changed:
