@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from calibadv.trajectory import Question
 
 VERL_PREFIX = "searchR1_"
 """verl's scorer knows the data sets by names that begin so; it is not part of the name."""
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 _SPLITS = frozenset({"train", "test", "dev", "validation"})
 
 
@@ -41,6 +43,7 @@ def load_questions(
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a .jsonl, .jsonl.gz or .parquet file of questions")
     questions: list[Question] = []
+    bad: list[str] = []
     seen: dict[tuple[str, str], int] = {}
     for line, row in _rows(path):
         try:
@@ -53,12 +56,15 @@ def load_questions(
         except DataError as error:
             if on_bad is None:
                 raise
-            on_bad(str(error))
+            bad.append(str(error))
+            on_bad(bad[-1])
             continue
         seen[question.dataset, question.id] = line
         questions.append(question)
         if limit is not None and len(questions) == limit:
             break
+    if bad and not questions:
+        raise DataError(f"{path}: none of its {len(bad)} rows can be used; the first: {bad[0]}")
     if not questions:
         raise DataError(f"{path}: no questions in this file")
     return questions
@@ -117,10 +123,10 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: not valid JSON ({error})") from error
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}:{number + 1}: cannot be read ({error})") from error
+    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond what Python takes
+        raise DataError(f"{path}:{number}: not valid JSON ({error})") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -146,7 +152,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _question(row: Any, *, where: str, dataset: str | None, file_dataset: str) -> Question:
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: a row must be an object with id, question and golden_answers, got {row!r:.80}")
-    fields = {**_from_training_columns(row), **row}
+    training = _from_training_columns(row)
+    fields = {**row, **{name: value for name, value in training.items() if row.get(name) is None}}
     missing = [name for name in ("id", "question", "golden_answers") if name not in fields]
     if missing:
         raise DataError(f"{where}: no {', '.join(missing)} in this row; it has {', '.join(map(str, row)) or 'nothing'}")
@@ -155,10 +162,14 @@ def _question(row: Any, *, where: str, dataset: str | None, file_dataset: str) -
         raise DataError(f"{where}: id must be text or a whole number, got {id_!r}")
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{where}: question must be text that is not empty, got {text!r}")
+    golden_answers = _answers(answers, where=where)
+    for name, value in (("id", str(id_)), ("question", text), ("golden_answers", "".join(golden_answers))):
+        if _HALF_A_CHARACTER.search(value):
+            raise DataError(f"{where}: {name} holds half of a surrogate pair, which is no character: {value!r:.80}")
     return Question(
         id=str(id_),
         text=text.strip(),
-        golden_answers=_answers(answers, where=where),
+        golden_answers=golden_answers,
         dataset=dataset if dataset is not None else _dataset(row, where=where, default=file_dataset),
         metadata=_metadata(row.get("metadata"), where=where),
     )
@@ -166,13 +177,25 @@ def _question(row: Any, *, where: str, dataset: str | None, file_dataset: str) -
 
 def _answers(answers: Any, *, where: str) -> tuple[str, ...]:
     if isinstance(answers, str):
-        answers = [answers]
+        answers = _listed(answers)
     if not isinstance(answers, list) or not answers:
         raise DataError(f"{where}: golden_answers must hold at least one answer, got {answers!r}")
     for answer in answers:
         if not isinstance(answer, str) or not answer.strip():
             raise DataError(f"{where}: golden answers must be text that is not empty, got {answer!r}")
     return tuple(answers)
+
+
+def _listed(text: str) -> list[str]:
+    """A single answer; or several, where a table without lists holds them as JSON text."""
+    if text.lstrip().startswith('["'):
+        try:
+            answers = json.loads(text)
+        except ValueError:
+            return [text]
+        if isinstance(answers, list) and all(isinstance(answer, str) for answer in answers):
+            return answers
+    return [text]
 
 
 def _metadata(metadata: Any, *, where: str) -> dict[str, Any]:

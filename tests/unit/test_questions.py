@@ -147,3 +147,43 @@ def test_damage_inside_of_a_gzip_file_is_one_clear_error(tmp_path: Path) -> None
     path.write_bytes(whole[:40] + b"zzzzzz" + whole[46:])
     with pytest.raises(DataError, match=r"a\.jsonl\.gz:1: cannot be read"):
         load_questions(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"id": ' + "9" * 5000 + ', "question": "q", "golden_answers": ["a"]}', '{"metadata": ' + "[" * 100_000],
+)
+def test_json_that_cannot_be_held_is_one_clear_error(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "nq.jsonl"
+    path.write_text(text + "\n")
+    with pytest.raises(DataError, match=r"nq\.jsonl:1: not valid JSON"):
+        load_questions(path)
+
+
+@pytest.mark.parametrize("changes", [{"question": "a \ud83d"}, {"golden_answers": ["\udc00"]}, {"id": "\ud800"}])
+def test_half_a_character_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nq\.jsonl:1: .*half of a surrogate pair"):
+        load_questions(write(tmp_path / "nq.jsonl", row(**changes)))
+
+
+def test_a_list_of_answers_written_as_text_is_a_list(tmp_path: Path) -> None:
+    rows = [row("a", golden_answers='["Oslo", "Christiania"]'), row("b", golden_answers="[sic]")]
+    questions = load_questions(write(tmp_path / "nq.jsonl", *rows))
+    assert [q.golden_answers for q in questions] == [("Oslo", "Christiania"), ("[sic]",)]
+
+
+def test_columns_that_are_there_but_empty_do_not_hide_those_of_the_training_format(tmp_path: Path) -> None:
+    training = {
+        "reward_model": {"ground_truth": {"target": ["Oslo"]}},
+        "extra_info": {"index": 3, "split": "train", "question": "Where?"},
+    }
+    (question,) = load_questions(
+        write(tmp_path / "nq.jsonl", training | {"id": None, "question": None, "golden_answers": None})
+    )
+    assert question == Question(id="train_3", text="Where?", golden_answers=("Oslo",), dataset="nq")
+
+
+def test_a_file_of_nothing_but_bad_rows_says_what_is_wrong_with_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "nq.jsonl", row(golden_answers=[1945]), row("b", question=""))
+    with pytest.raises(DataError, match=r"none of its 2 rows.*golden answers must be text"):
+        load_questions(path, on_bad=lambda message: None)

@@ -67,7 +67,7 @@ def add_parser(commands: Any) -> None:
         "--against",
         type=names,
         metavar="NAMES|none",
-        help="data sets whose tests training must not hold (default: all of the seven that the source has)",
+        help="data sets whose tests training must not hold (default: of the seven and --datasets, what the source has)",
     )
     prepare.add_argument("--prompt", default="search", metavar="NAME", help="wording of the prompt column")
     prepare.add_argument("--prefix", default="", help="put before names in data_source; verl's scorer: searchR1_")
@@ -123,7 +123,7 @@ def show(report: SplitReport) -> None:
                 part.split_read,
                 f"{part.rows:,}",
                 "?" if part.published is None else f"{part.published:,}",
-                str(len(part.bad)),
+                f"{part.unusable:,}",
                 str(in_test),
                 str(part.removed.get("repeated", 0)),
                 f"{part.kept:,}",

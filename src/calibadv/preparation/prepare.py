@@ -39,8 +39,8 @@ class PrepareOptions:
     mix: dict[str, float] | None = None
     """Weight of each data set in the training split; None: every data set whole (or up to ``limit``)."""
     against: tuple[str, ...] | None = None
-    """Data sets whose test questions a training split must not hold; None: every one of the seven that the source has.
-    Evaluation splits made in the same call always count too."""
+    """Data sets whose test questions a training split must not hold; None: those of the seven, and of ``datasets``,
+    that the source has. Evaluation splits made in the same call always count too."""
     prompt: str = "search"
     """Wording of the ``prompt`` column (`calibadv.dialogue.prompt.PROMPTS`); this package ignores the column."""
     prefix: str = ""
@@ -75,8 +75,10 @@ class DatasetReport:
     rows: int
     published: int | None
     """Rows of this split as published; None when unknown."""
-    bad: list[str] = field(default_factory=list)
+    unusable: int = 0
     """Rows that were left out because they cannot be used."""
+    bad: list[str] = field(default_factory=list)
+    """What is wrong with the first of them."""
     removed: dict[str, int] = field(default_factory=dict)
     """Reason -> number of questions removed as duplicates."""
     kept: int = 0
@@ -108,19 +110,19 @@ def prepare(source: Source, *, out: Path, options: PrepareOptions) -> list[Split
     splits = sorted(options.splits, key=lambda split: split == "train")
     _check_out(out, splits, overwrite=options.overwrite)
     known = Known()
-    compared: list[str] = []
+    compared: dict[Path, str] = {}
     reports = []
     for split in splits:
         if split == "train":
-            compared += _know_tests(source, options, known=known, done=compared)
-        sets, parts = _read(source, split, options)
+            _know_tests(source, options, known=known, compared=compared)
+        sets, parts, files = _read(source, split, options)
         if split == "train":
             parts, examples = _deduplicate(parts, sets, known=known)
         else:
             examples = []
             for name, questions in parts.items():
                 known.add(questions)
-                compared.append(f"{name} ({len(questions):,})")
+                compared[files[name]] = f"{name} ({len(questions):,})"
         report = SplitReport(
             split=split,
             path=str(out / f"{split}.parquet"),
@@ -129,7 +131,7 @@ def prepare(source: Source, *, out: Path, options: PrepareOptions) -> list[Split
             seed=options.seed,
             limit=options.limit,
             mix=options.mix,
-            compared_with=list(compared) if split == "train" else [],
+            compared_with=list(compared.values()) if split == "train" else [],
             datasets=sets,
             examples=examples[:_EXAMPLES],
         )
@@ -147,22 +149,24 @@ def _check_out(out: Path, splits: Sequence[str], *, overwrite: bool) -> None:
         raise ConfigError(f"{out / there[0]}.parquet exists already; name another folder with --out, or --overwrite it")
 
 
-def _know_tests(source: Source, options: PrepareOptions, *, known: Known, done: Sequence[str]) -> list[str]:
+def _know_tests(source: Source, options: PrepareOptions, *, known: Known, compared: dict[Path, str]) -> None:
     """Read the test questions that training must not hold and that were not read yet."""
-    names = options.against if options.against is not None else tuple(n for n in DATASETS if source.has(n, "test"))
-    compared = []
+    names = options.against
+    if names is None:
+        names = tuple(n for n in dict.fromkeys((*DATASETS, *options.datasets)) if source.has(n, "test"))
     for name in names:
-        if any(entry.startswith(f"{name} (") for entry in done):
-            continue
         found = source.find(name, "test")
-        questions = _load(found.path, name, on_bad=lambda message: None)
-        known.add(questions)
-        compared.append(f"{name} ({len(questions):,})")
-    return compared
+        if found.path not in compared:
+            questions = _load(found.path, name, on_bad=lambda message: None)
+            known.add(questions)
+            compared[found.path] = f"{name} ({len(questions):,})"
 
 
-def _read(source: Source, split: str, options: PrepareOptions) -> tuple[list[DatasetReport], dict[str, list[Question]]]:
-    reports, parts = [], {}
+def _read(
+    source: Source, split: str, options: PrepareOptions
+) -> tuple[list[DatasetReport], dict[str, list[Question]], dict[str, Path]]:
+    """Reports, questions and files of a split, the last two by data set."""
+    reports, parts, files = [], {}, {}
     for name in options.datasets:
         found = source.find(name, split)
         bad: list[str] = []
@@ -175,11 +179,11 @@ def _read(source: Source, split: str, options: PrepareOptions) -> tuple[list[Dat
         reports.append(
             DatasetReport(
                 name=name, file=found.path.name, sha256=sha256, split_read=found.split, rows=len(questions) + len(bad),
-                published=published, bad=bad[:_EXAMPLES], kept=len(questions),
+                published=published, unusable=len(bad), bad=bad[:_EXAMPLES], kept=len(questions),
             )
         )  # fmt: skip
-        parts[name] = questions
-    return reports, parts
+        parts[name], files[name] = questions, found.path
+    return reports, parts, files
 
 
 def _load(path: Path, name: str, *, on_bad: Any) -> list[Question]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def to_row(question: Question, *, index: int, split: str, prompt: str, prefix: s
         "id": question.id,
         "question": question.text,
         "golden_answers": list(question.golden_answers),
-        "metadata": json.dumps(dict(question.metadata), ensure_ascii=False, separators=(",", ":")),
+        "metadata": _as_text(question.metadata),
     }
 
 
@@ -53,6 +53,12 @@ def write_rows(path: Path, questions: Sequence[Question], *, split: str, prompt:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _as_text(metadata: Mapping[str, Any]) -> str:
+    """As JSON; half a surrogate pair, which is no character and cannot be stored, is written as its escape."""
+    text = json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _batches(questions: Sequence[Question], **how: Any) -> Iterator[list[dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -12,8 +13,8 @@ from calibadv.errors import ConfigError
 from calibadv.rewards.metrics import normalize_answer
 from calibadv.trajectory import Question
 
-_ROW_NUMBER = re.compile(r"\d{1,7}")
-"""An id that only counts rows: equal ones in two splits do not mean the same question."""
+_ROW_NUMBER = re.compile(r"(?:[A-Za-z]+[_-]?)?\d{1,7}")
+"""An id that only counts rows (``17``, ``row_17``): equal ones in two splits do not mean the same question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +47,14 @@ class Known:
 
 
 def text_key(text: str) -> str:
-    """What makes two questions the same: their words, without case, ASCII punctuation and articles.
+    """What makes two questions the same: their words, without case, punctuation, articles and variants of characters.
 
-    >>> text_key("Who wrote the  Hobbit?") == text_key("who wrote Hobbit")
+    >>> text_key("Who wrote the  “Hobbit”?") == text_key("who wrote Hobbit")
     True
     """
-    return normalize_answer(text)
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    words = "".join(character for character in folded if not unicodedata.category(character).startswith("P"))
+    return normalize_answer(words) or folded.strip()
 
 
 def without_duplicates(questions: Sequence[Question], *, known: Known) -> tuple[list[Question], list[Removed]]:

@@ -247,3 +247,37 @@ def test_miniwiki_is_prepared_whole(tmp_path):
     assert (test.rows, train.rows + sum(sum(d.removed.values()) for d in train.datasets)) == (1114, 4454)
     asked = {q.text for q in load_questions(tmp_path / "out" / "test.parquet")}
     assert not [q for q in load_questions(tmp_path / "out" / "train.parquet") if q.text in asked]
+
+
+def test_a_dev_split_made_in_the_same_call_does_not_stand_in_for_the_test(folder, tmp_path):
+    write(folder / "nq" / "dev.jsonl", rows("nq-dev", 3))
+    write(folder / "nq" / "train.jsonl", [*rows("nq-train", 5), {**rows("nq-test", 1)[0], "id": "other"}])
+    _, report = make(folder, tmp_path / "out", datasets=("nq",), splits=("dev", "train"))
+    assert report.compared_with == ["nq (3)", "nq (10)", "hotpotqa (5)", "bamboogle (4)"]
+    assert report.rows == 5
+
+
+def test_a_test_that_was_read_already_is_not_read_again(folder, tmp_path):
+    *_, report = make(folder, tmp_path / "out", splits=("test", "train"), against=("nq", "hotpotqa"))
+    assert report.compared_with == ["nq (10)", "hotpotqa (5)"]
+
+
+def test_a_data_set_of_ones_own_is_compared_with_its_own_test(folder, tmp_path):
+    write(folder / "mine.train.jsonl", rows("mine", 5))
+    write(folder / "mine.test.jsonl", rows("mine", 2, start=3))
+    (report,) = make(folder, tmp_path / "out", datasets=("mine",), splits=("train",))
+    assert "mine (2)" in report.compared_with
+    assert report.rows == 3
+
+
+def test_every_unusable_row_is_counted(folder, tmp_path):
+    write(folder / "nq" / "test.jsonl", [*rows("nq-test", 2), *({**row, "question": ""} for row in rows("bad", 50))])
+    (report,) = make(folder, tmp_path / "out", datasets=("nq",), skip_bad=True)
+    assert (report.datasets[0].rows, report.datasets[0].unusable, report.rows) == (52, 50, 2)
+    assert len(report.datasets[0].bad) < 50
+
+
+def test_half_a_character_in_the_metadata_does_not_stop_the_writing(folder, tmp_path):
+    write(folder / "nq" / "test.jsonl", [{**rows("nq-test", 1)[0], "metadata": {"note": "\ud83d"}}])
+    make(folder, tmp_path / "out", datasets=("nq",))
+    assert load_questions(tmp_path / "out" / "test.parquet")[0].metadata == {"note": "\ud83d"}

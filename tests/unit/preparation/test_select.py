@@ -91,3 +91,23 @@ def test_a_mixture_has_the_size_and_the_shares_that_were_asked_for(parts, limit)
 def test_weights_are_checked(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_weights(text, names=["nq", "hotpotqa"])
+
+
+def test_spelling_variants_of_a_text_are_the_same_question():
+    assert text_key("Who\u2019s the author of \u201cCafe\u0301\u201d?") == text_key("who's author of caf\u00e9")
+    assert text_key("the war of 1939\u201345") == text_key("War of 1939-45")
+    assert text_key("\uff37\uff48\uff4f wrote it\uff1f") == text_key("who wrote it")
+    assert text_key("stra\u00dfe") == text_key("STRASSE")
+    assert text_key("5 + 3") != text_key("5 \u00d7 3")
+
+
+def test_texts_that_are_nothing_but_punctuation_are_not_all_the_same():
+    assert text_key("???") != text_key("the")
+
+
+@pytest.mark.parametrize("id", ["row_3", "train_17", "q12"])
+def test_an_id_that_numbers_rows_behind_a_word_is_no_identity(id):
+    known = Known()
+    known.add([question(id, "One thing?")])
+    kept, _ = without_duplicates([question(id, "Another thing?")], known=known)
+    assert len(kept) == 1
