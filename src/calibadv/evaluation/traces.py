@@ -64,7 +64,7 @@ MARKERS = _Dialect(
         r"(?<=<\|end_of_query\|>)\s*<\|begin_of_documents\|>"
         r"(?:(?:(?!<\|begin_of_documents\|>).)*<\|end_of_documents\|>\s*|.*\Z)"
     ),
-    query=r"<\|begin_of_query\|>(.*?)<\|end_of_query\|>",
+    query=r"<\|begin_of_query\|>((?:(?!<\|(?:begin|end)_of_query\|>).)*+)<\|end_of_query\|>",
 )
 MESSAGES = _Dialect(
     mark=r"<tool_(?:call|response)>",
@@ -73,9 +73,12 @@ MESSAGES = _Dialect(
         r"(?<=</tool_call>)\s*(?:<\|im_end\|>)?\s*(?:<\|im_start\|>(?:user|tool)\s*)?<tool_response>"
         r"(?:(?:(?!<tool_call>).)*</tool_response>\s*(?:<\|im_end\|>\s*)?<\|im_start\|>assistant\s*(?:<think>)?|.*\Z)"
     ),
+    # The first query of a call. Nothing here is tried twice: a model that repeats itself without an end must not cost
+    # hours.
     query=(
-        r"<tool_call>.*?(?:<parameter=query>\s*(?P<parameter>.*?)\s*</parameter>"
-        r'|"query"\s*:\s*"(?P<json>(?:[^"\\]|\\.)*)").*?</tool_call>'
+        r'<tool_call>(?:(?!</?tool_call>|<parameter=query>|"query"\s*:\s*").)*+'
+        r"(?:<parameter=query>(?P<parameter>(?:(?!</parameter>|</?tool_call>).)*+)</parameter>"
+        r'|"query"\s*:\s*"(?P<json>(?:[^"\\]|\\.)*+)")(?:(?!</?tool_call>).)*+</tool_call>'
     ),
 )
 
@@ -243,7 +246,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: not valid JSON ({error})") from error
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}:{number + 1}: cannot be read ({error})") from error
+    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond what Python takes
+        raise DataError(f"{path}:{number}: not valid JSON ({error})") from error

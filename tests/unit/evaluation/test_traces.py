@@ -6,6 +6,7 @@
 
 import gzip
 import json
+import time
 
 import pytest
 
@@ -144,3 +145,22 @@ def test_a_file_that_holds_no_traces_is_refused(tmp_path):
             list(read_traces(tmp_path / name))
     with pytest.raises(DataError, match="no such file"):
         list(read_traces(tmp_path / "absent.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ['<tool_call>{"query": "a"', "<tool_call>", '"query": "a"', "<|begin_of_query|>", "<tool_call><parameter=query>"],
+)
+def test_a_model_that_repeats_itself_is_read_in_no_time(unit):
+    question = Question(id="q", text="?", golden_answers=("Paris",), dataset="d")
+    started = time.monotonic()
+    trajectory = trajectory_of(PROMPT, "<tool_call>" + unit * 3000, question)
+    assert (trajectory.answer, trajectory.queries) == (None, ())
+    assert time.monotonic() - started < 5
+
+
+def test_json_that_cannot_be_held_is_one_clear_error(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    path.write_text('{"response": "a", "id": ' + "9" * 5000 + "}\n")
+    with pytest.raises(DataError, match=r"traces\.jsonl:1: not valid JSON"):
+        list(read_traces(path))
