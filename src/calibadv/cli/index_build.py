@@ -73,6 +73,8 @@ def _add_build(tools: Any) -> None:
     bm25.add_argument(
         "--stop-words", choices=("english", "none"), default="english", help="left out (default: english)"
     )
+    bm25.add_argument("--k1", type=float, metavar="X", help="saturation; other than 1.2 is slower (default: 1.2)")
+    bm25.add_argument("--b", type=float, metavar="X", help="length; other than 0.75 is slower (default: 0.75)")
     bm25.add_argument("--threads", type=positive, metavar="N", help="indexing threads (default: up to one per CPU)")
     dense = parser.add_argument_group("dense")
     dense.add_argument("--encoder", metavar="MODEL", help="a folder or a hub id")
@@ -133,7 +135,8 @@ def build_bm25_part(corpus: Corpus, arguments: argparse.Namespace, out: Path) ->
     """A BM25 index."""
     from calibadv.retrieval.bm25 import BM25Config, build_bm25
 
-    config = BM25Config(stop_words=arguments.stop_words)
+    weights = {name: getattr(arguments, name) for name in ("k1", "b") if getattr(arguments, name) is not None}
+    config = BM25Config(stop_words=arguments.stop_words, **weights)
     with progress_bar("indexing words") as progress:
         return build_bm25(corpus, out=out, config=config, threads=arguments.threads, progress=progress)
 

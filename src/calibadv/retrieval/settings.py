@@ -183,8 +183,8 @@ def _open_method(index_dir: Path, corpus: Corpus, config: RetrievalConfig) -> In
         )
     if isinstance(retriever, BM25Retriever) and retriever.config != config.bm25:
         raise ConfigError(
-            f"{index_dir} was built with other stop words ({retriever.config.stop_words!r}) than "
-            f"retrieval.bm25.stop_words = {config.bm25.stop_words!r}; set retrieval.index_dir to another folder"
+            f"{index_dir} was built with {retriever.config}, and [retrieval.bm25] says {config.bm25}; set "
+            "retrieval.index_dir to another folder"
         )
     logger.info("Opened the %s index %s over %d documents", method, index_dir, len(corpus))
     return retriever

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -325,3 +326,52 @@ def test_two_processes_may_build_the_same_index(tmp_path, monkeypatch):
     monkeypatch.setattr("calibadv.retrieval.bm25.retriever.build_bm25", full)
     with pytest.raises(OSError, match="disk full"):
         BM25Retriever.open_or_build(corpus, index_dir=tmp_path / "other")
+
+
+def by_hand(query: str, document: Document, *, k1: float, b: float) -> float:
+    """BM25 with Lucene's idf, from its formula."""
+    words = {d.id: re.findall(r"\w\w+", f"{d.title} {d.text}".lower()) for d in WEIGHED}
+    average = sum(map(len, words.values())) / len(words)
+    score = 0.0
+    for word in query.split():
+        holding = sum(word in found for found in words.values())
+        idf = math.log(1 + (len(words) - holding + 0.5) / (holding + 0.5))
+        n = words[document.id].count(word)
+        if n:
+            score += idf * n * (k1 + 1) / (n + k1 * (1 - b + b * len(words[document.id]) / average))
+    return score
+
+
+WEIGHED = [
+    Document(id="1", title="Ada", text="engine engine engine engine notes"),
+    Document(id="2", title="Babbage", text="engine machine"),
+    Document(id="3", title="Clock", text="machine " + "wheel " * 30 + "engine"),
+    Document(id="4", title="Dog", text="bark"),
+]
+
+
+@pytest.mark.parametrize(("k1", "b"), [(1.5, 0.75), (0.0, 0.0), (3.0, 1.0), (0.9, 0.4)])
+def test_any_k1_and_b_weigh_as_the_formula_says(k1, b):
+    retriever = BM25Retriever.from_documents(WEIGHED, config=BM25Config(k1=k1, b=b, stop_words="none"))
+    (hits,) = retriever.search(["engine machine engine"], 4)
+    expected = {d.id: by_hand("engine machine engine", d, k1=k1, b=b) for d in WEIGHED[:3]}
+    assert {hit.document.id: hit.score for hit in hits} == pytest.approx(expected)
+    assert [hit.score for hit in hits] == pytest.approx(sorted(expected.values(), reverse=True))
+
+
+def test_other_weights_are_kept_with_the_index_and_are_another_index(tmp_path):
+    corpus = Corpus.from_documents(WEIGHED)
+    config = BM25Config(k1=2.0)
+    first = BM25Retriever.open_or_build(corpus, index_dir=tmp_path / "index", config=config)
+    again = BM25Retriever.open_or_build(corpus, index_dir=tmp_path / "index", config=config)
+    assert again.config == config
+    assert again.search(["engine"], 3) == first.search(["engine"], 3)
+    assert first.version != BM25Retriever.from_documents(corpus).version
+    with pytest.raises(ConfigError, match="holds another index"):
+        BM25Retriever.open_or_build(corpus, index_dir=tmp_path / "index")
+
+
+@pytest.mark.parametrize(("name", "value"), [("k1", -1.0), ("k1", float("inf")), ("b", 1.5), ("b", float("nan"))])
+def test_weights_without_sense_are_refused(name, value):
+    with pytest.raises(ConfigError, match=rf"retrieval\.bm25\.{name} must be"):
+        BM25Config(**{name: value})

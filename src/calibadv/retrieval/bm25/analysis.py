@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from calibadv.errors import ConfigError
 
+ENGINE_K1, ENGINE_B = 1.2, 0.75
+"""Lucene's parameters, which the engine has built in."""
 ANALYSIS = 1
 """Version of the rules above; part of an index's identity."""
 STOP_WORDS = (
@@ -23,12 +25,29 @@ STOP_WORDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BM25Config:
-    """What BM25 reads. How it weighs is fixed by the engine: k1 = 1.2, b = 0.75."""
+    """What BM25 reads and how it weighs.
+
+    The engine's own k1 and b are the fast ones. With others its best hits are scored again from their texts, with exact
+    document lengths (`rescore`): some ten times the time of a query.
+    """
 
     stop_words: Literal["english", "none"] = "english"
     """Words left out of documents and queries."""
+    k1: float = ENGINE_K1
+    """How fast repeated words stop counting; >= 0."""
+    b: float = ENGINE_B
+    """How much long documents are held back; 0 to 1."""
+
+    @property
+    def rescores(self) -> bool:
+        """Whether hits are scored again because the engine weighs otherwise."""
+        return (self.k1, self.b) != (ENGINE_K1, ENGINE_B)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.k1 < float("inf"):
+            raise ConfigError(f"retrieval.bm25.k1 must be >= 0, got {self.k1}")
+        if not 0 <= self.b <= 1:
+            raise ConfigError(f"retrieval.bm25.b must be between 0 and 1, got {self.b}")
         if self.stop_words not in ("english", "none"):
             raise ConfigError(f'retrieval.bm25.stop_words must be "english" or "none", got {self.stop_words!r}')
 

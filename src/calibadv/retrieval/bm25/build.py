@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from calibadv import __version__
 from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer, normalise
+from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer
+from calibadv.retrieval.bm25.rescore import average_words, text_of
 from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.index_folder import FileList, corpus_place, whole_folder
 from calibadv.retrieval.manifest import IndexManifest
@@ -22,6 +24,7 @@ Progress = Callable[[int, int], None]
 """Called with (documents done, documents in all)."""
 ENGINE_FOLDER = "tantivy"
 TEXT, ROW = "text", "row"
+AVERAGE = "average_words"
 _ANALYZER = "calibadv"
 _DOCUMENTS_AT_ONCE = 1024
 _WORTH_A_THREAD = 50_000
@@ -49,7 +52,8 @@ def build_bm25(
     threads = threads if threads is not None else min(os.cpu_count() or 1, 8, 1 + len(corpus) // _WORTH_A_THREAD)
     if threads < 1:
         raise ConfigError(f"threads must be >= 1, got {threads}")
-    manifest = make_manifest(corpus, config=config, place=corpus_place(corpus, out))
+    average = measure_average(corpus, config=config)
+    manifest = make_manifest(corpus, config=config, place=corpus_place(corpus, out), average=average)
     with whole_folder(out) as partial:
         folder = partial / ENGINE_FOLDER
         folder.mkdir()
@@ -61,14 +65,20 @@ def build_bm25(
     return manifest
 
 
-def make_manifest(corpus: Corpus, *, config: BM25Config, place: str) -> IndexManifest:
+def measure_average(corpus: Corpus, *, config: BM25Config) -> float | None:
+    """Words of a document on average, which scoring again needs; None where the engine's scores stand."""
+    return average_words(corpus, analyzer=make_analyzer(config)) if config.rescores else None
+
+
+def make_manifest(corpus: Corpus, *, config: BM25Config, place: str, average: float | None = None) -> IndexManifest:
     """The identity of the index of ``corpus`` under ``config``."""
+    measured = {} if average is None else {AVERAGE: average}
     return IndexManifest(
         method="bm25",
         corpus=place,
         corpus_sha256=corpus.sha256,
         num_documents=len(corpus),
-        parameters={"stop_words": config.stop_words, "analysis": ANALYSIS, "k1": 1.2, "b": 0.75},
+        parameters={**asdict(config), "analysis": ANALYSIS, **measured},
         versions={"calibadv": __version__, "tantivy": version("tantivy")},
     )
 
@@ -115,7 +125,7 @@ def _add_all(writer: Any, corpus: Corpus, *, progress: Progress | None) -> int:
     for batch in corpus.iter_batches(_DOCUMENTS_AT_ONCE):
         for document in batch:
             entry = document_of()
-            entry.add_text(TEXT, normalise(f"{document.title}\n{document.text}"))
+            entry.add_text(TEXT, text_of(document))
             entry.add_unsigned(ROW, row)
             writer.add_document(entry)
             row += 1

@@ -1,8 +1,8 @@
 """Searching a BM25 index.
 
 A query is a bag of words joined by "or"; nothing in it is syntax. Lucene's BM25 (k1 = 1.2, b = 0.75) over title and
-text together, document lengths rounded to one byte as there. Ties go to the document that comes first in the corpus, so
-equal queries give equal hits, however many threads built the index.
+text together, document lengths rounded to one byte as there; with other parameters the best hits are scored again. Ties
+go to the document that comes first in the corpus: equal queries give equal hits, however many threads built the index.
 
 A query without a known word (empty, stop words only, never seen) finds nothing: its hit list is empty. That is a
 result, not a failure; an index never invents documents to fill ``k``.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,7 +23,17 @@ from typing import Any
 from calibadv.errors import CalibAdvError, ConfigError, DataError, RetrieverError
 from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer, normalise
-from calibadv.retrieval.bm25.build import ENGINE_FOLDER, ROW, TEXT, build_bm25, fill, make_manifest
+from calibadv.retrieval.bm25.build import (
+    AVERAGE,
+    ENGINE_FOLDER,
+    ROW,
+    TEXT,
+    build_bm25,
+    fill,
+    make_manifest,
+    measure_average,
+)
+from calibadv.retrieval.bm25.rescore import num_candidates, rescore
 from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.index_folder import FileList, check_new_folder, corpus_of, corpus_place
 from calibadv.retrieval.manifest import MANIFEST, IndexManifest
@@ -53,7 +63,8 @@ class BM25Retriever:
 
     def __init__(self, index: Any, *, corpus: Corpus, manifest: IndexManifest, threads: int | None = None) -> None:
         self.corpus = corpus
-        self.config = BM25Config(stop_words=manifest.parameters["stop_words"])
+        parameters = manifest.parameters
+        self.config = BM25Config(stop_words=parameters["stop_words"], k1=parameters["k1"], b=parameters["b"])
         self.threads = threads if threads is not None else min(os.cpu_count() or 1, 8)
         """How many queries of one call are searched at the same time (large corpora only)."""
         self._manifest = manifest
@@ -68,7 +79,8 @@ class BM25Retriever:
         config = config or BM25Config()
         corpus = documents if isinstance(documents, Corpus) else Corpus.from_documents(documents)
         index = fill(corpus, path=None, config=config)
-        return cls(index, corpus=corpus, manifest=make_manifest(corpus, config=config, place=""))
+        average = measure_average(corpus, config=config)
+        return cls(index, corpus=corpus, manifest=make_manifest(corpus, config=config, place="", average=average))
 
     @classmethod
     def open(cls, index_dir: Path | str, *, corpus: Corpus | None = None, threads: int | None = None) -> BM25Retriever:
@@ -93,10 +105,13 @@ class BM25Retriever:
         found = read_manifest(index_dir)
         wanted = make_manifest(corpus, config=config, place=corpus_place(corpus, index_dir))
         for name in ("corpus_sha256", "parameters"):
-            if getattr(found, name) != getattr(wanted, name):
+            there, asked = getattr(found, name), getattr(wanted, name)
+            if isinstance(there, Mapping):  # the average was measured, not asked for
+                there = {key: value for key, value in there.items() if key != AVERAGE}
+            if there != asked:
                 raise ConfigError(
-                    f"retrieval.index_dir {index_dir} holds another index: its {name} is {getattr(found, name)}, not "
-                    f"{getattr(wanted, name)}; remove that folder or name another one"
+                    f"retrieval.index_dir {index_dir} holds another index: its {name} is {there}, not {asked}; remove "
+                    "that folder or name another one"
                 )
         return cls.open(index_dir, corpus=corpus)
 
@@ -129,6 +144,17 @@ class BM25Retriever:
         if not words:
             return []
         clauses = list(islice(words.items(), MAX_WORDS))
+        if not self.config.rescores:
+            return self._engine_hits(clauses, k)
+        rows = [row for row, _ in self._engine_hits(clauses, num_candidates(k))]
+        return rescore(
+            dict(clauses), rows, corpus=self.corpus, analyzer=self._analyzer, config=self.config,
+            frequencies={word: self._searcher.doc_freq(TEXT, word) for word, _ in clauses},
+            average=self._manifest.parameters[AVERAGE],
+        )[:k]  # fmt: skip
+
+    def _engine_hits(self, clauses: Sequence[tuple[str, int]], k: int) -> RowHits:
+        """The ``k`` best under the engine's parameters."""
         search, most = self._query(clauses), self._most_hits(clauses, k)
         # One segment gives ties in row order. With more of them, look past the cut for documents that tie with the k-th
         # and come before it in the corpus.
@@ -168,6 +194,11 @@ def read_manifest(index_dir: Path) -> IndexManifest:
     analysis = manifest.parameters.get("analysis")
     if analysis != ANALYSIS or manifest.parameters.get("stop_words") not in ("english", "none"):
         raise DataError(f"{index_dir}: its words were made by other rules ({analysis!r}); build the index again")
+    k1, b = manifest.parameters.get("k1"), manifest.parameters.get("b")
+    if not isinstance(k1, int | float) or not isinstance(b, int | float):
+        raise DataError(f"{index_dir}: its manifest gives no k1 and b; build the index again")
+    if BM25Config(k1=k1, b=b).rescores and not manifest.parameters.get(AVERAGE, 0) > 0:
+        raise DataError(f"{index_dir}: its manifest gives no {AVERAGE}; build the index again")
     return manifest
 
 
