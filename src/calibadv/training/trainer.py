@@ -43,9 +43,7 @@ class NoSignalError(ConfigError):
     """Batch after batch no group held two different rewards: there is nothing to learn from."""
 
 
-class CalibAdvTrainer(
-    CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs, ShardedOptimizer, SafeCheckpoints
-):
+class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs, ShardedOptimizer, SafeCheckpoints):
     """Train a policy on questions with a retriever.
 
     ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`.
