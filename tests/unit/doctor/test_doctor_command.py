@@ -1,0 +1,103 @@
+"""``calibadv doctor`` as it is typed: exit codes, words for people, JSON for scripts, a probe of the lab's policy."""
+
+import json
+
+import pytest
+
+from calibadv.cli.main import main
+from calibadv.lab import LabWorld, load_policy
+
+CONFIG = """
+[model]
+path = "{model}"
+device = "cpu"
+[data]
+train = ["questions.train.jsonl"]
+test = ["questions.test.jsonl"]
+[retrieval]
+corpus = "corpus.jsonl"
+[rollout]
+prompt = "question"
+top_k = 2
+max_turn_tokens = 60
+max_observation_tokens = 100
+[training]
+steps = 4
+questions_per_batch = 4
+threads = 1
+output = "run"
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    LabWorld.make(3, size=60).write(folder)
+    (folder / "run.toml").write_text(CONFIG.format(model=load_policy()), "utf-8")
+    return folder
+
+
+def doctor(world, *arguments):
+    return main(["doctor", str(world / "run.toml"), *arguments])
+
+
+def test_a_run_that_can_start_is_told_so_with_every_setting(world, capsys):
+    assert doctor(world) == 0
+    out = capsys.readouterr().out
+    assert "questions_per_batch = 4" in out
+    assert "# not set: " in out
+    assert "lora.rank" in out
+    for name in ("settings", "data.train", "tags", "context", "memory", "disk", "retriever", "index"):
+        assert f"  {name} " in out
+    assert out.rstrip().endswith("first.") or out.rstrip().endswith("Nothing stands in the way of this run.")
+    assert not (world / "run").exists(), "the doctor leaves nothing behind"
+
+
+def test_a_probe_plays_questions_and_judges_the_signal(world, capsys):
+    assert doctor(world, "--probe", "4", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    checks = {check["name"]: check for check in result["checks"]}
+    facts = checks["signal"]["facts"]
+    assert facts["questions"] == 4
+    assert facts["rollouts"] == 20
+    assert 0 <= facts["reward"] <= 1
+    assert facts["reward_variance"] >= 0
+    assert facts["format_valid"] > 0.3, "the lab's policy knows the tags"
+    assert 0 <= facts["retrieval_hit_rate"] <= 1
+    assert result["config"]["training"]["questions_per_batch"] == 4
+    memory = [check for check in result["checks"] if check["name"] == "memory"]
+    assert "typical" in memory[0]["summary"]
+    assert "measured" in memory[1]["summary"]
+
+
+@pytest.mark.parametrize(
+    ("override", "name", "words"),
+    [
+        ("model.path=./absent", "model", "no such model folder"),
+        ('data.train=["absent.jsonl"]', "data", "no such file"),
+        ("retrieval.corpus=absent.jsonl", "retriever", "absent.jsonl"),
+        ("training.questions_per_batch=4000", "data.train", "lower it, or give more questions"),
+        ("rollout.temperature=0", "settings", "must be > 0 for training"),
+    ],
+)
+def test_what_would_stop_the_run_is_a_blocker_and_exit_code_1(world, override, name, words, capsys):
+    assert doctor(world, "--set", override) == 1
+    captured = capsys.readouterr()
+    assert any(line.startswith(f"BLOCKER  {name}") for line in captured.out.splitlines())
+    assert words in " ".join(captured.out.split())
+    assert captured.err.startswith("Blocked: ") or "Blocked: " in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_server_that_is_away_is_a_blocker_within_seconds(world, capsys):
+    arguments = ["--set", "retrieval.corpus=none", "--set", "retrieval.url=http://127.0.0.1:9", "--json"]
+    assert doctor(world, *arguments) == 1
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    (away,) = [check for check in checks if check["name"] == "retriever"]
+    assert away["level"] == "blocker"
+    assert "127.0.0.1:9" in away["summary"]
+
+
+def test_unknown_settings_are_errors_with_a_guess(world, capsys):
+    assert doctor(world, "--set", "training.stepz=3") == 2
+    assert "did you mean training.steps?" in capsys.readouterr().err
