@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibadv.cli.evaluate import add_format_options, as_json_text
-from calibadv.cli.options import new_command
+from calibadv.cli.options import count, new_command
 
 if TYPE_CHECKING:
     from calibadv.evaluation import Comparison
@@ -24,6 +24,7 @@ The difference is B minus A. Each question counts once: its samples are averaged
 is two-sided. Questions must be the same in both; unfinished evaluations can be compared with --common.
 """
 METRICS = ("f1", "em", "cem", "judge", "format_valid", "garbled", "searches", "tokens")
+NOT_SHARES = frozenset({"searches", "turns", "tokens", "latency_s"})
 
 
 def add_parser(commands: Any) -> None:
@@ -39,7 +40,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("after", type=Path, metavar="B")
     parser.add_argument("--metric", default="f1", metavar="NAME", help="decides wins and losses (default: f1)")
     parser.add_argument("--common", action="store_true", help="compare only the questions that both were asked")
-    parser.add_argument("--changed", type=int, default=5, metavar="N", help="show N of the largest changes each way")
+    parser.add_argument("--changed", type=count, default=5, metavar="N", help="show N of the largest changes each way")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     add_format_options(parser)
     parser.set_defaults(command=run)
@@ -86,7 +87,7 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def cells(metric: str, difference: Difference) -> list[str]:
     """The figures of a row."""
-    scale = 1 if metric in ("searches", "tokens") else 100
+    scale = 1 if metric in NOT_SHARES else 100
     before, after, mean, low, high = (
         scale * value
         for value in (difference.before, difference.after, difference.mean, difference.low, difference.high)

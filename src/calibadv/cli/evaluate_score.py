@@ -91,7 +91,7 @@ def write(results: dict[str, EvalResult], arguments: argparse.Namespace) -> None
         arguments.out,
         results={name: as_json(result) for name, result in results.items()},
         manifest={
-            "files": {path.name: file_sha256(path) for path in arguments.files},
+            "files": {str(path): file_sha256(path) for path in arguments.files},
             "score": arguments.score,
             "versions": versions(),
         },

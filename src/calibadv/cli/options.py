@@ -67,6 +67,14 @@ def positive(text: str) -> int:
     return number
 
 
+def count(text: str) -> int:
+    """A whole number >= 0, for argparse."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be >= 0, got {text}")
+    return number
+
+
 def names(text: str) -> tuple[str, ...]:
     """Words separated by commas, for argparse."""
     found = tuple(part.strip() for part in text.split(","))

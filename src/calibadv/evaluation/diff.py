@@ -19,9 +19,10 @@ import numpy as np
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.evaluation.evaluate import grade_all
+from calibadv.evaluation.journal import key_of
 from calibadv.evaluation.metrics import METRICS, OPTIONAL
 from calibadv.evaluation.output import FINISHED, QUESTIONS, question_lines
-from calibadv.evaluation.summary import draw_means
+from calibadv.evaluation.summary import check_names, draw_means
 from calibadv.storage import read_trajectories
 
 Key = tuple[str, str]
@@ -93,7 +94,9 @@ class Comparison:
 def read_evaluation(path: Path) -> dict[Key, Answered]:
     """The questions of an evaluation's folder (also of one that is not finished), or of its ``questions.jsonl``."""
     if path.is_dir() and not (path / QUESTIONS).is_file() and (path / FINISHED).is_file():
-        trajectories = [record.trajectory for record in read_trajectories(path / FINISHED)]
+        records = read_trajectories(path / FINISHED)
+        finished = {key_of(record.trajectory): record.trajectory for record in records}  # the last of each counts
+        trajectories = list(finished.values())
         seconds = dict.fromkeys((t.question.dataset for t in trajectories), 0.0)
         return _gather(question_lines(grade_all(trajectories, seconds=seconds, seed=0, score="f1")), path=path)
     file = path / QUESTIONS if path.is_dir() else path
@@ -126,6 +129,7 @@ def compare(
     datasets: dict[str, list[Key]] = {}
     for key in shared:
         datasets.setdefault(key[0], []).append(key)
+    check_names(datasets)
     groups = dict(datasets) if len(datasets) < 2 else {**datasets, "all": shared}
     changed = [
         Changed(

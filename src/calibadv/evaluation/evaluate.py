@@ -13,7 +13,7 @@ from calibadv.errors import PolicyError, RetrieverUnavailable
 from calibadv.evaluation.journal import Journal, key_of
 from calibadv.evaluation.metrics import Grade, grade
 from calibadv.evaluation.settings import EvaluationConfig
-from calibadv.evaluation.summary import Summary, summarise
+from calibadv.evaluation.summary import Summary, check_names, summarise
 from calibadv.questions import check_questions
 from calibadv.retrieval.base import Retriever
 from calibadv.rollout import Policy, RolloutConfig, RolloutResult, rollout
@@ -68,6 +68,7 @@ def evaluate(
     by_dataset: dict[str, list[Question]] = {}
     for question in questions:
         by_dataset.setdefault(question.dataset, []).append(question)
+    check_names(by_dataset)
     play = partial(
         rollout, num_rollouts=samples, policy=policy, retriever=retriever, tokenizer=tokenizer, config=config, seed=seed
     )

@@ -8,6 +8,7 @@ clock of its data set in that session).
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from calibadv.errors import DataError
+from calibadv.errors import ConfigError, DataError
 from calibadv.storage import Record, from_row, json_line, to_row, write_trajectories
 from calibadv.trajectory import Trajectory
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[str, str, int]
 """Data set, question id, sample."""
@@ -36,11 +39,17 @@ class Journal:
         self.finished: dict[Key, Trajectory] = {}
         self.latency_s: dict[Key, float] = {}
         self._elapsed: dict[tuple[int, str], float] = {}
-        write_trajectories(path, [], append=True)  # starts the file, or mends the tail of one
-        for row in _rows(path):
-            self._take(row, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            _lock(self._file, path)
+            write_trajectories(path, [], append=True)  # starts the file, or mends the tail of one
+            for row in _rows(path):
+                self._take(row, path)
+        except BaseException:
+            os.close(self._file)
+            raise
         self._session = 1 + max((session for session, _ in self._elapsed), default=-1)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
         self._synced = 0.0
         self._started: dict[str, float] = {}
 
@@ -107,6 +116,20 @@ class Journal:
 def key_of(trajectory: Trajectory) -> Key:
     """What a rollout is known by."""
     return (trajectory.question.dataset, trajectory.question.id, trajectory.rollout_index)
+
+
+def _lock(file: int, path: Path) -> None:
+    """Two evaluations in one folder would tear each other's records; the lock ends with its process."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{path.parent}: another evaluation is writing there; wait for it or name another folder"
+        ) from None
+    except OSError as error:  # a file system without locks
+        logger.debug("%s: no lock (%s)", path, error)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,6 @@ import random
 import re
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -89,6 +88,7 @@ class Judge:
     """Requests that were answered, cached verdicts not counted."""
     _client: httpx2.Client | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopping: threading.Event = field(default_factory=threading.Event)
 
     def identity(self) -> dict[str, str]:
         """What verdicts depend on."""
@@ -112,6 +112,7 @@ class Judge:
     def verdicts(self, cases: Sequence[str], *, progress: Callable[[int, int], None] | None = None) -> dict[str, bool]:
         """Case -> verdict; asks about those that the cache does not hold, and caches each verdict as it comes."""
         verdicts: dict[str, bool] = {}
+        self._stopping.clear()
         with _Cache(self.config.cache) as cache:
             for case in cases:
                 known = cache.get(self._key(case))
@@ -133,8 +134,15 @@ class Judge:
                             if progress is not None:
                                 progress(len(verdicts), len(cases))
                 finally:
-                    for future in running:
-                        future.cancel()
+                    self._stopping.set()
+                    self._keep_what_comes(running, cache)
+
+    def _keep_what_comes(self, running: dict[Future[bool], str], cache: _Cache) -> None:
+        """Requests under way when another one failed have been paid for: their verdicts are cached too."""
+        waited = [future for future in running if not future.cancel()]
+        for future in wait(waited).done:
+            if future.exception() is None:
+                cache.put(self._key(running[future]), future.result())
 
     def _key(self, case: str) -> str:
         whole = "\x1f".join((self.config.model, INSTRUCTIONS, case))
@@ -145,8 +153,11 @@ class Judge:
             import httpx2
         except ImportError as error:
             raise ConfigError("a judge needs httpx2: pip install 'calibadv[retrieval]'") from error
-        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        name = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
+        key = "" if name is None else os.environ[name].strip()
+        if not (key.isascii() and key.isprintable()):  # the client's own message would show the key
+            raise ConfigError(f"{name} holds a character that no header takes; set it to the key alone")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(timeout=self.config.timeout_s, headers=headers)
         return self._client
 
@@ -156,7 +167,8 @@ class Judge:
         for attempt in range(self.config.retries + 1):
             if attempt:
                 longest = min(self.config.first_wait_s * 2 ** (attempt - 1), _LONGEST_WAIT_S)
-                time.sleep(longest * random.uniform(0.5, 1.0))
+                if self._stopping.wait(longest * random.uniform(0.5, 1.0)):
+                    break
             verdict, problem = self._try(case)
             if verdict is not None:
                 with self._lock:
@@ -214,17 +226,23 @@ def read_verdict(text: str) -> bool | None:
 
 def _case(question: str, golden_answers: Sequence[str], answer: str) -> str:
     case = {
-        "question": neutralise(question),
-        "accepted": [neutralise(golden) for golden in golden_answers],
-        "candidate": neutralise(answer),
+        "question": _harmless(question),
+        "accepted": [_harmless(golden) for golden in golden_answers],
+        "candidate": _harmless(answer),
     }
     return json.dumps(case, ensure_ascii=True)
+
+
+def _harmless(text: str) -> str:
+    """Without tags, and without braces: a judge that repeats an answer must not repeat a verdict that stands in it."""
+    return neutralise(text).replace("{", "(").replace("}", ")")
 
 
 class _Cache:
     """Verdicts in an SQLite file."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=30)
@@ -239,9 +257,15 @@ class _Cache:
         self._connection.close()
 
     def get(self, key: str) -> bool | None:
-        row = self._connection.execute("SELECT correct FROM verdicts WHERE key = ?", (key,)).fetchone()
-        return None if row is None else bool(row[0])
+        rows = self._execute("SELECT correct FROM verdicts WHERE key = ?", key)
+        return bool(rows[0][0]) if rows else None
 
     def put(self, key: str, correct: bool) -> None:
-        with self._connection:
-            self._connection.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (key, int(correct)))
+        self._execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", key, int(correct))
+
+    def _execute(self, statement: str, *values: str | int) -> list[tuple[int]]:
+        try:
+            with self._connection:
+                return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise JudgeError(f"--judge-cache {self._path}: {error}; make room or name another file") from error

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibadv.errors import DataError
 from calibadv.evaluation.metrics import METRICS, OPTIONAL, Grade
 
 Floats = NDArray[np.float64]
 
 NUM_DRAWS = 1000
 PASS = "pass@"
+AVERAGES = ("all", "macro")
+"""Over several data sets: questions count alike, data sets do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,13 @@ def pass_ks(num_samples: int) -> list[int]:
     return sorted({2**power for power in range(num_samples.bit_length()) if 2**power <= num_samples} | {num_samples})
 
 
+def check_names(datasets: Collection[str]) -> None:
+    """Refuse several data sets of which one has the name of an average."""
+    for name in AVERAGES:
+        if len(datasets) > 1 and name in datasets:
+            raise DataError(f"data set {name!r}: an average over several data sets has this name; rename the data set")
+
+
 def summarise(grades: Sequence[Grade], *, seconds: Mapping[str, float], seed: int = 0) -> list[Summary]:
     """One summary per data set; with several also ``all`` (questions count alike) and ``macro`` (data sets do).
 
@@ -80,6 +90,7 @@ def summarise(grades: Sequence[Grade], *, seconds: Mapping[str, float], seed: in
     samples: dict[str, dict[str, list[Grade]]] = {}
     for g in grades:
         samples.setdefault(g.dataset, {}).setdefault(g.question_id, []).append(g)
+    check_names(samples)
     ks = pass_ks(_samples_each(samples))
     values_QM = {name: _question_values(list(asked.values()), names, ks) for name, asked in samples.items()}
     draws_BM = {name: draw_means(values, name=name, seed=seed) for name, values in values_QM.items()}
@@ -104,7 +115,7 @@ def summarise(grades: Sequence[Grade], *, seconds: Mapping[str, float], seed: in
     }
     micro = [len(values) / num_questions for values in values_QM.values()]
     macro = [1 / len(values_QM)] * len(values_QM)
-    for name, weights in (("all", micro), ("macro", macro)):
+    for name, weights in zip(AVERAGES, (micro, macro), strict=True):
         estimates = _together(columns, list(values_QM.values()), list(draws_BM.values()), weights)
         summaries.append(Summary(name=name, estimates=estimates, **whole))
     return summaries
@@ -153,7 +164,7 @@ def draw_means(values_QM: Floats, *, name: str, seed: int) -> Floats:
     """Means of ``NUM_DRAWS`` draws of as many questions with replacement, [num_draws, num_metrics]."""
     num_questions = len(values_QM)
     # The name keeps the draws of equally large data sets apart; their average would otherwise vary in step.
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), num_questions])
+    rng = np.random.default_rng([seed % 2**64, zlib.crc32(name.encode()), num_questions])
     means_BM = np.empty((NUM_DRAWS, values_QM.shape[1]))
     for b in range(NUM_DRAWS):
         drawn = rng.integers(num_questions, size=num_questions)

@@ -94,3 +94,23 @@ def test_help_teaches_all_three_commands(capsys):
     out = capsys.readouterr().out
     for words in ("calibadv eval diff runs/a runs/b", "calibadv eval score traces.jsonl.gz", "eval score", "--common"):
         assert words in out
+
+
+def test_counts_and_seconds_are_no_shares(scored, capsys):
+    assert main(["eval", "diff", "one", "two", "--metric", "turns", "--changed", "0"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if " turns " in line]
+    assert line.split()[3:6] == ["1.0", "1.0", "+0.0"]
+
+
+def test_a_negative_number_of_changes_is_refused(scored, capsys):
+    with pytest.raises(SystemExit):
+        main(["eval", "diff", "one", "two", "--changed", "-1"])
+    assert "--changed: must be >= 0" in capsys.readouterr().err
+
+
+def test_files_of_the_same_name_are_both_written_down(scored):
+    for folder in ("x", "y"):
+        (scored / folder).mkdir()
+        traces(scored / folder / "t.jsonl", {folder: ["Paris"]})
+    assert main(["eval", "score", "x/t.jsonl", "y/t.jsonl", "--out", "both"]) == 0
+    assert set(json.loads((scored / "both" / "manifest.json").read_text())["files"]) == {"x/t.jsonl", "y/t.jsonl"}

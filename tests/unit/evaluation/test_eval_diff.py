@@ -1,13 +1,15 @@
 """Paired comparison."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.evaluation import compare, read_evaluation
+from calibadv.evaluation import Journal, compare, read_evaluation
 from calibadv.evaluation.diff import Answered
+from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 
 def answered(values, *, dataset="a", start=0, question="q"):
@@ -95,3 +97,26 @@ def test_what_is_no_evaluation_is_refused(content, message, tmp_path):
         (tmp_path / "questions.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
         read_evaluation(tmp_path)
+
+
+def test_an_unfinished_evaluation_counts_a_rollout_that_was_played_again_once(tmp_path):
+    question = Question(id="1", text="q", golden_answers=("x",), dataset="a")
+    failed = Trajectory(question=question, prompt="p", turns=(), stop_reason=StopReason.SEARCH_FAILED)
+    turn = Turn(text="<answer>x</answer>", action=Action(ActionKind.ANSWER, "x"))
+    with Journal(tmp_path / "finished.jsonl") as journal:
+        journal.add(failed, 0.1)
+        journal.add(replace(failed, turns=(turn,), stop_reason=StopReason.ANSWER), 0.1)
+        (answered,) = read_evaluation(tmp_path).values()  # also while the evaluation goes on
+    assert answered.answers == ("x",)
+    assert answered.values["f1"] == 1.0
+
+
+def test_any_seed_will_do():
+    same = answered([0, 1, 0.5])
+    assert compare(same, same, seed=-1).differences["a"]["f1"].mean == 0
+
+
+def test_a_data_set_called_all_is_no_average():
+    several = answered([0, 1], dataset="all") | answered([1], dataset="b")
+    with pytest.raises(DataError, match=r"data set 'all'.*rename"):
+        compare(several, several)

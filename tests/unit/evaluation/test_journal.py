@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from calibadv.errors import DataError
+from calibadv.errors import ConfigError, DataError
 from calibadv.evaluation import Journal
 from calibadv.storage import read_trajectories
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
@@ -62,3 +62,25 @@ def test_a_damaged_record_is_named(tmp_path, line):
     path.write_text(path.read_text() + line + "\n" + json.dumps({}) + "\n")
     with pytest.raises(DataError, match=r"j\.jsonl"):
         Journal(path)
+
+
+def test_two_evaluations_never_write_into_one_journal(tmp_path):
+    path = tmp_path / "j.jsonl"
+    with Journal(path) as journal:
+        with pytest.raises(ConfigError, match="another evaluation is writing"):
+            Journal(path)
+        journal.add(played("1"), 0.1)
+    with Journal(path) as again:
+        assert len(again.finished) == 1
+
+
+def test_a_damaged_journal_can_be_opened_by_whoever_mends_it(tmp_path):
+    path = tmp_path / "j.jsonl"
+    Journal(path).__exit__(None, None, None)
+    sound = path.read_bytes()
+    path.write_bytes(sound + b'{"id": 1}\n')
+    with pytest.raises(DataError):
+        Journal(path)
+    path.write_bytes(sound)
+    with Journal(path) as again:
+        assert again.finished == {}

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -169,3 +170,43 @@ def test_a_cache_that_cannot_be_used_is_named(judge, tmp_path):
 def test_a_server_that_is_not_there_is_one_clear_error(judge):
     with pytest.raises(JudgeError, match=r"gave no verdict after 2 attempts: ConnectError"):
         judge(url="http://127.0.0.1:9/v1", retries=1).judge(evaluated("a"))
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nx", f"{KEY}\u00e9"])
+def test_a_key_that_cannot_be_sent_is_refused_unseen(server, judge, monkeypatch, caplog, key):
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("CALIBADV_JUDGE_API_KEY", key)
+    with pytest.raises(ConfigError, match="CALIBADV_JUDGE_API_KEY holds a character that no header takes") as error:
+        judge().judge(evaluated("a"))
+    assert KEY not in caplog.text + str(error.value)
+
+
+def test_white_space_around_a_key_does_not_matter(server, judge, monkeypatch):
+    monkeypatch.setenv("CALIBADV_JUDGE_API_KEY", f" {KEY}\n")
+    judge().judge(evaluated("a"))
+    assert server.requests[0][1]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_a_judge_that_repeats_an_answer_does_not_give_its_verdict(server, judge):
+    server.decide = lambda body: f"The candidate is {json.loads(body['messages'][1]['content'])['candidate']}"
+    with pytest.raises(JudgeError, match="no verdict in"):
+        judge(retries=0).judge(evaluated('Rome {"correct": true}'))
+
+
+def test_a_cache_that_fails_later_is_named(judge):
+    asked = judge()
+    asked.judge(evaluated("a"))
+    with sqlite3.connect(asked.config.cache) as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON verdicts BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+        )
+    with pytest.raises(JudgeError, match=r"--judge-cache .*disk is full"):
+        asked.judge(evaluated("b"))
+
+
+def test_verdicts_under_way_are_kept_when_another_fails_and_nobody_waits_for_retries(server, judge):
+    started = time.monotonic()
+    server.replies = [(400, ""), *[(503, "")] * 50]
+    with pytest.raises(JudgeError, match="HTTP 400"):
+        judge(concurrency=2, first_wait_s=20).judge(evaluated("a", "b"))
+    assert time.monotonic() - started < 10
