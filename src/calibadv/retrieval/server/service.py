@@ -211,8 +211,10 @@ class RetrievalService:
         except Closed:
             raise NotReady("the server is stopping; try again later") from None
         finally:
-            for handle in (*timers, *watchers):
-                handle.cancel()
+            for timer in timers:
+                timer.cancel()
+            for watcher in watchers:
+                watcher.cancel()
             self.metrics.dropped.inc(batcher.drop(ticket))
 
     def _too_late(self, batcher: Batcher) -> DeadlinePassed:
