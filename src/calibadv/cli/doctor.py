@@ -38,6 +38,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a .toml file")
     parser.add_argument("--probe", type=positive, default=0, metavar="N", help="play N training questions")
+    parser.add_argument(
+        "--processes", type=positive, default=1, metavar="N", help="how many will train (accelerate launch); default: 1"
+    )
     parser.add_argument("--json", action="store_true", help="print settings and checks as JSON")
     add_set_option(parser)
     parser.set_defaults(command=run)
@@ -54,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.json:
         print(config.to_toml() + f"# not set: {', '.join(unset(config.effective()))}\n", flush=True)
     checks = []
-    for check in examine(config, probe=arguments.probe, progress=progress_line()):
+    for check in examine(config, probe=arguments.probe, processes=arguments.processes, progress=progress_line()):
         checks.append(check)
         if not arguments.json:
             show(check.name, str(check.level), check.summary, check.remedy)

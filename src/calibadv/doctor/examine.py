@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -24,8 +23,10 @@ PATIENCE_S = 5.0
 """How long a retrieval server may take to say that it is there."""
 
 
-def examine(config: RunConfig, *, probe: int = 0, progress: Progress | None = None) -> Iterator[Check]:
-    """Check a run, one outcome after the other; with ``probe`` also play that many of its questions."""
+def examine(
+    config: RunConfig, *, probe: int = 0, processes: int = 1, progress: Progress | None = None
+) -> Iterator[Check]:
+    """Check a run of so many processes, one outcome after the other; with ``probe`` also play that many questions."""
     yield from guarded("settings", lambda: check_settings(config))
     yield from guarded("data", lambda: check_data(config))
     questions = kept(lambda: load_split(config.data, "train", limit=config.data.limit))
@@ -38,7 +39,7 @@ def examine(config: RunConfig, *, probe: int = 0, progress: Progress | None = No
         found = tokenizer
         yield from guarded("tags", lambda: check_tags(found))
         yield from guarded("chat template", lambda: check_chat(found, rollout=config.rollout))
-        yield from guarded("memory", lambda: check_room(config, found, questions=questions))
+        yield from guarded("memory", lambda: check_room(config, found, questions=questions, processes=processes))
     retriever: Any = None
     try:
         retriever = open_retriever_of(config)
@@ -60,7 +61,10 @@ def examine(config: RunConfig, *, probe: int = 0, progress: Progress | None = No
         from calibadv.doctor.probe import check_probe
 
         yield from guarded(
-            "probe", lambda: check_probe(config, retriever, questions=asked, count=probe, progress=progress)
+            "probe",
+            lambda: check_probe(
+                config, retriever, questions=asked, count=probe, processes=processes, progress=progress
+            ),
         )
 
 
@@ -96,7 +100,9 @@ def open_retriever_of(config: RunConfig) -> Any:
     return open_retriever(replace(config.retrieval, remote=remote), top_k=config.rollout.top_k)
 
 
-def check_room(config: RunConfig, tokenizer: Tokenizer, *, questions: list[Question] | None) -> list[Check]:
+def check_room(
+    config: RunConfig, tokenizer: Tokenizer, *, questions: list[Question] | None, processes: int
+) -> list[Check]:
     """Memory and disk, from the model's shape and the longest prompt."""
     from calibadv.training.shape import read_shape
 
@@ -104,7 +110,6 @@ def check_room(config: RunConfig, tokenizer: Tokenizer, *, questions: list[Quest
     some = (questions or [])[:200]
     prompts = make_prompts(some, num_rollouts=1, tokenizer=tokenizer, config=config.rollout) if some else []
     longest = max((len(prompt.token_ids) for prompt in prompts), default=200)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     return [
         *check_context(config, max_context=shape.max_context, prompt_tokens=longest),
         check_memory(config, shape, prompt_tokens=longest, processes=processes),

@@ -28,6 +28,7 @@ def check_probe(
     *,
     questions: Sequence[Question],
     count: int,
+    processes: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Check]:
     """Roll out ``count`` training questions as the first batch would, and judge what came of it."""
@@ -68,7 +69,11 @@ def check_probe(
     }
     lengths = measured_lengths(result)
     memory = check_memory(
-        config, read_shape(config.model, lora=config.lora), prompt_tokens=lengths.prompt, measured=lengths
+        config,
+        read_shape(config.model, lora=config.lora),
+        prompt_tokens=lengths.prompt,
+        measured=lengths,
+        processes=processes,
     )
     return [*verdict(facts, failed=result.counters["failed"]), memory]
 

@@ -232,6 +232,14 @@ def test_stored_trajectories_are_taken_if_they_are_well_formed_and_no_test_quest
     assert collection.report()["left_out"]["stored"] == {"test question": 1, "not well formed": 1}
 
 
+def test_a_limit_is_a_draw_over_all_sources(config):
+    settings = config.effective()
+    settings["sft"] |= {"limit": 1}
+    collection = collect(RunConfig.from_mapping(settings), retriever=ListRetriever(library))
+    assert len(collection.all) == 1
+    assert sum(counts["over sft.limit"] for counts in collection.left_out.values()) >= 1
+
+
 def test_no_demonstration_at_all_is_said_with_the_reasons(config):
     settings = config.effective()
     settings["sft"] |= {"traces": []}

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 DATA = "demonstrations"
 REPORT = "report.json"
+SOURCES = ("programmatic", "traces", "stored")
 
 
 @dataclass(slots=True)
@@ -43,6 +44,17 @@ class Collection:
     def all(self) -> list[Trajectory]:
         """Every demonstration."""
         return [*self.programmatic, *self.traces, *self.stored]
+
+    def keep(self, limit: int, *, rng: Random) -> None:
+        """A draw of ``limit`` demonstrations, whatever their source."""
+        places = [(source, n) for source in SOURCES for n in range(len(getattr(self, source)))]
+        kept = set(places if len(places) <= limit else rng.sample(places, limit))
+        for source in SOURCES:
+            held = getattr(self, source)
+            chosen = [t for n, t in enumerate(held) if (source, n) in kept]
+            if len(chosen) < len(held):
+                self.left_out[source]["over sft.limit"] += len(held) - len(chosen)
+            setattr(self, source, chosen)
 
     def report(self) -> dict[str, Any]:
         """Counts, as plain values."""
@@ -78,6 +90,8 @@ def collect(config: RunConfig, *, retriever: Retriever) -> Collection:
             "there are no demonstrations: no question has a plan that the retriever can follow, and sft.traces and "
             f"sft.trajectories gave none (left out: {collection.report()['left_out']})"
         )
+    if settings.limit is not None:
+        collection.keep(settings.limit, rng=Random(f"sft-limit-{settings.seed}"))
     return collection
 
 
@@ -173,7 +187,7 @@ def add_stored(
 def write_collection(collection: Collection, folder: Path) -> dict[str, Any]:
     """Write the demonstrations and report.json; the report comes back."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("programmatic", "traces", "stored"):
+    for name in SOURCES:
         trajectories = getattr(collection, name)
         if trajectories:
             write_trajectories(folder / f"{name}.jsonl.gz", (Record(trajectory=t) for t in trajectories))

@@ -26,6 +26,8 @@ class SFTSettings:
     """At most this many different traces of one question."""
     trajectories: tuple[Path, ...] = ()
     """Stored trajectories (`calibadv.storage`) to train on besides."""
+    limit: int | None = None
+    """At most this many demonstrations in all, drawn with ``seed``; not set: all."""
     epochs: int = 2
     """Passes over the demonstrations."""
     batch: int = 32
@@ -61,6 +63,8 @@ class SFTSettings:
                 raise ConfigError(f"sft.{name} must be >= 1, got {getattr(self, name)}")
         if self.max_tokens < 64:
             raise ConfigError(f"sft.max_tokens must be >= 64, got {self.max_tokens}: no demonstration is that short")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"sft.limit must be >= 1, got {self.limit}; leave it out for all demonstrations")
         for name in ("warmup_steps", "weight_decay", "format_check"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"sft.{name} must be >= 0, got {getattr(self, name)}")
