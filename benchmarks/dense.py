@@ -3,15 +3,15 @@
     python benchmarks/dense.py [--json] [--sizes 20000,200000,2000000] [--dimension 384] [--kinds flat,sq8]
                                [--folder DIR] [--hnsw-up-to 200000]
 
-The vectors are made up: clusters within topics, with a spectrum that falls off, all of length 1 (`synthetic`); the
-figures of `synthetic` were chosen so that inverted lists find about as much as they do among MiniLM vectors of Wikipedia
-passages. Queries come from the same clusters but are no stored vector. Vectors are written to disk in chunks, as float32
-(the kind flat) and as float16, which the other kinds are made from and re-scored with. Recall@20 is the share of the
-exact float32 top 20 that a kind finds. Opening, memory and search times are those of a fresh process: ``resident`` is
-what the index keeps in memory after 100 searches (touched pages of its mapped file, and allocations). The vectors for
-re-scoring are mapped for the length of a search and let go, so they are on disk besides (``disk_besides_mb``) and in
-memory only as the operating system's cache. The last table is an extrapolation from `IndexParameters.num_bytes`, not a
-measurement. Needs about 8 GB of disk for 2 million vectors; --folder keeps the vectors for the next run.
+The vectors are made up: clusters within topics, with a spectrum that falls off, all of length 1 (`synthetic`). Its
+figures were chosen so that at 40,000 vectors inverted lists find about as much as they do among MiniLM vectors of
+Wikipedia passages. Queries come from the same clusters but are no stored vector. Vectors are written to disk in
+chunks, as float32 (the kind flat) and as float16, which the other kinds are made from and re-scored with. Recall@20 is
+the share of the exact float32 top 20 that a kind finds. Opening, memory and search times are those of a fresh process:
+resident is what the index keeps in memory after 100 searches (touched pages of its mapped file, and allocations). The
+vectors for re-scoring are mapped for the length of a search and let go, so they are on disk besides (disk_besides_mb)
+and in memory only as the operating system's cache. The last table is an extrapolation from `IndexParameters.num_bytes`,
+not a measurement. Needs about 8 GB of disk for 2 million vectors; --folder keeps the vectors for the next run.
 """
 
 from __future__ import annotations
@@ -60,11 +60,8 @@ def main() -> None:
         rows = []
         for size in map(int, arguments.sizes.split(",")):
             kinds: list[Any] = [k for k in arguments.kinds.split(",") if k != "hnsw" or size <= arguments.hnsw_up_to]
-            rows += measure_size(
-                size, arguments.dimension, kinds=kinds, folder=folder, keep=arguments.folder is not None
-            )
-            for row in rows[-len(kinds) :]:
-                print(line(row), file=sys.stderr, flush=True)
+            keep = arguments.folder is not None
+            rows += measure_size(size, arguments.dimension, kinds=kinds, folder=folder, keep=keep)
     finally:
         if arguments.folder is None:
             shutil.rmtree(folder)
@@ -201,8 +198,8 @@ def write_vectors(paths: dict[VectorType, Path], *, size: int, dimension: int) -
 
 
 def synthetic(size: int, dimension: int, *, start: int, count: int) -> NDArray[np.float32]:
-    """Rows ``start`` on of a made-up corpus: topics of 40 documents, in them clusters of 10, and noise."""
-    topics = topic_vectors(size // 40, dimension)
+    """Rows ``start`` on of a made-up corpus: 1,000 topics, in them clusters of 10 documents, and noise."""
+    topics = topic_vectors(1000, dimension)
     scale = spectrum(dimension)
     chance = np.random.default_rng((11, start))
     cluster_N = chance.integers(0, size // 10, count)

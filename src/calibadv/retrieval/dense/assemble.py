@@ -79,7 +79,7 @@ def empty(parameters: IndexParameters) -> Any:
     index.nprobe = parameters.nprobe
     index.cp.min_points_per_centroid = 1  # sizes are chosen in `kinds`; no warnings on the terminal
     if parameters.kind == "ivf-pq":
-        # A quarter of the usual points and half of the rounds: the codebooks hardly change, training takes minutes less.
+        # A quarter of the usual points, half of the rounds: the codebooks hardly change, training takes minutes less.
         index.pq.cp.min_points_per_centroid, index.pq.cp.max_points_per_centroid, index.pq.cp.niter = 1, 64, 12
     return index
 

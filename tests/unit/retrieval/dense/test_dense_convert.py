@@ -75,8 +75,8 @@ def test_a_published_file_is_an_index_as_it_is(published, corpus, encoder, ours,
     adopted = DenseRetriever.open(tmp_path / "index", corpus=corpus, encoder=encoder)
     want = ids(DenseRetriever.open(ours, corpus=corpus, encoder=encoder).search(QUERIES, 5))
     assert ids(adopted.search(QUERIES, 5)) == want
-    assert adopted.parameters.kind == ("flat" if "Flat" in name else "hnsw")
-    assert adopted.parameters.links in (0, 64)
+    assert adopted.index.parameters.kind == ("flat" if "Flat" in name else "hnsw")
+    assert adopted.index.parameters.links in (0, 64)
 
 
 def test_the_encoder_of_a_published_file_may_come_later(published, corpus, encoder, tmp_path, caplog):
