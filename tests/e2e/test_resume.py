@@ -125,3 +125,46 @@ def test_killed_run_resumes_as_if_nothing_had_happened(config: Path, tmp_path: P
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     base = load_file(load_policy() / "model.safetensors")
     assert not all(torch.equal(ours[name], base[name]) for name in base)
+
+
+def stop_after(process: subprocess.Popen[str], *signals: int, metrics: Path, lines: int) -> tuple[int, str]:
+    """Send signals as soon as that many batches are recorded; exit code and what it said."""
+    deadline = time.monotonic() + 200
+    while not (metrics.exists() and metrics.read_text(encoding="utf-8").count("\n") >= lines):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    for signum in signals:
+        process.send_signal(signum)
+        time.sleep(0.05)
+    _, errors = process.communicate(timeout=200)
+    return process.returncode, errors
+
+
+@pytest.mark.slow
+def test_run_that_is_asked_to_stop_saves_and_resumes_as_if_nothing_had_happened(config: Path, tmp_path: Path) -> None:
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    finish(calibadv_train(config, "--set", f"training.output={undisturbed}"))
+    never_by_itself = ["--set", "training.save_every=8"]
+    process = calibadv_train(config, "--set", f"training.output={stopped}", *never_by_itself)
+    code, errors = stop_after(process, signal.SIGTERM, metrics=stopped / "metrics.jsonl", lines=1)
+    assert code == 128 + signal.SIGTERM, errors
+    assert "--resume goes on from" in errors
+    assert "Traceback" not in errors
+    saved = last_checkpoint(stopped)
+    assert saved is not None
+    assert checkpoint_step(saved) >= 2
+    assert not (stopped / "model").exists()
+
+    code, errors = stop_after(
+        calibadv_train("--resume", stopped), signal.SIGINT, signal.SIGINT, metrics=stopped / "metrics.jsonl",
+        lines=checkpoint_step(saved) // 2 + 1,
+    )  # fmt: skip
+    assert code == 130, errors
+    assert "Traceback" not in errors
+
+    finish(calibadv_train("--resume", stopped))
+    assert recorded(stopped) == recorded(undisturbed)
+    assert trajectories(stopped) == trajectories(undisturbed)
+    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (stopped, undisturbed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -124,6 +124,7 @@ def test_a_rollout_is_left_and_the_batch_before_it_is_saved(config, undisturbed,
     assert_same(train(placed(config, tmp_path / "run"), resume=True), undisturbed)
 
 
+@pytest.mark.slow
 def test_an_update_is_finished_and_an_evaluation_made_up_for(config, undisturbed, tmp_path, caplog):
     def in_evaluation(line):
         if "questions" in line and line["step"] == 0:
