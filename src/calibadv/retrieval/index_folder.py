@@ -104,6 +104,12 @@ class FileList:
                 found = "is missing" if size is None else f"has {size:,} bytes instead of {entry['bytes']:,}"
                 raise DataError(f"{folder}: the index is broken: {name} {found}; copy it again or build it again")
 
+    def check_readable(self, folder: Path) -> None:
+        """DataError for a file that this user may not read."""
+        for name in self.files:
+            if not os.access(folder / name, os.R_OK):
+                raise DataError(f"{folder}: {name} may not be read by this user; ask its owner: chmod -R a+rX {folder}")
+
     def check_digests(self, folder: Path) -> None:
         """DataError for a file that has changed; reads every byte."""
         self.check_sizes(folder)

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -275,6 +277,27 @@ def test_files_that_were_overwritten_fail_as_errors_and_not_as_crashes(folder):
         path.write_bytes(b"\xff" * path.stat().st_size)
     with pytest.raises((DataError, RetrieverError), match=r"engine failed|broken index"):
         open_index(folder).search(["engine wrote"], 3)
+
+
+def test_an_index_that_may_not_be_written_to_can_be_searched(folder, monkeypatch):
+    (folder / "tantivy" / ".tantivy-meta.lock").unlink()
+    before = sorted(path.name for path in (folder / "tantivy").iterdir())
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and allowed(path, mode))
+    assert found(open_index(folder), "program") == found(BM25Retriever.from_documents(DOCUMENTS), "program")
+    assert sorted(path.name for path in (folder / "tantivy").iterdir()) == before
+
+
+def test_others_may_read_an_index_as_far_as_its_manifest(folder):
+    mode = (folder / "manifest.json").stat().st_mode
+    names = [path for path in (folder / "tantivy").iterdir() if path.suffix != ".lock"]
+    assert {path.stat().st_mode for path in names} == {mode}
+
+
+def test_a_file_that_may_not_be_read_is_named_with_the_remedy(folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "meta.json")
+    with pytest.raises(DataError, match=r"meta.json may not be read by this user; ask its owner: chmod"):
+        open_index(folder)
 
 
 def test_the_engine_s_files_of_another_index_are_noticed(folder, tmp_path):

@@ -17,7 +17,7 @@ from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer
 from calibadv.retrieval.bm25.rescore import average_words, text_of
 from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.index_folder import FileList, corpus_place, whole_folder
+from calibadv.retrieval.index_folder import FILES, FileList, corpus_place, whole_folder
 from calibadv.retrieval.manifest import IndexManifest
 
 Progress = Callable[[int, int], None]
@@ -61,6 +61,8 @@ def build_bm25(
         del index  # its files are complete now
         names = sorted(p.relative_to(partial).as_posix() for p in folder.iterdir() if not p.name.endswith(".lock"))
         FileList.of(partial, names).write(partial)
+        for name in names:  # the engine makes some for their owner alone; others may read them as far as the rest
+            (partial / name).chmod((partial / FILES).stat().st_mode)
         manifest.write(partial)
     return manifest
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from calibadv.errors import CalibAdvError, ConfigError, DataError, RetrieverError
@@ -44,6 +45,8 @@ MAX_WORDS = 1024
 _TIES = 16
 """Extra hits asked for when the index has several segments, to see where the equal scores at the cut end."""
 _LARGE_K = 1000
+_LOCK = ".tantivy-meta.lock"
+"""The file that the engine locks when it opens an index."""
 _WORTH_THREADS = 100_000
 """Documents from which on the queries of one call are shared among threads."""
 
@@ -205,10 +208,12 @@ def read_manifest(index_dir: Path) -> IndexManifest:
 def open_engine(index_dir: Path, *, num_documents: int) -> Any:
     """tantivy's index in ``index_dir``, after a look at the sizes of its files."""
     tantivy = import_tantivy()
-    FileList.read(index_dir).check_sizes(index_dir)
+    files = FileList.read(index_dir)
+    files.check_sizes(index_dir)
+    files.check_readable(index_dir)
     try:
-        with damage_reported(str(index_dir)):
-            index = tantivy.Index.open(str(index_dir / ENGINE_FOLDER))
+        with damage_reported(str(index_dir)), writable(index_dir / ENGINE_FOLDER) as folder:
+            index = tantivy.Index.open(str(folder))
             names_fit = index.searcher().num_docs == num_documents
     except RetrieverError as error:
         raise DataError(f"{index_dir}: broken index ({error.__cause__}); build it again") from error
@@ -217,6 +222,24 @@ def open_engine(index_dir: Path, *, num_documents: int) -> Any:
             f"{index_dir}: the index does not hold the {num_documents:,} documents it announces; build it again"
         )
     return index
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[Path]:
+    """A folder that the engine can open: it wants to lock even what it only reads.
+
+    Where it may not (a read-only disk, the index of another user), a folder of links to the files takes the place of
+    ``folder`` until they are mapped.
+    """
+    lock = folder / _LOCK
+    if os.access(lock if lock.exists() else folder, os.W_OK):
+        yield folder
+        return
+    with TemporaryDirectory(prefix="calibadv-bm25-") as name:
+        for path in folder.iterdir():
+            if path.suffix != lock.suffix:
+                Path(name, path.name).symlink_to(path.absolute())
+        yield Path(name)
 
 
 @contextmanager
