@@ -93,4 +93,7 @@ def _is_manifest(record: Mapping[str, Any]) -> bool:
         and isinstance(sizes, dict)
         and sizes.keys() == files
         and all(isinstance(size, int) for size in sizes.values())
+        and isinstance(record.get("source", []), list)
+        and all(isinstance(name, str) for name in record.get("source", []))
+        and isinstance(record.get("report", {}), dict)
     )

@@ -47,10 +47,11 @@ class DocumentTable:
         self._columns: dict[int, tuple[_Column, ...]] = {}
         try:
             self._reader = pa.ipc.open_file(pa.py_buffer(source.map if isinstance(source, MappedFile) else source))
-        except (pa.ArrowException, OSError) as error:
+            names = self._reader.schema.names
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._damaged(str(error)) from error
         if self._reader.schema != schema():
-            raise self._damaged(f"its columns are {self._reader.schema.names}, not {list(COLUMNS)} as text")
+            raise self._damaged(f"its columns are {names}, not {list(COLUMNS)} as text")
         if self._reader.num_record_batches != -(-num_documents // rows_per_batch):
             raise self._damaged(f"it has {self._reader.num_record_batches} batches for {num_documents:,} documents")
 
@@ -64,6 +65,8 @@ class DocumentTable:
 
     def id(self, row: int) -> str:
         """Its id alone."""
+        if row >= self.num_documents:  # rows of ids.bin come from a file
+            raise self._damaged(f"row {row:,} of {self.num_documents:,} was asked for; or ids.bin is")
         number, inside = divmod(row, self.rows_per_batch)
         ids = self._batch(number)[0]
         if self._file is not None:

@@ -83,7 +83,7 @@ class HybridRetriever:
     def open(cls, index_dir: Path | str, *, open_part: Callable[[Path], Part]) -> HybridRetriever:
         """Open a hybrid folder; ``open_part`` opens the index in the folder of a part."""
         index_dir = Path(index_dir)
-        manifest, folders = _read_manifest(index_dir), part_folders(index_dir)
+        manifest, folders = read_manifest(index_dir), part_folders(index_dir)
         parts = {}
         for name, version in manifest.parameters["parts"].items():
             if name not in folders:
@@ -168,13 +168,19 @@ def part_folders(index_dir: Path) -> dict[str, Path]:
         raise DataError(f"{path}: does not name the parts of a hybrid ({error}); build the hybrid again") from error
 
 
-def _read_manifest(index_dir: Path) -> IndexManifest:
+def read_manifest(index_dir: Path) -> IndexManifest:
+    """The manifest of a hybrid."""
     manifest = IndexManifest.read(index_dir)
     if manifest.method != "hybrid":
         raise DataError(f"{index_dir} is a {manifest.method} index, not a hybrid; open it as what it is")
-    if not {"parts", "rrf_k", "depth"} <= manifest.parameters.keys():
+    if not _are_parameters(manifest.parameters):
         raise DataError(f"{index_dir}: its manifest is not that of a hybrid; build the hybrid again")
     return manifest
+
+
+def _are_parameters(parameters: Mapping[str, Any]) -> bool:
+    numbers = [parameters.get("rrf_k"), parameters.get("depth")]
+    return isinstance(parameters.get("parts"), dict) and all(isinstance(number, int) for number in numbers)
 
 
 def _manifest_of(parts: Mapping[str, Part], *, config: HybridConfig, place: str = "") -> IndexManifest:

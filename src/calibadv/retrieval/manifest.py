@@ -62,9 +62,7 @@ class IndexManifest:
             raise DataError(f"{path}: not a manifest ({error}); build the index again") from error
         if not isinstance(record, dict) or record.pop("format", None) != INDEX_FORMAT:
             raise DataError(f"{path}: not an index of format {INDEX_FORMAT}; build it again")
-        names = {f.name for f in fields(cls)}
-        required = names - {"parameters", "versions"}
-        if not required <= record.keys() <= names or record["method"] not in get_args(Method):
+        if not _is_manifest(record):
             raise DataError(f"{path}: not an index manifest (its fields are {sorted(record)}); build the index again")
         return cls(**record)
 
@@ -80,3 +78,19 @@ class IndexManifest:
                 f"{where}: the corpus is not the one that was indexed (its digest is {sha256[:12]}, not "
                 f"{self.corpus_sha256[:12]}); name that one (--corpus) or build the index again"
             )
+
+
+def _is_manifest(record: Mapping[str, Any]) -> bool:
+    names = {f.name for f in fields(IndexManifest)}
+    if not names - {"parameters", "versions"} <= record.keys() <= names:
+        return False
+    number = record["num_documents"]
+    return (
+        record["method"] in get_args(Method)
+        and isinstance(record["corpus"], str)
+        and isinstance(record["corpus_sha256"], str)
+        and isinstance(number, int)
+        and not isinstance(number, bool)
+        and isinstance(record.get("parameters", {}), dict)
+        and isinstance(record.get("versions", {}), dict)
+    )

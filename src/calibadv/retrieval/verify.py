@@ -8,7 +8,7 @@ from pathlib import Path
 
 from calibadv.errors import ConfigError, DataError, RetrieverError
 from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.hybrid import part_folders
+from calibadv.retrieval.hybrid import part_folders, read_manifest
 from calibadv.retrieval.index_folder import FileList, corpus_of
 from calibadv.retrieval.manifest import IndexManifest
 
@@ -111,8 +111,8 @@ def _dense_steps(index_dir: Path, manifest: IndexManifest) -> Steps:
 
 
 def _hybrid_steps(index_dir: Path, manifest: IndexManifest) -> Steps:
-    folders = part_folders(index_dir)
-    for name, version in manifest.parameters.get("parts", {}).items():
+    manifest, folders = read_manifest(index_dir), part_folders(index_dir)
+    for name, version in manifest.parameters["parts"].items():
         if name not in folders:
             raise DataError(f"{index_dir}: does not say where its part {name!r} is; build the hybrid again")
         folder = folders[name]

@@ -263,6 +263,9 @@ def test_other_folders_are_not_corpora(folder, tmp_path):
         {"sizes": {"documents.arrow": "1", "ids.bin": 2}},
         {"sizes": {"documents.arrow": 1, "../ids.bin": 2}},
         {"sha256": 5},
+        {"source": None},
+        {"source": [1]},
+        {"report": []},
         {"surplus": 1},
     ],
 )
@@ -279,6 +282,24 @@ def test_more_or_fewer_documents_than_the_manifest_says_is_damage(folder):
     sizes = {**record["sizes"], "ids.bin": 12 * 5000}
     (folder / "corpus.json").write_text(json.dumps({**record, "num_documents": 5000, "sizes": sizes}))
     with pytest.raises(DataError, match=r"damaged \(it has 4 batches for 5,000 documents\)"):
+        Corpus.open(folder)
+
+
+def test_an_id_index_that_leads_out_of_the_corpus_is_damage(folder):
+    content = (folder / "ids.bin").read_bytes()
+    num_documents = len(content) // 12
+    (folder / "ids.bin").write_bytes(content[: 8 * num_documents] + b"\xff" * (4 * num_documents))
+    corpus = Corpus.open(folder)
+    with pytest.raises(DataError, match="damaged"):
+        corpus.get(corpus[3].id)
+    with pytest.raises(DataError):
+        corpus.verify()
+
+
+def test_column_names_that_are_no_text_are_damage(folder):
+    path = folder / "documents.arrow"
+    path.write_bytes(path.read_bytes().replace(b"title", b"titl\xff"))
+    with pytest.raises(DataError, match="damaged"):
         Corpus.open(folder)
 
 

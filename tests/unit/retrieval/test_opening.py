@@ -200,3 +200,15 @@ def test_servers_and_a_reranker_are_opened_with_their_settings(monkeypatch):
     assert seen[1:] == [5.0, ("my/model", {"device": "cpu", "max_length": 512, "batch_size": 3})]
     assert (retriever.candidates, type(retriever.retriever)) == (7, Remote)
     assert RetrievalConfig(url="http://a").urls == ("http://a",)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"corpus": 1}, {"corpus_sha256": None}, {"num_documents": "3"}, {"parameters": []}, {"versions": 1}],
+)
+def test_a_manifest_with_values_of_other_types_is_refused(index_dir, change):
+    record = json.loads((index_dir / "manifest.json").read_text())
+    (index_dir / "manifest.json").write_text(json.dumps({**record, **change}))
+    for use in (open_index, verify_index):
+        with pytest.raises(DataError, match="not an index manifest"):
+            use(index_dir)
