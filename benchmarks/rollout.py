@@ -392,6 +392,7 @@ def main() -> None:
                 wall, cpu = time.perf_counter(), time.process_time()
                 counts = run(repeat + 1)
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+                sys.stderr.write(f"{name}, run {repeat + 1}: {wall:.1f} s, CPU {cpu:.1f} s\n")
                 if repeat >= 0:
                     rows[name].append({"wall_s": wall, "cpu_s": cpu, **counts})
     report = summarise(rows, args.questions) | {"model": args.model, "dtype": args.dtype, "threads": args.threads}
