@@ -61,7 +61,7 @@ class ShardedOptimizer(Trainer):
         return self.optimizer
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        inner: Any = getattr(self.optimizer, "optimizer", self.optimizer)
         if hasattr(inner, "consolidate_state_dict"):
             inner.consolidate_state_dict(to=0)
         super()._save_optimizer_and_scheduler(output_dir)

@@ -109,9 +109,6 @@ class Pressing:
 
 def test_a_rollout_is_left_and_the_batch_before_it_is_saved(config, undisturbed, tmp_path, caplog):
     inner = open_retriever(config.retrieval, top_k=2)
-    counting = Pressing(inner, call=-1)
-    train(placed(replace(config, training=replace(config.training, steps=2, eval_every=0)), tmp_path / "n"),
-          retriever=counting)  # fmt: skip
     evaluation = Pressing(inner, call=-1)
     train(placed(replace(config, training=replace(config.training, steps=2)), tmp_path / "e"), retriever=evaluation)
     in_second_batch = Pressing(inner, call=evaluation.calls + 1)
