@@ -511,3 +511,88 @@ def miniwiki():
     if not (folder / "corpus.jsonl.gz").exists():
         pytest.skip("CALIBADV_MINIWIKI names no folder with corpus.jsonl.gz")
     return folder
+
+
+# Names, links and places that are not what they should be.
+
+
+def test_names_that_are_not_utf8_can_be_reported(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/notes-\xff.jsonl")
+    with open(path, "wb") as file:
+        file.write(b'{"\\ud800": 1, "text": "one"}\n{broken\n')
+    report = import_corpus([path], out=tmp_path / "corpus")
+    assert report.counts["broken"] == 1
+    assert "notes-\\udcff.jsonl:2" in report.left_out[0].where
+    manifest = Corpus.open(tmp_path / "corpus").manifest
+    assert "notes-\\udcff.jsonl" in manifest.source[0]
+    assert "\\ud800" in manifest.report["notes"][0]
+
+
+def test_folders_behind_links_are_read_and_circles_end(tmp_path):
+    write(tmp_path / "elsewhere" / "b.txt", b"two")
+    write(tmp_path / "notes" / "a.txt", b"one")
+    (tmp_path / "notes" / "circle").symlink_to(tmp_path / "notes")
+    (tmp_path / "notes" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "notes")
+    import_corpus([tmp_path / "notes"], out=tmp_path / "corpus")
+    assert [document.id for document in Corpus.open(tmp_path / "corpus")] == ["a.txt", "more/b.txt"]
+
+
+@pytest.mark.parametrize("kind", ["dead", "circle", "pipe"])
+def test_what_only_looks_like_a_file_is_refused_by_name(tmp_path, kind):
+    folder = tmp_path / "notes"
+    write(folder / "a.txt", b"one")
+    odd = folder / "odd.txt"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to(odd if kind == "circle" else folder / "nowhere")
+    with pytest.raises(DataError, match=r"odd.txt: not a file that can be read"):
+        import_corpus([folder], out=tmp_path / "corpus")
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    write(tmp_path / "notes" / "a.txt", b"one")
+    write(tmp_path / "notes" / "closed" / "b.txt", b"two")
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"closed: the folder cannot be read \(Permission denied\)"):
+        import_corpus([tmp_path / "notes"], out=tmp_path / "corpus")
+
+
+def test_carriage_returns_alone_end_lines_too(tmp_path):
+    write(tmp_path / "old.md", b"# Title\rone\rtwo")
+    import_corpus([tmp_path / "old.md"], out=tmp_path / "corpus")
+    assert parts(Corpus.open(tmp_path / "corpus")[0])[1:] == ("Title", "one\ntwo")
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path):
+    write(tmp_path / "big.jsonl", lines(*({"id": f"x{i}", "text": "w " * 2000} for i in range(600))))
+    code = (
+        "import resource, signal, sys; from calibadv.cli.main import main; signal.signal(signal.SIGXFSZ, "
+        "signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)); "
+        "sys.exit(main(['corpus', 'import', 'big.jsonl', '--out', 'corpus']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "corpus: the corpus does not fit there" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["big.jsonl"]
+
+
+def test_of_two_imports_to_one_folder_the_slower_one_is_refused(tmp_path):
+    write(tmp_path / "a.txt", b"one")
+
+    def another(done, total):
+        if not (tmp_path / "corpus").exists():
+            write(tmp_path / "corpus" / "mine.txt", b"mine")
+
+    with pytest.raises(ConfigError, match="another import wrote it"):
+        import_corpus([tmp_path / "a.txt"], out=tmp_path / "corpus", progress=another)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "corpus"]

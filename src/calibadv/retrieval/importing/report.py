@@ -54,6 +54,15 @@ class ImportReport:
         return record
 
 
+def encodable(text: str) -> str:
+    r"""A text that a file can hold: names of files need not be UTF-8, and JSON can have half a surrogate pair.
+
+    >>> encodable("notes-\udcff.txt")
+    'notes-\\udcff.txt'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class Tally:
     """Counts flaws as they come and keeps the first of each kind."""
 
@@ -65,4 +74,4 @@ class Tally:
         """One more row that is left out."""
         self.counts[flaw.kind] += 1
         if self.counts[flaw.kind] <= NAMED_PER_KIND:
-            self.left_out.append(LeftOut(flaw.kind, where, flaw.message))
+            self.left_out.append(LeftOut(flaw.kind, encodable(where), encodable(flaw.message)))

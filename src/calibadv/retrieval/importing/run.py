@@ -16,7 +16,7 @@ from calibadv.retrieval.importing.hash_runs import HashRuns
 from calibadv.retrieval.importing.json_lines import read_json_lines
 from calibadv.retrieval.importing.options import ImportOptions
 from calibadv.retrieval.importing.parquet import read_parquet
-from calibadv.retrieval.importing.report import ImportReport, Tally
+from calibadv.retrieval.importing.report import ImportReport, Tally, encodable
 from calibadv.retrieval.importing.seen_ids import SeenIds
 from calibadv.retrieval.importing.sources import SourceFile, Sources, find_sources
 from calibadv.retrieval.importing.text_files import read_text_file
@@ -80,11 +80,11 @@ class _Import:
             options=asdict(self.options),
             counts=dict(self.tally.counts),
             left_out=tuple(self.tally.left_out),
-            notes=(*self.sources.notes, *self._notes()),
+            notes=tuple(map(encodable, (*self.sources.notes, *self._notes()))),
             sha256=self.writer.sha256,
         )
         ids = None if self.seen.numbered else self.ids
-        self.writer.finish(ids, source=self.sources.names, report=report)
+        self.writer.finish(ids, source=tuple(map(encodable, self.sources.names)), report=report)
         return report
 
     def _read(self, source: SourceFile, *, done: int) -> None:

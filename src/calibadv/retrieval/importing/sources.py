@@ -120,10 +120,17 @@ def _folder(folder: Path, *, name: str, only: Sequence[str] | None = None) -> So
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files at any depth, without hidden files and folders."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    """Files at any depth, without hidden files and folders; behind links, too, but no folder twice."""
+    seen = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        places = {name: os.path.realpath(os.path.join(parent, name)) for name in sorted(folders) if name[0] != "."}
+        folders[:] = [name for name, place in places.items() if place not in seen]
+        seen.update(places.values())
         yield from (Path(parent, name) for name in files if not name.startswith("."))
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename}: the folder cannot be read ({error.strerror}); mend that or name other folders")
 
 
 def _snapshot(folder: Path) -> Path:
@@ -151,6 +158,8 @@ def check_one_set(files: Sequence[str], *, name: str) -> None:
 
 
 def _file(path: Path, kind: SourceKind, *, document_id: str) -> SourceFile:
+    if not path.is_file():
+        raise DataError(f"{path}: not a file that can be read (a broken link, or a device); remove it")
     return SourceFile(path=path, kind=kind, size=path.stat().st_size, document_id=document_id)
 
 

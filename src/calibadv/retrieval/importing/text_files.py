@@ -19,7 +19,7 @@ def read_text_file(path: Path, *, document_id: str) -> tuple[int, Document | Fla
         return 1, Flaw("broken", f"longer than {MAX_BYTES >> 20} MiB; split it into several files")
     content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         return line, Flaw("not_utf8", f"not UTF-8 ({error.reason}); convert the file")

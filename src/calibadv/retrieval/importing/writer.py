@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from calibadv.errors import ConfigError
+from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.corpus import CorpusDigest
 from calibadv.retrieval.corpus_manifest import DOCUMENTS, CorpusManifest
 from calibadv.retrieval.document_table import ROWS_PER_BATCH, TableWriter, import_pyarrow
@@ -19,6 +20,8 @@ from calibadv.retrieval.importing.report import ImportReport
 from calibadv.trajectory import Document
 
 logger = logging.getLogger(__name__)
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CorpusWriter:
@@ -47,6 +50,11 @@ class CorpusWriter:
     ) -> None:
         self._sink.close()
         shutil.rmtree(self.partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise DataError(
+                f"{self._out}: the corpus does not fit there ({os.strerror(error.errno)}); make room, or name another "
+                "disk (--out)"
+            ) from error
 
     @property
     def num_documents(self) -> int:
@@ -87,7 +95,13 @@ class CorpusWriter:
             report=report.to_record(),
         )
         manifest.write(self.partial)
-        self.partial.replace(self._out)
+        try:
+            self.partial.replace(self._out)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._out} cannot be made of {self.partial} ({error.strerror}); if another import wrote it "
+                "meanwhile, name another folder (--out)"
+            ) from error
 
 
 def _sync(path: Path) -> None:
