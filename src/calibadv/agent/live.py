@@ -8,6 +8,7 @@ searches run in a few others. `LiveAgent` is the policy's `RequestQueue`.
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import threading
 import time
@@ -17,16 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from calibadv.agent.events import DocumentsFound, Event, Finished, TurnWritten
-from calibadv.errors import CalibAdvError, PolicyError, RetrieverError
-from calibadv.retrieval.base import Hit, Retriever
+from calibadv.errors import CalibAdvError, ConfigError, PolicyError, RetrieverError
+from calibadv.retrieval.base import Retriever
 from calibadv.rollout.config import RolloutConfig
 from calibadv.rollout.engine import check_observations, check_prompts, make_prompts
-from calibadv.rollout.episode import Episode, Phase, search_observation
+from calibadv.rollout.episode import Episode, Observation, Phase, search_observation
 from calibadv.rollout.policy import Completion, GenerationRequest, Policy
 from calibadv.rollout.tokenizer import as_tokenizer
 from calibadv.trajectory import Question, StopReason
 
+logger = logging.getLogger(__name__)
+
 POLL_S = 0.2
+LAST_TICK_S = 5.0
+"""How long a closing agent waits for its policy to notice."""
 MAX_CONVERSATIONS = 256
 
 
@@ -57,13 +62,18 @@ class Conversation:
 
     def put(self, event: Event | CalibAdvError) -> None:
         """Hand the next event to the listener or to whoever iterates; an error ends the conversation."""
-        if self._listener is not None:
-            self._listener(event)
-        else:
+        if self._listener is None:
             self._events.put(event)
+            return
+        try:
+            self._listener(event)
+        except Exception:  # a fault of theirs; the other conversations go on
+            if not self.cancelled.is_set():
+                logger.exception("the listener of a question failed; the question is given up")
+            self.cancel()
 
     def cancel(self) -> None:
-        """Nobody listens any more: the policy stops writing at its next tick."""
+        """Give the question up: the policy stops writing at its next tick, and whoever still follows gets an error."""
         self.cancelled.set()
 
 
@@ -118,8 +128,9 @@ class LiveAgent:
         The same ``seed`` gives the same draws.
 
         Raises `AgentBusy` when too many are being answered, `ConfigError` when the question leaves no room in the
-        context, `PolicyError` when the agent has failed or was closed.
+        context or cannot be encoded, `PolicyError` when the agent has failed or was closed.
         """
+        check_characters(text)
         config = self.config if config is None else config
         number = next(self._numbers)
         question = Question(id=str(number) if seed is None else "question", text=text, golden_answers=(), dataset="ask")
@@ -160,16 +171,19 @@ class LiveAgent:
             self._condition.notify_all()
         self._thread.join(timeout_s)
         with self._condition:
-            for conversation in self._alive.values():
+            for number, conversation in list(self._alive.items()):
                 conversation.cancel()
+                self._forget(number)
                 conversation.put(PolicyError("the agent was shut down before the answer was ready"))
+            self._condition.notify_all()
         self._searches.shutdown(wait=False, cancel_futures=True)
+        self._thread.join(LAST_TICK_S)
 
     def __enter__(self) -> LiveAgent:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(timeout_s=None if kind is None else 0)  # after Ctrl-C nobody waits for answers
 
     # The policy's side (`calibadv.rollout.policy.RequestQueue`).
 
@@ -227,10 +241,12 @@ class LiveAgent:
 
     def _search(self, conversation: Conversation, query: str) -> None:
         episode = conversation.episode
-        outcome: list[Hit] | Exception
+        outcome: Observation | Exception
         try:
-            (outcome,) = self.retriever.search([query], episode.config.top_k)
-        except Exception as error:  # also those of foreign retrievers: the conversation must end, not hang
+            (hits,) = self.retriever.search([query], episode.config.top_k)
+            documents = [hit.document for hit in hits]
+            outcome = search_observation(documents, tokenizer=self.tokenizer, config=episode.config)
+        except Exception as error:  # also of foreign retrievers and tokenizers: the conversation must end, not hang
             outcome = error
         with self._condition:
             if self._alive.get(episode.index) is not conversation:
@@ -239,9 +255,7 @@ class LiveAgent:
                 kind = "" if isinstance(outcome, RetrieverError) else f"{type(outcome).__name__}: "
                 episode.stop(StopReason.SEARCH_FAILED, error=f"search for {query!r} failed: {kind}{outcome}")
             else:
-                documents = [hit.document for hit in outcome]
-                found = search_observation(documents, tokenizer=self.tokenizer, config=episode.config)
-                episode.observe(found)
+                episode.observe(outcome)
                 conversation.put(
                     DocumentsFound(turn=len(episode.turns) - 1, query=query, documents=episode.turns[-1].documents)
                 )
@@ -268,10 +282,19 @@ class LiveAgent:
     def _expire(self) -> None:
         """End what was cancelled or took too long. The lock is held."""
         for number, conversation in list(self._alive.items()):
-            episode, limit = conversation.episode, self.config.deadline_s
+            episode, limit = conversation.episode, conversation.episode.config.deadline_s
             assert episode.started_s is not None
             if conversation.cancelled.is_set():
                 self._forget(number)
+                conversation.put(PolicyError("the question was given up before its answer was ready"))
             elif limit is not None and time.monotonic() - episode.started_s > limit:
                 episode.stop(StopReason.DEADLINE, error=f"longer than {limit} s")
                 self._settle(conversation)
+
+
+def check_characters(text: str) -> None:
+    """Refuse half a surrogate pair, which a shell makes of bytes that are no UTF-8 and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("the question holds half of a surrogate pair, which is no character; is it UTF-8?") from error

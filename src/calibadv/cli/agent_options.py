@@ -83,7 +83,9 @@ def opened_agent(arguments: argparse.Namespace, *, max_conversations: int) -> It
             LabWorld.make(LAB_WORLD_SEED).write(world_dir)
             corpus = world_dir / "corpus.jsonl"
         config = agent_config(arguments, corpus=corpus)
-        model = model_of(config, target=Path(arguments.model or ""), checkpoint=None)
+        model = config.model
+        if arguments.model is not None:
+            model = model_of(config, target=Path(arguments.model), checkpoint=None)
         if model.engine != "openai":
             require_packages("torch", "transformers", extra="train", what="the agent")
         from calibadv.agent import LiveAgent

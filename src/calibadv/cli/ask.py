@@ -30,6 +30,9 @@ examples
 Exit codes: 0 there is an answer; 1 the model ended without one; 3 the search failed. NO_COLOR=1 switches colours off.
 """
 
+WAIT_S = 5.0
+"""For a retriever that is still loading."""
+
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
@@ -58,6 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if not arguments.question.strip():
         raise ConfigError("QUESTION is empty; put a question in quotes")
+    # Somebody is waiting: that a server is not there is said soon. A --set of theirs comes later and wins.
+    arguments.overrides = [f"retrieval.remote.wait_s={WAIT_S}", *arguments.overrides]
     show = JsonLines() if arguments.json else Terminal()
     with opened_agent(arguments, max_conversations=1) as agent:
         *_, end = map(show, agent.ask(arguments.question, seed=arguments.seed))

@@ -66,13 +66,11 @@ def run(arguments: argparse.Namespace) -> None:
     print("Stopped; every answer that was begun has been given.")
 
 
-def announce(url: str) -> None:
-    """Say where the page is."""
-    print(f"Listening on {url}", flush=True)
-
-
 def name_of(model: str | None) -> str:
     """What clients call the model."""
     if model is None or model == LAB_MODEL:
         return "calibadv-lab"
-    return Path(model).stem if Path(model).exists() else model
+    path = Path(model)
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.exists() else model

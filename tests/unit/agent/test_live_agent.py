@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +13,7 @@ from calibadv.agent import AgentBusy, DocumentsFound, Finished, LiveAgent, TurnW
 from calibadv.agent.events import as_json
 from calibadv.errors import ConfigError, PolicyError, RetrieverError
 from calibadv.retrieval import ListRetriever
+from calibadv.retrieval.base import Hit
 from calibadv.rollout import CharTokenizer, RolloutConfig, ScriptedPolicy
 from calibadv.trajectory import ActionKind, Document, StopReason
 
@@ -211,3 +214,91 @@ def test_retriever_errors_keep_their_words(agent: LiveAgent) -> None:
     *_, end = agent.ask("who?")
     assert isinstance(end, Finished)
     assert "port 8000 is gone" in (end.trajectory.error or "")
+
+
+class Brittle(CharTokenizer):
+    """Raises over some texts, as fast tokenizers do over half a surrogate pair."""
+
+    def encode(self, text: str) -> list[int]:
+        if "unreadable" in text:
+            raise TypeError("TextInputSequence must be str")
+        return super().encode(text)
+
+
+class Asleep:
+    """A retriever that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.wake = threading.Event()
+
+    def search(self, queries: list[str], k: int) -> list[list[Hit]]:
+        self.wake.wait(20)
+        return [[] for _ in queries]
+
+
+@pytest.fixture
+def asleep() -> Iterator[Asleep]:
+    retriever = Asleep()
+    yield retriever
+    retriever.wake.set()
+
+
+def test_a_document_that_cannot_be_encoded_ends_its_conversation_alone() -> None:
+    tokenizer = Brittle()
+    with LiveAgent(
+        policy=ScriptedPolicy(lambda episode, turn: SEARCH if turn == 0 else ANSWER, tokenizer=tokenizer),
+        retriever=ListRetriever([Document(id="1", title="", text="unreadable")]),
+        tokenizer=tokenizer,
+        config=RolloutConfig(prompt="question", max_turn_tokens=200),
+    ) as agent:
+        *_, end = agent.ask("q?")
+        assert isinstance(end, Finished)
+        assert end.trajectory.stop_reason is StopReason.SEARCH_FAILED
+        assert "TypeError" in str(end.explanation())
+        assert agent.failure is None
+
+
+def test_a_listener_that_raises_ends_its_conversation_alone(agent: LiveAgent, caplog: pytest.LogCaptureFixture) -> None:
+    def listen(event: object) -> None:
+        raise ValueError("no more")
+
+    agent.ask("q?", listener=listen)
+    *_, end = agent.ask("q?")
+    assert isinstance(end, Finished)
+    assert end.answer == "Ada"
+    assert agent.failure is None
+    assert "no more" in caplog.text
+
+
+def test_a_conversation_cancelled_elsewhere_ends_for_whoever_follows_it(asleep: Asleep) -> None:
+    with make_agent([[SEARCH, ANSWER]], retriever=asleep) as agent:  # type: ignore[arg-type]
+        conversation = agent.ask("q?")
+        events = iter(conversation)
+        assert isinstance(next(events), TurnWritten)
+        conversation.cancel()
+        with pytest.raises(PolicyError, match="given up"):
+            next(events)
+
+
+def test_the_deadline_is_that_of_the_question(asleep: Asleep) -> None:
+    with make_agent([[SEARCH, ANSWER]], retriever=asleep) as agent:  # type: ignore[arg-type]
+        *_, end = agent.ask("q?", config=replace(agent.config, deadline_s=0.3))
+    assert isinstance(end, Finished)
+    assert end.trajectory.stop_reason is StopReason.DEADLINE
+
+
+def test_an_error_inside_of_with_does_not_wait_for_answers(asleep: Asleep) -> None:
+    def interrupted() -> None:
+        with make_agent([[SEARCH, ANSWER]], retriever=asleep) as agent:  # type: ignore[arg-type]
+            next(iter(agent.ask("q?")))
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - started < 5
+
+
+def test_half_a_character_in_a_question_is_refused(agent: LiveAgent) -> None:
+    with pytest.raises(ConfigError, match="half of a surrogate pair"):
+        agent.ask("caf\udce9?")

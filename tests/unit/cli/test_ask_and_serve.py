@@ -78,6 +78,36 @@ def test_the_served_model_is_called_after_its_folder(tmp_path: Path) -> None:
     assert name_of(str(tmp_path / "my-run")) == "my-run"
 
 
+def test_a_folder_is_called_by_its_own_name_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab-0.5").mkdir()
+    monkeypatch.chdir(tmp_path / "lab-0.5")
+    assert name_of(".") == "lab-0.5"
+
+
+def test_ask_says_soon_that_a_retriever_is_not_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calibadv.cli.ask.WAIT_S", 0.2)
+    assert main(["ask", QUESTION, "--retriever", "http://127.0.0.1:9"]) == 3
+    assert "was not ready after 0.2 s" in capsys.readouterr().err
+
+
+def test_the_lab_s_model_is_meant_also_inside_of_a_run_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main(["ask", QUESTION, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["answer"]
+
+
+def test_a_question_that_is_no_text_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "caf\udce9?"]) == 2
+    assert "half of a surrogate pair" in capsys.readouterr().err
+
+
 @pytest.fixture
 def server() -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-m", "calibadv", "serve", "--port", "0"]

@@ -27,8 +27,12 @@ from calibadv.trajectory import StopReason
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
-"""What the page may load: nothing but itself. Documents are untrusted text, and nothing in them becomes markup."""
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may load: nothing but itself, and no other page may frame it. Documents are untrusted text, and
+nothing in them becomes markup."""
 
 
 def create_app(agent: LiveAgent, *, config: AgentServerConfig) -> FastAPI:
@@ -106,7 +110,7 @@ async def _whole(
     if finished.trajectory.stop_reason is StopReason.SEARCH_FAILED:
         raise wire.BadChat(f"{finished.explanation()}; try again", status=503)
     metrics.requests.labels("200").inc()
-    return JSONResponse(wire.completion(chat, seen))
+    return Response(json.dumps(wire.completion(chat, seen)), media_type="application/json")
 
 
 async def _stream(
@@ -207,7 +211,7 @@ async def _disconnected(request: Request) -> None:
 
 
 def _event(record: dict[str, Any]) -> str:
-    return f"data: {json.dumps(record, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(record)}\n\n"  # escapes carry whatever documents hold, half a surrogate pair too
 
 
 def _error(message: str, *, status: int, param: str | None) -> Response:
