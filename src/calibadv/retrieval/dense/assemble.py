@@ -93,8 +93,8 @@ def _trained(source: VectorSource, parameters: IndexParameters) -> Any:
 
 
 def _sample(source: VectorSource, size: int) -> NDArray[np.float32]:
-    """About ``size`` rows in runs spread evenly over the file: few long reads instead of many short ones."""
-    run = 256
+    """About ``size`` rows in short runs spread evenly over the file; neighbours are often of one article."""
+    run = 16
     num_runs = max(1, size // run)
     if size >= source.num_vectors or num_runs * run >= source.num_vectors:
         return source.read(0, source.num_vectors)

@@ -99,6 +99,8 @@ def _encode(
         return
     if done:
         logger.info("Continuing the build in %s: %d of %d documents are encoded", index_dir, done, len(corpus))
+    else:
+        _note(index_dir, identity | {"done": 0})
     writer = VectorWriter(index_dir / VECTORS, dtype=stored, dimension=spec.dimension, start=done)
     try:
         if progress is not None:
@@ -122,7 +124,7 @@ def _resume_point(index_dir: Path, identity: dict[str, Any]) -> int:
     """Rows that an earlier build of the same index finished; another index in the folder is an error."""
     path = index_dir / PROGRESS
     if not path.exists():
-        foreign = sorted(p.name for p in index_dir.iterdir() if p.name != LOCK)
+        foreign = sorted(p.name for p in index_dir.iterdir() if p.name not in (LOCK, f"{PROGRESS}.partial"))
         if foreign:
             raise ConfigError(f"{index_dir} is not empty ({foreign[0]}); name a new folder (--out)")
         return 0

@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.dense.model_files import fingerprint, model_folder, read_json
@@ -121,13 +121,14 @@ def describe(config: EncoderConfig) -> EncoderSpec:
     """Settle the convention from the model's files; reads configuration and hashes, loads no weights."""
     folder = model_folder(config.model)
     model = str(folder.resolve()) if Path(config.model).expanduser().is_dir() else config.model
-    settings = read_json(folder / "config.json", what=f"encoder.model {config.model}")
+    modules = _modules(folder)
+    inner = folder if (folder / "config.json").is_file() else folder / modules[0].path
+    settings = read_json(inner / "config.json", what=f"encoder.model {config.model}")
     family = family_of(config.model, settings, folder=folder)
     query_model = _query_model(config, family)
-    modules = _modules(folder)
     by_modules = bool(modules) and config.pooling is None and family != "dpr"
     prompts = _prompts(folder) if by_modules else {}
-    normalizes = any(module.endswith("Normalize") for module in modules)
+    normalizes = any(module.kind == "Normalize" for module in modules)
     if by_modules and normalizes and config.normalize is False:
         raise ConfigError(
             f"encoder.normalize is false, but the modules of {config.model} normalise; set encoder.pooling to use the "
@@ -150,7 +151,7 @@ def describe(config: EncoderConfig) -> EncoderSpec:
             passage_prefix,
         ),
         normalize=default_normalize if config.normalize is None else config.normalize,
-        max_length=config.max_length or _max_length(folder, settings, by_modules=by_modules),
+        max_length=config.max_length or _max_length(inner, settings, by_modules=by_modules),
         dimension=_dimension(folder, settings, modules=modules if by_modules else [], where=config.model),
         document_text="title_sep_text" if family == "dpr" else "contents",
         fingerprint=fingerprint_,
@@ -220,13 +221,21 @@ def _query_model(config: EncoderConfig, family: Family) -> str:
     return guess
 
 
-def _modules(folder: Path) -> list[str]:
-    """Types of the sentence-transformers modules, [] for a plain model."""
+class _Module(NamedTuple):
+    """One of the modules of a sentence-transformers folder."""
+
+    kind: str
+    path: str
+
+
+def _modules(folder: Path) -> list[_Module]:
+    """The sentence-transformers modules, [] for a plain model."""
     path = folder / "modules.json"
     if not path.is_file():
         return []
     try:
-        return [str(module["type"]) for module in json.loads(path.read_text(encoding="utf-8"))]
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [_Module(str(entry["type"]).rpartition(".")[2], str(entry["path"])) for entry in found]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a list of modules ({error}); fetch the model again") from error
 
@@ -249,11 +258,10 @@ def _max_length(folder: Path, settings: dict[str, Any], *, by_modules: bool) -> 
     return min(limit, MAX_LENGTH)
 
 
-def _dimension(folder: Path, settings: dict[str, Any], *, modules: list[str], where: str) -> int:
-    if any(module.endswith("Dense") for module in modules):
-        for number, module in reversed(list(enumerate(modules))):
-            if module.endswith("Dense"):
-                return int(read_json(folder / f"{number}_Dense" / "config.json", what=where)["out_features"])
+def _dimension(folder: Path, settings: dict[str, Any], *, modules: list[_Module], where: str) -> int:
+    dense = [module for module in modules if module.kind == "Dense"]
+    if dense:
+        return int(read_json(folder / dense[-1].path / "config.json", what=where)["out_features"])
     size = (
         settings.get("projection_dim") or settings.get("hidden_size") or settings.get("d_model") or settings.get("dim")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from calibadv.errors import ConfigError, DataError
 
-_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "*_Pooling/*", "*_Dense/*", "*_Normalize/*")
+_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "*_Transformer/*", "*_Pooling/*", "*_Dense/*")
 """What is fetched from a hub: configuration, tokenizer and safetensors, no pickled weights."""
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "vocab.bpe")
 _WHOLE_FILE = 8 << 20
@@ -22,7 +23,7 @@ def model_folder(model: str) -> Path:
     """The local folder of a model; a hub id is fetched (or found in the hub's cache) first."""
     folder = Path(model).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
             raise ConfigError(f"encoder.model {model}: the folder has no config.json; name the folder of a model")
         return folder
     if model.count("/") > 1 or model.startswith((".", "/", "~")):
@@ -30,6 +31,7 @@ def model_folder(model: str) -> Path:
     return _hub_folder(model)
 
 
+@functools.cache
 def _hub_folder(model: str) -> Path:
     try:
         from huggingface_hub import snapshot_download

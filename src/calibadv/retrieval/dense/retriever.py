@@ -48,13 +48,18 @@ class DenseRetriever:
         corpus: Corpus | None = None,
         encoder: Encoder | str | None = None,
         device: str | None = None,
+        search_device: str | None = None,
     ) -> DenseRetriever:
-        """Open an index folder; ``corpus`` and ``encoder`` where they no longer are where the manifest says."""
+        """Open an index folder; ``corpus`` and ``encoder`` where they no longer are where the manifest says.
+
+        ``device`` runs the encoder. With ``search_device`` ("cuda") the stored vectors are loaded there and searched
+        exactly, whatever the kind of the index.
+        """
         index_dir = Path(index_dir)
         manifest = IndexManifest.read(index_dir)
         if manifest.method != "dense":
             raise DataError(f"{index_dir}: a {manifest.method} index, not a dense one; open it as such")
-        index = open_vector_index(index_dir, manifest)
+        index = open_vector_index(index_dir, manifest, search_device=search_device)
         corpus = corpus_of(index_dir, manifest, corpus=corpus)
         if not isinstance(encoder, Encoder):
             encoder = _open_encoder(manifest, where=index_dir, model=encoder, device=device)

@@ -34,6 +34,12 @@ def stop_at(rows):
     return progress
 
 
+def noted(index_dir):
+    """Rows that a build says it has finished."""
+    path = index_dir / PROGRESS
+    return json.loads(path.read_text())["done"] if path.exists() else 0
+
+
 def config(folder, **settings):
     return EncoderConfig(model=str(folder), device="cpu", **{"batch_size": 4, **settings})
 
@@ -64,7 +70,7 @@ def test_a_stopped_build_continues_and_gives_the_same_bytes(corpus, plain_encode
             build_dense(
                 corpus, index_dir=tmp_path / "parts", encoder_config=config(plain_encoder), progress=stop_at(rows)
             )
-        assert json.loads((tmp_path / "parts" / PROGRESS).read_text())["done"] == rows
+        assert noted(tmp_path / "parts") == rows
         with (tmp_path / "parts" / "vectors.faiss").open("ab") as file:
             file.write(b"half a chunk that was never noted")
     seen = []
@@ -101,11 +107,11 @@ build_dense(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
-    while not (out / PROGRESS).exists() and process.poll() is None and time.monotonic() < deadline:
+    while noted(out) == 0 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = json.loads((out / PROGRESS).read_text())["done"]
+    done = noted(out)
     assert 0 < done < 300
     seen = []
     same = Corpus.read(tmp_path / "corpus.jsonl")

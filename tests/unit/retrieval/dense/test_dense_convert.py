@@ -105,8 +105,11 @@ def test_an_index_of_ours_is_converted_with_its_own_corpus_and_encoder(ours, cor
         DenseRetriever.open(tmp_path / "c", corpus=corpus, encoder=encoder).search_exact(["king"], 3)
 
 
-def test_an_index_without_vectors_is_converted_from_its_codes_with_a_warning(ours, corpus, encoder, tmp_path, caplog):
-    convert_index(ours, to="sq8", out=tmp_path / "a", corpus=corpus, keep="none")
+@pytest.mark.parametrize("kind", ["sq8", "ivf-sq8", "hnsw"])
+def test_an_index_without_vectors_is_converted_from_its_codes_with_a_warning(
+    ours, corpus, encoder, tmp_path, caplog, kind
+):
+    convert_index(ours, to=kind, out=tmp_path / "a", corpus=corpus, keep="none")
     convert_index(tmp_path / "a", to="fp16", out=tmp_path / "b", corpus=corpus, keep="copy")
     assert "made from its codes" in caplog.text
     converted = DenseRetriever.open(tmp_path / "b", corpus=corpus, encoder=encoder)

@@ -112,6 +112,20 @@ def test_a_sentence_transformers_folder_is_run_by_its_own_modules(modules_encode
     close(encoder.encode_documents(DOCUMENTS), theirs.encode([contents(d) for d in DOCUMENTS], show_progress_bar=False))
 
 
+def test_a_folder_with_its_transformer_inside_is_read_too(modules_encoder, tmp_path):
+    folder = shutil.copytree(modules_encoder, tmp_path / "old-layout")
+    (folder / "0_Transformer").mkdir()
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in ("modules.json", "config_sentence_transformers.json"):
+            path.rename(folder / "0_Transformer" / path.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    encoder, before = (Encoder(EncoderConfig(model=str(f))) for f in (folder, modules_encoder))
+    assert (encoder.spec.max_length, encoder.dimension) == (24, 32)
+    close(encoder.encode_documents(DOCUMENTS), before.encode_documents(DOCUMENTS))
+
+
 def test_prompts_of_a_sentence_transformers_folder_are_its_prefixes(plain_encoder, with_modules, tmp_path):
     folder = shutil.copytree(plain_encoder, tmp_path / "prompted")
     with_modules(folder, prompts={"query": "find: ", "document": "text: "})

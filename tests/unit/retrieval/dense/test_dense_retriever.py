@@ -66,6 +66,17 @@ def test_every_kind_finds_what_exact_search_finds(folders, corpus, flat, kind):
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+@pytest.mark.parametrize("kind", ["flat", "ivf-sq8"])
+def test_vectors_loaded_onto_a_device_are_searched_exactly(folders, corpus, flat, kind, monkeypatch):
+    from calibadv.retrieval.dense import exact
+
+    monkeypatch.setattr(exact, "_SCORES", 3 * 70)  # several rounds
+    monkeypatch.setattr(exact, "_LOAD_ROWS", 90)
+    retriever = DenseRetriever.open(folders[kind], corpus=corpus, encoder=flat.encoder, search_device="cpu")
+    for k in (1, 10, 300):
+        assert ids(retriever.search(QUERIES, k)) == ids(retriever.search_exact(QUERIES, k))
+
+
 def test_rescoring_gives_the_scores_of_the_stored_vectors(folders, corpus):
     retriever = DenseRetriever.open(folders["sq8"], corpus=corpus)
     exact = {hit.document.id: hit.score for hit in retriever.search_exact(QUERIES[:1], 300)[0]}
