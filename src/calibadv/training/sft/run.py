@@ -31,6 +31,7 @@ from calibadv.training.callbacks import cut_metrics
 from calibadv.training.checkpoints import checkpoint_step, forget_after, last_checkpoint
 from calibadv.training.load import load_model, load_policy, resolve_model
 from calibadv.training.lora import add_adapter
+from calibadv.training.model_settings import check_trainable_engine
 from calibadv.training.run import quiet, way_on
 from calibadv.training.saving import MODEL, save_policy
 from calibadv.training.sft.data import (
@@ -79,6 +80,7 @@ def train_on_demonstrations(
     SIGTERM save a checkpoint and raise `StopRequested`.
     """
     folder = sft_folder(config)
+    check_trainable_engine(config.model)
     check_run_folder(placed(config), resume=resume, part="sft")
     resolve_model(config.model)
     if config.training.threads is not None:
