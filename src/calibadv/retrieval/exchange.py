@@ -11,7 +11,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PASSING_STATES = frozenset({429, 502, 503, 504})
 MAX_ANSWER_BYTES = 512 * 2**20
+ENCODINGS = ("gzip", "identity")
+"""What clients accept: others, and several on top of each other, can make gigabytes of a few bytes before the limit."""
 _SHOWN = 300
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
@@ -94,10 +96,12 @@ def exchange(
     *,
     timeout_s: float,
     where: str,
+    hide: Callable[[str], str] = str,
 ) -> Answer:
     """Send a request and read the answer to its end; ``timeout_s`` bounds the whole, however it trickles in.
 
     2xx comes back as an `Answer`, and so does any other status that is final; `Transient` is raised for what may pass.
+    ``hide`` takes secrets out of what an error response says.
     """
     import httpx2
 
@@ -115,6 +119,8 @@ def exchange(
         raise Transient(f"{where}: {_reason(error)}") from None
     except httpx2.DecodingError as error:
         raise RetrieverError(f"{where}: the answer cannot be decoded ({shortened(str(error))})") from None
+    if response.status_code >= 300:  # only errors are quoted
+        body = hide(body.decode("utf-8", "replace")).encode()
     answer = Answer(status=response.status_code, headers=response.headers, body=body)
     if answer.status in PASSING_STATES:
         raise Transient(f"{where} answered {answer.status}: {answer.message}", answer=answer)
@@ -146,6 +152,17 @@ def require_httpx2(what: str) -> None:
         raise ConfigError(f"{what} needs httpx2: pip install 'calibadv[retrieval]'") from error
 
 
+def hider(secrets: Sequence[str]) -> Callable[[str], str]:
+    """A function that takes secrets out of a text; it shows none of them itself."""
+
+    def hide(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    return hide
+
+
 def shortened(text: str) -> str:
     """One line of printable text of bounded length.
 
@@ -157,6 +174,9 @@ def shortened(text: str) -> str:
 
 
 def _read(response: httpx2.Response, *, deadline: float, timeout_s: float, where: str) -> bytes:
+    encoding = response.headers.get("content-encoding", "identity").lower()
+    if encoding not in ENCODINGS:
+        raise RetrieverError(f"{where}: the answer is encoded as {shortened(encoding)!r}, which was not asked for")
     parts: list[bytes] = []
     size = 0
     for part in response.iter_bytes():

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -23,6 +22,7 @@ from calibadv.retrieval.base import Hit, Retriever, check_search
 from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.index_folder import whole_folder
 from calibadv.retrieval.manifest import IndexManifest
+from calibadv.retrieval.threads import Threads
 
 PARTS = "parts.json"
 RowHits = list[tuple[int, float]]
@@ -77,7 +77,7 @@ class HybridRetriever:
             if part.corpus.sha256 != self.corpus.sha256:
                 raise DataError(f"the parts of a hybrid must index one corpus; the corpus of {name!r} is another one")
         self._manifest = _manifest_of(self.parts, config=self.config)
-        self._pool = ThreadPoolExecutor(len(self.parts), thread_name_prefix="calibadv-hybrid")
+        self._pool = Threads(len(self.parts), name="calibadv-hybrid")
 
     @classmethod
     def open(cls, index_dir: Path | str, *, open_part: Callable[[Path], Part]) -> HybridRetriever:

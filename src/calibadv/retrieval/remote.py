@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.retrieval.base import Hit, check_search
-from calibadv.retrieval.exchange import Answer, Backoff, Transient, exchange, require_httpx2
+from calibadv.retrieval.exchange import Answer, Backoff, Transient, exchange, hider, require_httpx2
 from calibadv.retrieval.remote_server import (
     TOKEN_VARIABLE,
     Server,
@@ -33,6 +32,7 @@ from calibadv.retrieval.remote_server import (
     refuse_status,
 )
 from calibadv.retrieval.remote_wire import Dialect, read_hits, search_body
+from calibadv.retrieval.threads import Threads
 
 if TYPE_CHECKING:
     import httpx2
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 WORTH_A_SERVER = 64
 """Queries that make it worth sending a part of a search to another server."""
+TRUSTED_S = 1.0
+"""Seconds after its last answer for which a server is taken to be the same; no index loads faster."""
 _HEALTH_TIMEOUT_S = 10.0
 _POLL_S = 1.0
 _SAY_EVERY_S = 10.0
@@ -106,18 +108,28 @@ class RemoteRetriever:
         self.timeout_s = timeout_s
         self.retries = retries
         self.options = options or RemoteOptions()
-        self._set = ServerSet(urls)
         self._backoff = Backoff(first_s=self.options.first_wait_s, longest_s=self.options.longest_wait_s)
         self._version: str | None = None
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(self.options.max_connections, thread_name_prefix="calibadv-remote")
         token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
-        _check_token(token, servers=self._set.servers)
-        self._client = _new_client(token, timeout_s=timeout_s, options=self.options)
+        _check_token(token, servers=ServerSet(urls).servers)
+        self._hide = hider([token] if token else [])
+        self._closing = threading.Event()
+        self._pool = Threads(self.options.max_connections, name="calibadv-remote")
+
+        def connect() -> None:
+            self._set = ServerSet(urls)
+            self._lock = threading.Lock()
+            self._slots = threading.Semaphore(self.options.max_connections)
+            self._client = _new_client(token, timeout_s=timeout_s, options=self.options)
+            self._process = os.getpid()
+
+        self._connect = connect
+        connect()
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """As `Retriever.search`: equal queries are sent once, long lists in parts."""
         check_search(queries, k)
+        self._check_process()
         distinct = list(dict.fromkeys(queries))
         if not distinct:
             return []
@@ -137,6 +149,7 @@ class RemoteRetriever:
 
     def wait_until_ready(self, timeout_s: float = 600.0) -> None:
         """Return when every server answers searches; RetrieverError says which one did not, and what it said last."""
+        self._check_process()
         deadline = time.monotonic() + timeout_s
         for server in self._set.servers:
             self._wait_for(server, deadline=deadline, timeout_s=timeout_s)
@@ -164,8 +177,9 @@ class RemoteRetriever:
         return record | {"note": "the server does not say which index it serves"}
 
     def close(self) -> None:
-        """Close the connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Close the connections; searches under way end with an error."""
+        self._closing.set()
+        self._pool.close()
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -177,6 +191,13 @@ class RemoteRetriever:
         self.close()
 
     # One request after the other, from any thread.
+
+    def _check_process(self) -> None:
+        """A process that was forked off needs connections of its own: two on one would read each other's answers."""
+        if self._process != os.getpid():
+            self._connect()
+        if self._closing.is_set():
+            raise RetrieverError("the retriever is closed; open a new one")
 
     def _search_part(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         body = search_body(queries, k=k, dialect=self.dialect, candidates=self.options.candidates)
@@ -205,7 +226,8 @@ class RemoteRetriever:
             asked = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
             wait_s = self._backoff.wait_s(attempt, retry_after_s=min(asked) if len(asked) == len(failures) else None)
             logger.warning("search failed (%s); attempt %d in %.1f s", failures[-1], attempt + 2, wait_s)
-            time.sleep(wait_s)
+            if self._closing.wait(wait_s):
+                raise RetrieverError("the retriever was closed while it searched") from failures[-1]
             attempt += 1
 
     def _round(self, ask: Callable[[Server], T]) -> tuple[list[T], list[Transient]]:
@@ -225,9 +247,12 @@ class RemoteRetriever:
         return [], failures
 
     def _info(self, server: Server) -> ServerInfo:
-        """What the server serves, asked for once and again after it was away; all must serve the same index."""
+        """What the server serves, asked for once and again after it was away; all must serve the same index.
+
+        A server that was idle may have been started anew in the meantime, so it is asked again, too.
+        """
         info = server.info
-        if info is None:
+        if info is None or (info.ours and server.idle_s > TRUSTED_S):
             info = read_health(self._send("GET", f"{server.name}/health", timeout_s=_HEALTH_TIMEOUT_S), server=server)
             with self._lock:
                 if self._version is None:
@@ -239,9 +264,11 @@ class RemoteRetriever:
                         "the same index"
                     )
             server.info = info
+            server.answered_at = time.monotonic()
         return info
 
     def _known_info(self) -> ServerInfo:
+        self._check_process()
         known = next((server.info for server in self._set.servers if server.info is not None), None)
         return known or self._somewhere(self._info)
 
@@ -256,7 +283,13 @@ class RemoteRetriever:
         request = self._client.build_request(
             method, url, content=body, headers={"Content-Type": "application/json"} if body else None
         )
-        return exchange(self._client, request, timeout_s=timeout_s, where=url)
+        with self._slots:  # waiting for a connection is not the server's fault and not part of its time
+            try:
+                return exchange(self._client, request, timeout_s=timeout_s, where=url, hide=self._hide)
+            except RuntimeError as error:
+                if self._closing.is_set() and not isinstance(error, Transient):
+                    raise RetrieverError("the retriever was closed while it searched") from error
+                raise
 
     # Before a run.
 
@@ -315,7 +348,7 @@ def _new_client(token: str | None, *, timeout_s: float, options: RemoteOptions) 
 
     from calibadv import __version__
 
-    headers = {"User-Agent": f"calibadv/{__version__}"}
+    headers = {"User-Agent": f"calibadv/{__version__}", "Accept-Encoding": "gzip"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     return httpx2.Client(

@@ -59,6 +59,12 @@ class Server:
         self.in_flight = 0
         self.failures = 0
         self.rests_until = 0.0
+        self.answered_at = 0.0
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since its last answer."""
+        return time.monotonic() - self.answered_at
 
 
 class ServerSet:
@@ -95,6 +101,7 @@ class ServerSet:
             server.in_flight -= 1
             if failure is None:
                 server.failures, server.rests_until = 0, 0.0
+                server.answered_at = time.monotonic()
             elif failure.busy:
                 server.rests_until = time.monotonic() + min(failure.retry_after_s or 0.0, LONGEST_REST_S)
             else:

@@ -9,8 +9,7 @@ import os
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.retrieval.base import Hit, check_search
-from calibadv.retrieval.exchange import Answer, Backoff, Transient, exchange, require_httpx2
+from calibadv.retrieval.exchange import Answer, Backoff, Transient, exchange, hider, require_httpx2
 from calibadv.retrieval.online.cache import PageCache
 from calibadv.retrieval.online.engines import ENGINES, Engine, Found
 from calibadv.retrieval.online.pace import Pace
+from calibadv.retrieval.threads import Threads
 from calibadv.trajectory import Document
 
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ class OnlineRetriever:
         taken = sorted({*engine.fields("", 0), *engine.parameter_keys} & config.parameters.keys())
         if taken:
             raise ConfigError(f"parameters of {engine.name} must not hold {', '.join(taken)}: the client sets them")
-        self._hide = _hider(tuple(secrets.values()))
+        self._hide = hider(tuple(secrets.values()))
         # Google's engine id decides the results; its digest tells engines apart without writing it down.
         self._identity = hashlib.sha256(secrets.get("GOOGLE_CSE_ID", "").encode()).hexdigest()
         self._pace = Pace(config.per_second or engine.per_second)
         self._backoff = Backoff(first_s=1.0)
         self._cache = None if config.cache is None else PageCache(config.cache, max_age_days=config.cache_days)
         self._closing = threading.Event()
-        self._pool = ThreadPoolExecutor(config.max_connections, thread_name_prefix=f"calibadv-{engine.name}")
+        self._pool = Threads(config.max_connections, name=f"calibadv-{engine.name}")
         self._client = _new_client(engine, secrets=secrets, config=config)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
@@ -132,7 +132,7 @@ class OnlineRetriever:
     def close(self) -> None:
         """Close connections and cache; searches under way end with an error at their next attempt."""
         self._closing.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close(wait=True)
         self._client.close()
         if self._cache is not None:
             self._cache.close()
@@ -221,17 +221,6 @@ class OnlineRetriever:
         return RetrieverError(self._hide(message))
 
 
-def _hider(secrets: Sequence[str]) -> Callable[[str], str]:
-    """A function that takes the keys out of a text; it shows none of them itself."""
-
-    def hide(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    return hide
-
-
 def _keys_of(engine: Engine) -> dict[str, str]:
     """Environment variable -> key; ConfigError when one is missing."""
     keys = {name: os.environ.get(name, "").strip() for name in engine.variables}
@@ -276,6 +265,6 @@ def _new_client(engine: Engine, *, secrets: Mapping[str, str], config: OnlineCon
     limits = httpx2.Limits(max_connections=config.max_connections, max_keepalive_connections=config.max_connections)
     return httpx2.Client(
         transport=KeyedTransport(limits=limits, proxy=_proxy_for(config.base_url or engine.address)),
-        headers={"User-Agent": f"calibadv/{__version__}", "Accept": "application/json"},
+        headers={"User-Agent": f"calibadv/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"},
         timeout=httpx2.Timeout(config.timeout_s),
     )

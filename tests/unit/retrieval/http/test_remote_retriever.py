@@ -1,9 +1,13 @@
 """The retriever on a server, against real local servers: dialects, retries, fail-over; a failure stays a failure."""
 
+import gzip
 import hashlib
 import logging
+import os
+import signal
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -386,9 +390,20 @@ def test_a_server_that_comes_back_with_another_index_is_refused(ours, remote):
         retriever.search(["q"], 1)
 
 
+def test_a_server_that_came_back_with_another_index_while_nobody_searched_is_refused(ours, remote, monkeypatch):
+    first = ours()
+    retriever = remote(first.url)
+    retriever.search(["q"], 1)
+    first.stop()
+    ours(health=HEALTH | {"version": "v2"}, port=first.port)
+    monkeypatch.setattr("calibadv.retrieval.remote.TRUSTED_S", 0.0)
+    with pytest.raises(RetrieverError, match=r"another index.*v2.*v1"):
+        retriever.search(["q"], 1)
+
+
 def test_a_server_that_comes_back_is_searched_again(ours, remote):
     first = ours()
-    retriever = remote(first.url, retries=6)
+    retriever = remote(first.url, retries=60)
     retriever.search(["q"], 1)
     first.stop()
     threading.Timer(0.1, lambda: ours(port=first.port)).start()
@@ -446,6 +461,21 @@ def test_the_token_comes_from_the_environment_and_shows_up_nowhere(ours, reply, 
     assert "s3cret" not in shown
 
 
+def test_a_server_that_repeats_the_token_does_not_make_it_known(ours, reply, remote, caplog):
+    server = ours(failing(reply, reply({"detail": "s3cret?"}, status=503), reply({"detail": "no s3cret"}, status=401)))
+    with pytest.raises(RetrieverError, match=r"answered 401: no \*\*\*") as raised:
+        remote(server.url, token="s3cret").search(["q"], 1)
+    assert "s3cret" not in caplog.text + str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "deflate"])
+def test_an_encoding_that_was_not_asked_for_is_refused(ours, reply, remote, encoding):
+    body = gzip.compress(gzip.compress(b"0" * 1000))
+    server = ours(failing(reply, reply(body=body, headers={"Content-Encoding": encoding})))
+    with pytest.raises(RetrieverError, match="which was not asked for"):
+        remote(server.url).search(["q"], 1)
+
+
 def test_a_token_sent_without_encryption_to_another_machine_is_warned_about(remote, caplog):
     remote("http://search.example:8000", token="s3cret")
     assert "unencrypted" in caplog.text
@@ -478,6 +508,61 @@ def test_many_threads_share_a_few_connections(ours, remote):
         found = list(threads.map(lambda i: ids(retriever.search([f"q{i}"], 1)), range(100)))
     assert found == [[[f"q{i}-0"]] for i in range(100)]
     assert len(server.connections) <= 4
+
+
+def test_waiting_for_a_connection_is_no_part_of_the_time_of_a_request(ours, reply, remote):
+    def slow(request):
+        time.sleep(0.1 if request.path == "/retrieve" else 0)
+
+    retriever = remote(ours(slow).url, retries=0, timeout_s=0.8, options=RemoteOptions(max_connections=1))
+    with ThreadPoolExecutor(12) as threads:
+        found = list(threads.map(lambda i: ids(retriever.search([f"q{i}"], 1)), range(12)))
+    assert found == [[[f"q{i}-0"]] for i in range(12)]
+
+
+def in_a_fork(call):
+    """Run ``call`` in a forked process; its exit status."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of what this is about
+        process = os.fork()
+    if process == 0:
+        try:
+            signal.alarm(20)
+            call()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return process
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_searches_through_connections_of_its_own(ours, remote):
+    retriever = remote(ours().url)
+    queries = [f"q{i}" for i in range(250)]
+
+    def search(name):
+        for i in range(10):
+            assert ids(retriever.search([f"{name}{i}"], 1)) == [[f"{name}{i}-0"]]
+        assert ids(retriever.search(queries, 1)) == [[f"{query}-0"] for query in queries]
+
+    for _ in range(3):
+        retriever.search(queries, 1)  # all threads and connections are there
+    forked = [in_a_fork(lambda name=name: search(name)) for name in "ab"]
+    search("parent")
+    assert [os.waitpid(process, 0)[1] for process in forked] == [0, 0]
+
+
+def test_closing_ends_a_search_that_waits(ours, reply, remote):
+    busy = ours(lambda request: reply({}, status=503) if request.path == "/retrieve" else None)
+    retriever = remote(busy.url, options=RemoteOptions(first_wait_s=30.0))
+    threading.Timer(0.3, retriever.close).start()
+    start = time.monotonic()
+    with pytest.raises(RetrieverError, match="closed while it searched"):
+        retriever.search(["q"], 1)
+    assert time.monotonic() - start < 10
+    for queries in (["q"], [f"q{i}" for i in range(300)]):
+        with pytest.raises(RetrieverError, match="is closed"):
+            retriever.search(queries, 1)
 
 
 def test_proxy_settings_of_the_environment_are_not_used(ours, remote, monkeypatch, dead_url):
