@@ -518,8 +518,7 @@ def miniwiki():
 
 def test_names_that_are_not_utf8_can_be_reported(tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/notes-\xff.jsonl")
-    with open(path, "wb") as file:
-        file.write(b'{"\\ud800": 1, "text": "one"}\n{broken\n')
+    Path(path).write_bytes(b'{"\\ud800": 1, "text": "one"}\n{broken\n')
     report = import_corpus([path], out=tmp_path / "corpus")
     assert report.counts["broken"] == 1
     assert "notes-\\udcff.jsonl:2" in report.left_out[0].where

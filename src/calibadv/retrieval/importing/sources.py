@@ -123,7 +123,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     """Files at any depth, without hidden files and folders; behind links, too, but no folder twice."""
     seen = {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
-        places = {name: os.path.realpath(os.path.join(parent, name)) for name in sorted(folders) if name[0] != "."}
+        places = {name: os.path.realpath(Path(parent, name)) for name in sorted(folders) if name[0] != "."}
         folders[:] = [name for name, place in places.items() if place not in seen]
         seen.update(places.values())
         yield from (Path(parent, name) for name in files if not name.startswith("."))
