@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -233,3 +234,26 @@ def test_the_page_loads_nothing_from_elsewhere(url: str) -> None:
     assert "http://" not in reply.text
     assert "https://" not in reply.text
     assert "__SETTINGS__" not in reply.text
+
+
+@pytest.mark.parametrize("temperature", [10**400, 1e-320])
+def test_numbers_that_would_overflow_harm_nobody(url: str, temperature: float) -> None:
+    body = {"messages": [{"role": "user", "content": "q?"}], "temperature": temperature}
+    answer = httpx2.post(f"{url}/v1/chat/completions", json=body)
+    assert answer.status_code == (400 if temperature > 1 else 200)
+    assert "error" in answer.json() or answer.json()["calibadv"]["answer"] == "Ada"
+
+
+def test_unknown_paths_and_methods_are_refused_in_the_form_of_the_other_errors(url: str) -> None:
+    for answer, status in ((httpx2.get(f"{url}/v1/nope"), 404), (httpx2.get(f"{url}/v1/chat/completions"), 405)):
+        assert answer.status_code == status
+        assert answer.json()["error"]["type"]
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    with served(body_timeout_s=0.2) as (url, _):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            assert b" 408 " in connection.recv(1000).splitlines()[0]

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from calibadv import __version__
@@ -46,6 +47,11 @@ def create_app(agent: LiveAgent, *, config: AgentServerConfig) -> FastAPI:
     async def refuse(_: Request, error: wire.BadChat) -> Response:
         metrics.requests.labels(str(error.status)).inc()
         return _error(str(error), status=error.status, param=error.param)
+
+    @app.exception_handler(HTTPException)
+    async def refuse_path(request: Request, error: HTTPException) -> Response:
+        message = f"{request.method} {request.url.path[:80]}: {error.detail}"
+        return _error(message, status=error.status_code, param=None)
 
     return app
 
@@ -195,11 +201,14 @@ async def _read_body(request: Request, *, config: AgentServerConfig) -> bytes:
         raise wire.BadChat("send the header Content-Type: application/json", status=415)
     chunks, size = [], 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > config.max_body_bytes:
-                raise wire.BadChat(f"the body has more than {config.max_body_bytes:,} bytes", status=413)
-            chunks.append(chunk)
+        async with asyncio.timeout(config.body_timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > config.max_body_bytes:
+                    raise wire.BadChat(f"the body has more than {config.max_body_bytes:,} bytes", status=413)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise wire.BadChat(f"the body was not there after {config.body_timeout_s:g} s", status=408) from None
     except ClientDisconnect:
         raise wire.BadChat("the client went away", status=499) from None
     return b"".join(chunks)

@@ -25,6 +25,8 @@ class AgentServerConfig:
     """Characters of a question."""
     max_body_bytes: int = 2**20
     """Bytes of a request body, earlier messages included."""
+    body_timeout_s: float = 30.0
+    """Seconds that a request body may take to arrive."""
     shutdown_grace_s: float = 30.0
     """Seconds that questions being answered may take after SIGTERM."""
     token: str | None = field(default=None, repr=False)
@@ -39,6 +41,8 @@ class AgentServerConfig:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port must be between 0 and 65535, got {self.port}")
+        if not self.body_timeout_s > 0:
+            raise ConfigError(f"body_timeout_s must be > 0, got {self.body_timeout_s}")
         if not self.shutdown_grace_s >= 0:
             raise ConfigError(f"shutdown_grace_s must be >= 0, got {self.shutdown_grace_s}")
         if self.token is not None and (not self.token or not self.token.isascii() or not self.token.isprintable()):

@@ -40,6 +40,9 @@ REFUSED: dict[str, tuple[object, ...]] = {
 }
 """Parameters that are not supported, with the values that ask for nothing."""
 
+LEAST_TEMPERATURE = 1e-4
+"""Below, answers are greedy."""
+
 
 class BadChat(Exception):
     """A request that cannot be answered as it is; the message says what to change."""
@@ -71,7 +74,7 @@ def read_chat(body: bytes, *, config: AgentServerConfig, rollout: RolloutConfig)
     model = request.get("model", config.model_name)
     if not isinstance(model, str) or model != config.model_name:
         raise BadChat(
-            f"there is no model {model!r} here; the model is {config.model_name!r}", status=404, param="model"
+            f"there is no model {_short(model)} here; the model is {config.model_name!r}", status=404, param="model"
         )
     for name, harmless in REFUSED.items():
         if request.get(name) not in harmless:
@@ -137,7 +140,8 @@ def _rollout(request: Mapping[str, Any], rollout: RolloutConfig) -> RolloutConfi
     for name in ("temperature", "top_p"):
         value = _number(request, name)
         if value is not None:
-            changes[name] = value
+            # No model tells 0.0001 from greedy, but the division by much less would overflow for the whole batch.
+            changes[name] = 0.0 if name == "temperature" and 0 < value < LEAST_TEMPERATURE else value
     for name in ("max_completion_tokens", "max_tokens"):
         limit = _number(request, name, whole=True)
         if limit is not None:
@@ -149,11 +153,14 @@ def _rollout(request: Mapping[str, Any], rollout: RolloutConfig) -> RolloutConfi
 
 
 def _number(request: Mapping[str, Any], name: str, *, whole: bool = False) -> Any:
-    value = request.get(name)
+    value: Any = request.get(name)
     kinds: tuple[type, ...] = (int,) if whole else (int, float)
     if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
         raise BadChat(f"{name} must be a {'whole ' if whole else ''}number, got {_short(value)}", param=name)
-    return value
+    try:
+        return value if whole or value is None else float(value)
+    except OverflowError:
+        raise BadChat(f"{name} is too large", param=name) from None
 
 
 def completion(chat: Chat, events: list[Event]) -> dict[str, Any]:
