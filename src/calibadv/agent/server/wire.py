@@ -154,8 +154,8 @@ def _rollout(request: Mapping[str, Any], rollout: RolloutConfig) -> RolloutConfi
 
 def _number(request: Mapping[str, Any], name: str, *, whole: bool = False) -> Any:
     value: Any = request.get(name)
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+    is_fine = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if value is not None and not is_fine:
         raise BadChat(f"{name} must be a {'whole ' if whole else ''}number, got {_short(value)}", param=name)
     try:
         return value if whole or value is None else float(value)
