@@ -71,8 +71,39 @@ class RemoteConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebConfig:
+    """How a web search engine is asked. Its keys come from the environment, never from here."""
+
+    cache: Path | None = None
+    """SQLite file that keeps the answers; not set: every search is sent, and paid for."""
+    cache_days: float | None = None
+    """Age in days at which an answer is asked for again; not set: never."""
+    per_second: float | None = None
+    """Requests a second; not set: what the engine's usual plan allows."""
+    retries: int = 4
+    """How often a failed request is put again, with growing waits, before the search fails."""
+    timeout_s: float = 30.0
+    """Seconds that one request may take."""
+    parameters: tuple[str, ...] = ()
+    """Further fields of the engine's request, such as ``["gl=us", "hl=en"]``."""
+
+    def __post_init__(self) -> None:
+        for name in ("cache_days", "per_second"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"retrieval.web.{name} must be > 0, got {value}; leave it out for the default")
+        if self.retries < 0:
+            raise ConfigError(f"retrieval.web.retries must be >= 0, got {self.retries}")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"retrieval.web.timeout_s must be > 0, got {self.timeout_s}")
+        for parameter in self.parameters:
+            if not parameter.partition("=")[0] or "=" not in parameter:
+                raise ConfigError(f'retrieval.web.parameters must be like "gl=us", got {parameter!r}')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalConfig:
-    """Where documents come from: exactly one of ``corpus``, ``index`` and ``url``.
+    """Where documents come from: exactly one of ``corpus``, ``index``, ``url`` and ``online``.
 
     How many documents a search returns is ``rollout.top_k``.
     """
@@ -83,6 +114,8 @@ class RetrievalConfig:
     """A folder of ``calibadv index build``; its manifest says how it is searched."""
     url: str | tuple[str, ...] | None = None
     """A retrieval server, or a list of servers of one index."""
+    online: Literal["google", "serpapi", "serper", "brave", "tavily"] | None = None
+    """A web search engine; what it finds changes and costs money."""
     method: Literal["bm25", "dense", "hybrid"] = "bm25"
     """How a ``corpus`` is searched; "dense" and "hybrid" need their index to be built beforehand."""
     index_dir: Path | None = None
@@ -96,13 +129,16 @@ class RetrievalConfig:
     """A re-ranker in this process."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """How a ``url`` is asked."""
+    web: WebConfig = field(default_factory=WebConfig)
+    """How ``online`` is asked."""
 
     def __post_init__(self) -> None:
-        named = [name for name in ("corpus", "index", "url") if getattr(self, name)]
+        named = [name for name in ("corpus", "index", "url", "online") if getattr(self, name)]
         if len(named) != 1:
             raise ConfigError(
                 "documents come from exactly one of retrieval.corpus (a file or folder), retrieval.index (a folder of "
-                f"calibadv index build) and retrieval.url (a server); {' and '.join(named) or 'none'} is set"
+                "calibadv index build), retrieval.url (a server) and retrieval.online (a web search engine); "
+                f"{' and '.join(named) or 'none'} is set"
             )
         if self.index_dir is not None and self.corpus is None:
             raise ConfigError(f"retrieval.index_dir belongs to retrieval.corpus; retrieval.{named[0]} does not use it")
@@ -115,7 +151,10 @@ class RetrievalConfig:
 
 def open_retriever(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:
     """Open what ``config`` names, building BM25 where it has to; the corpus must have ``top_k`` documents."""
-    retriever = _open_remote(config) if config.url else _open_local(config, top_k=top_k)
+    if config.online is not None:
+        retriever = _open_online(config, top_k=top_k)
+    else:
+        retriever = _open_remote(config) if config.url else _open_local(config, top_k=top_k)
     if config.rerank.model is None:
         return retriever
     from calibadv.retrieval.rerank import CrossEncoderReranker, RerankedRetriever
@@ -136,6 +175,29 @@ def _open_remote(config: RetrievalConfig) -> IndexedRetriever:
     retriever = RemoteRetriever(config.urls, dialect=remote.dialect, timeout_s=remote.timeout_s, retries=remote.retries)
     retriever.wait_until_ready(remote.wait_s)
     return retriever
+
+
+def _open_online(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:
+    from calibadv.retrieval.online import ENGINES, OnlineConfig, open_online
+
+    assert config.online is not None
+    wanted = {"rollout.top_k": top_k}
+    if config.rerank.model is not None:
+        wanted["retrieval.rerank.candidates"] = config.rerank.candidates
+    for name, number in wanted.items():
+        if number > (most := ENGINES[config.online].max_results):
+            raise ConfigError(f"{name} must be <= {most} for {config.online}, got {number}")
+    web = config.web
+    parameters = dict(parameter.split("=", 1) for parameter in web.parameters)
+    settings = OnlineConfig(
+        cache=web.cache,
+        cache_days=web.cache_days,
+        per_second=web.per_second,
+        retries=web.retries,
+        timeout_s=web.timeout_s,
+        parameters=parameters,
+    )
+    return open_online(config.online, config=settings)
 
 
 def _open_local(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:

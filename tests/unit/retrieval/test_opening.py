@@ -10,6 +10,7 @@ from calibadv.retrieval import BM25Config, BM25Retriever, Corpus, RetrievalConfi
 from calibadv.retrieval.bm25 import build_bm25
 from calibadv.retrieval.importing import import_corpus
 from calibadv.retrieval.opening import open_index
+from calibadv.retrieval.settings import RemoteConfig, RerankConfig, WebConfig
 from calibadv.retrieval.verify import verify_index
 
 pytest.importorskip("tantivy")
@@ -169,10 +170,33 @@ def test_a_large_corpus_in_memory_earns_a_warning(file, monkeypatch, caplog):
     assert "calibadv index build does it once" in caplog.text
 
 
+def test_a_web_search_engine_is_opened_with_its_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAVILY_API_KEY", "s3cret")
+    web = WebConfig(cache=tmp_path / "web.sqlite", per_second=2.0, retries=1, parameters=("topic=news", "q2=a=b"))
+    retriever = open_retriever(RetrievalConfig(online="tavily", web=web), top_k=3)
+    assert (retriever.engine.name, retriever.config.cache) == ("tavily", tmp_path / "web.sqlite")
+    assert dict(retriever.config.parameters) == {"topic": "news", "q2": "a=b"}
+    assert retriever.manifest()["engine"] == "tavily"
+    assert "s3cret" not in str(retriever.manifest()) + str(vars(retriever))
+    retriever.close()
+    with pytest.raises(ConfigError, match=r"rollout.top_k must be <= 20 for tavily, got 21"):
+        open_retriever(RetrievalConfig(online="tavily"), top_k=21)
+    with pytest.raises(ConfigError, match=r"retrieval.rerank.candidates must be <= 20 for tavily, got 50"):
+        open_retriever(RetrievalConfig(online="tavily", rerank=RerankConfig(model="m", candidates=50)), top_k=3)
+    monkeypatch.delenv("TAVILY_API_KEY")
+    with pytest.raises(ConfigError, match="TAVILY_API_KEY"):
+        open_retriever(RetrievalConfig(online="tavily"), top_k=3)
+
+
+@pytest.mark.parametrize("settings", [{"retries": -1}, {"timeout_s": 0}, {"per_second": 0}, {"parameters": ("gl",)}])
+def test_wrong_settings_of_a_web_search_engine_are_named(settings):
+    with pytest.raises(ConfigError, match=rf"retrieval\.web\.{next(iter(settings))}"):
+        WebConfig(**settings)
+
+
 def test_servers_and_a_reranker_are_opened_with_their_settings(monkeypatch):
     import calibadv.retrieval.remote
     import calibadv.retrieval.rerank
-    from calibadv.retrieval.settings import RemoteConfig, RerankConfig
 
     seen = []
 
