@@ -9,6 +9,7 @@ for.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,10 @@ from calibadv.errors import DataError
 from calibadv.retrieval.base import Hit
 from calibadv.trajectory import Document, Question
 
-NEVER = 10**9
+NEVER = 2**62
 """The rank of something that was not found."""
 _WORD = re.compile(r"\w+")
+_SOFT_HYPHEN = "\N{SOFT HYPHEN}"
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -113,7 +115,7 @@ def plain_words(text: str) -> str:
 
 def raw_words(text: str) -> list[str]:
     """The words of a text, lower case, articles included."""
-    return _WORD.findall(text.lower())
+    return _WORD.findall(_composed(text).lower())
 
 
 def passage_words(document: Document) -> list[str]:
@@ -141,7 +143,12 @@ def title_key(title: str) -> str:
     >>> title_key('"Ada_Lovelace "')
     'ada lovelace'
     """
-    return " ".join(title.replace("_", " ").replace('"', " ").split()).casefold()
+    return " ".join(_composed(title).replace("_", " ").replace('"', " ").split()).casefold()
+
+
+def _composed(text: str) -> str:
+    """One form for letters with accents, and no hyphens that only say where a word may be broken."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text).replace(_SOFT_HYPHEN, "")
 
 
 def _as_list(value: Any) -> Any:

@@ -46,12 +46,28 @@ def found_by(**orders):
         ("U.S.", Document(id="x", title="", text="in the U.S. army"), True),
         ("São Paulo", Document(id="x", title="", text="lived in São Paulo."), True),
         ("Sao Paulo", Document(id="x", title="", text="lived in São Paulo."), False),
+        ("Sa\u0303o Paulo", Document(id="x", title="", text="lived in São Paulo."), True),  # composed or not
+        ("São Paulo", Document(id="x", title="Sa\u0303o Paulo", text="A city."), True),
+        ("lighthouse", Document(id="x", title="", text="a light\u00adhouse"), True),
     ],
 )
 def test_an_answer_counts_as_whole_words_in_title_or_text(answer, passage, expected):
     asked = question(1, answer)
     found = find_evidence([asked], retriever=ListRetriever([passage]), k=1)
     assert (found[0].ranks.answer == 1) is expected
+
+
+def test_what_is_not_found_is_within_no_k():
+    (row,) = measure_recall(
+        [question(1, "Stockholm", supporting_titles=["Stockholm"])],
+        retriever=found_by(q1="12"),
+        config=RecallConfig(ks=(10**9, 10**12)),
+    )
+    assert row.answers == row.supports == {10**9: 0.0, 10**12: 0.0}
+
+
+def test_titles_match_with_accents_composed_or_not():
+    assert title_key("Kaka\u0301") == title_key("Kak\u00e1")
 
 
 def test_recall_counts_the_questions_whose_answer_is_among_the_first_k():

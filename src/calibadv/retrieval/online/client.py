@@ -93,14 +93,24 @@ class OnlineRetriever:
         self._identity = hashlib.sha256(secrets.get("GOOGLE_CSE_ID", "").encode()).hexdigest()
         self._pace = Pace(config.per_second or engine.per_second)
         self._backoff = Backoff(first_s=1.0)
-        self._cache = None if config.cache is None else PageCache(config.cache, max_age_days=config.cache_days)
         self._closing = threading.Event()
         self._pool = Threads(config.max_connections, name=f"calibadv-{engine.name}")
-        self._client = _new_client(engine, secrets=secrets, config=config)
+
+        def connect() -> None:
+            self._cache = None if config.cache is None else PageCache(config.cache, max_age_days=config.cache_days)
+            self._client = _new_client(engine, secrets=secrets, config=config)
+            self._process = os.getpid()
+
+        self._connect = connect
+        connect()
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """As `Retriever.search`: equal queries are asked once; a blank query finds nothing."""
         check_search(queries, k)
+        if self._closing.is_set():
+            raise RetrieverError(f"{self.engine.name}: the retriever is closed; open a new one")
+        if self._process != os.getpid():  # a forked process needs a connection and a cache of its own
+            self._connect()
         if k > self.engine.max_results:
             raise ConfigError(f"k must be <= {self.engine.max_results} for {self.engine.name}, got {k}")
         distinct = list(dict.fromkeys(query for query in queries if query.strip()))

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -379,6 +380,46 @@ def test_another_file_is_not_taken_for_a_cache(tmp_path):
     database.close()
     with pytest.raises(DataError, match="something else"):
         PageCache(other)
+
+
+def test_a_place_where_no_file_can_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "file" / "web.sqlite"):
+        with pytest.raises(DataError, match="cannot be opened as a cache"):
+            PageCache(path)
+
+
+@pytest.mark.parametrize("content", ["[[1", "[[1]]", "7", '[["u", "t"]]', '["utt"]'])
+def test_a_damaged_page_is_an_error_and_no_result(tmp_path, content):
+    cache = PageCache(tmp_path / "web.sqlite")
+    cache.put("digest", [])
+    database = sqlite3.connect(tmp_path / "web.sqlite")
+    database.execute("UPDATE pages SET found = ?", (content,))
+    database.commit()
+    database.close()
+    with pytest.raises(DataError, match="the cache is damaged"):
+        cache.get("digest")
+    cache.close()
+
+
+def test_a_cache_may_be_made_by_two_at_once(tmp_path):
+    def use(number):
+        cache = PageCache(tmp_path / "web.sqlite")
+        cache.put(str(number), [])
+        cache.close()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(use, range(32)))
+    cache = PageCache(tmp_path / "web.sqlite")
+    assert [cache.get(str(number)) for number in range(32)] == [[]] * 32
+    cache.close()
+
+
+def test_a_closed_engine_says_so(online):
+    retriever = online("serper")
+    retriever.close()
+    with pytest.raises(RetrieverError, match="is closed"):
+        retriever.search(["q"], 1)
 
 
 # Keys
