@@ -257,3 +257,21 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
             assert b" 408 " in connection.recv(1000).splitlines()[0]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", ""])
+def test_a_name_of_another_site_that_leads_here_is_refused(url: str, host: str) -> None:
+    reply = httpx2.post(f"{url}/v1/chat/completions", json={"messages": QUESTION}, headers={"Host": host})
+    assert reply.status_code == 403
+    assert "answers to 127.0.0.1" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("host", ["localhost:1234", "[::1]:80", "LOCALHOST"])
+def test_every_name_of_this_machine_is_fine(url: str, host: str) -> None:
+    assert httpx2.get(f"{url}/v1/models", headers={"Host": host}).status_code == 200
+
+
+def test_behind_a_proxy_the_token_decides_instead_of_the_name() -> None:
+    with served(token="secret") as (url, _):
+        headers = {"Host": "agents.example", "Authorization": "Bearer secret"}
+        assert httpx2.get(f"{url}/v1/models", headers=headers).status_code == 200

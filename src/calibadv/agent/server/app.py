@@ -28,6 +28,7 @@ from calibadv.trajectory import StopReason
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
@@ -189,10 +190,24 @@ def _add_views(app: FastAPI, agent: LiveAgent, *, config: AgentServerConfig, met
 
 def _check_token(request: Request, *, config: AgentServerConfig) -> None:
     if config.token is None:
+        _check_host(request, config=config)
         return
     sent = request.headers.get("authorization", "").encode("latin-1", "replace")
     if not hmac.compare_digest(sent, f"Bearer {config.token}".encode()):
         raise wire.BadChat(f"send {TOKEN_VARIABLE} of the server as the API key", status=401)
+
+
+def _check_host(request: Request, *, config: AgentServerConfig) -> None:
+    """On this machine alone, only its names count: another site's name may be made to lead here (DNS rebinding)."""
+    if config.host not in LOOPBACK:
+        return
+    host = request.headers.get("host", "")
+    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    if name.lower() not in LOOPBACK:
+        message = (
+            f"this server answers to {', '.join(LOOPBACK)}, not to {name[:80]!r}; behind a proxy set {TOKEN_VARIABLE}"
+        )
+        raise wire.BadChat(message, status=403)
 
 
 async def _read_body(request: Request, *, config: AgentServerConfig) -> bytes:
