@@ -224,9 +224,12 @@ def print_gaps(rows: Sequence[Coverage]) -> None:
 
 def whole_numbers(text: str) -> tuple[int, ...]:
     """``3,20``, for argparse: one or more whole numbers >= 1, each once, ascending."""
-    numbers = {int(part) for part in text.split(",")}
+    try:
+        numbers = {int(part) for part in text.split(",")}
+    except ValueError:
+        numbers = {0}
     if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"must be whole numbers >= 1, got {text}")
+        raise argparse.ArgumentTypeError(f"must be whole numbers >= 1 such as 3,20, got {text!r}")
     return tuple(sorted(numbers))
 
 

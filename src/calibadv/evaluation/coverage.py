@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from calibadv.evaluation.evidence import Evidence, evidence_of, holds, padded, passage_words, title_key
+from calibadv.evaluation.evidence import NEVER, Evidence, evidence_of, holds, padded, passage_words, title_key
 from calibadv.evaluation.recall import Found
 from calibadv.questions import check_questions
 from calibadv.retrieval.corpus import Corpus
@@ -150,6 +150,7 @@ class _Case:
 def _summarise(name: str, cases: Sequence[_Case], *, scan: CorpusScan, k: int) -> Coverage:
     searchable = [case for case in cases if case.need.searchable]
     answered = [any(answer in scan.answers for answer in case.need.answers) for case in searchable]
+    k = min(k, NEVER - 1)  # what was not found is within no k
     titled = [case for case in cases if case.need.titles]
     missing = [[t for t in case.need.titles if title_key(t) not in scan.titles] for case in titled]
     return Coverage(

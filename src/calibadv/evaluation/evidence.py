@@ -18,7 +18,7 @@ from calibadv.errors import DataError
 from calibadv.retrieval.base import Hit
 from calibadv.trajectory import Document, Question
 
-NEVER = 2**62
+NEVER = 10**9
 """The rank of something that was not found."""
 _WORD = re.compile(r"\w+")
 _SOFT_HYPHEN = "\N{SOFT HYPHEN}"

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.evaluation.evidence import Evidence, PassageTexts, Ranks, evidence_of, ranks_of, title_key
+from calibadv.evaluation.evidence import NEVER, Evidence, PassageTexts, Ranks, evidence_of, ranks_of, title_key
 from calibadv.questions import check_questions
 from calibadv.retrieval.base import Retriever
 from calibadv.trajectory import Document, Question
@@ -176,9 +176,9 @@ def _summarise(name: str, found: Sequence[Found], *, exact: dict[int, list[Any]]
         name=name,
         num_questions=len(found),
         num_answers=len(answers),
-        answers={k: float(np.mean(answers <= k)) for k in config.ks if len(answers)},
+        answers={k: float(np.mean(answers <= min(k, NEVER - 1))) for k in config.ks if len(answers)},
         num_supports=len(supports),
-        supports={k: float(np.mean(supports <= k)) for k in config.ks if len(supports)},
+        supports={k: float(np.mean(supports <= min(k, NEVER - 1))) for k in config.ks if len(supports)},
         num_exact=max((len(values) for values in shares.values()), default=0),
         exact={k: float(np.mean(values)) for k, values in shares.items() if values},
     )

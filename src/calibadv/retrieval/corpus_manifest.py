@@ -95,5 +95,18 @@ def _is_manifest(record: Mapping[str, Any]) -> bool:
         and all(isinstance(size, int) for size in sizes.values())
         and isinstance(record.get("source", []), list)
         and all(isinstance(name, str) for name in record.get("source", []))
-        and isinstance(record.get("report", {}), dict)
+        and _is_report(record.get("report", {}))
+    )
+
+
+def _is_report(report: Any) -> bool:
+    if not isinstance(report, dict):
+        return False
+    counts, notes, left_out = report.get("counts", {}), report.get("notes", []), report.get("left_out", [])
+    return (
+        isinstance(counts, dict)
+        and all(isinstance(count, int) for count in counts.values())
+        and isinstance(notes, list)
+        and isinstance(left_out, list)
+        and all(isinstance(row, dict) and {"kind", "where", "message"} <= row.keys() for row in left_out)
     )

@@ -203,11 +203,13 @@ class RemoteRetriever:
         body = search_body(queries, k=k, dialect=self.dialect, candidates=self.options.candidates)
 
         def ask(server: Server) -> list[list[Hit]]:
-            self._info(server)
+            quotes = self._info(server).ours
             where = f"{server.name}/retrieve"
             answer = self._send("POST", where, timeout_s=self.timeout_s, body=body)
             refuse_status(answer, where=where)
-            return read_hits(answer.json(where=where), queries=queries, k=k, dialect=self.dialect, where=where)
+            return read_hits(
+                answer.json(where=where), queries=queries, k=k, dialect=self.dialect, where=where, quotes=quotes
+            )
 
         return self._somewhere(ask)
 

@@ -38,14 +38,21 @@ def search_body(queries: Sequence[str], *, k: int, dialect: Dialect, candidates:
     return json.dumps(record).encode()
 
 
-def read_hits(answer: Any, *, queries: Sequence[str], k: int, dialect: Dialect, where: str) -> list[list[Hit]]:
-    """The hits of every query in order; RetrieverError for anything but one list of documents with scores per query."""
+def read_hits(
+    answer: Any, *, queries: Sequence[str], k: int, dialect: Dialect, where: str, quotes: bool = False
+) -> list[list[Hit]]:
+    """The hits of every query in order; RetrieverError for anything but one list of documents with scores per query.
+
+    ``quotes``: the server is known to quote titles, so a first line without quotes is the text of an untitled document.
+    """
     result = answer.get("result") if isinstance(answer, Mapping) else None
     if not isinstance(result, list):
         raise RetrieverError(f'{where}: the answer has no list "result", so this is no /retrieve server; check the URL')
     if len(result) != len(queries):
         raise RetrieverError(f"{where}: {len(result)} lists of documents for {len(queries)} queries")
-    read: Callable[[Any], Document] = _with_id if dialect == "search-r1" else _without_id
+    read: Callable[[Any], Document] = _without_id
+    if dialect == "search-r1":
+        read = _with_id_and_quotes if quotes else _with_id
     try:
         return [[_hit(item, read=read) for item in _list(items)[:k]] for items in result]
     except _Malformed as error:
@@ -86,6 +93,12 @@ def _with_id(document: Any) -> Document:
         raise _Malformed(f'document {document_id!r} has no text "contents", got {_shown(contents)}')
     title, text = split_contents(_encodable(contents))
     return Document(id=_encodable(str(document_id)), title=title, text=text)
+
+
+def _with_id_and_quotes(document: Any) -> Document:
+    read = _with_id(document)
+    contents = _encodable(document["contents"])
+    return read if contents.startswith('"') else Document(id=read.id, title="", text=contents)
 
 
 def _without_id(document: Any) -> Document:

@@ -266,6 +266,9 @@ def test_other_folders_are_not_corpora(folder, tmp_path):
         {"source": None},
         {"source": [1]},
         {"report": []},
+        {"report": {"counts": {"broken": "x"}}},
+        {"report": {"notes": None}},
+        {"report": {"left_out": [1]}},
         {"surplus": 1},
     ],
 )

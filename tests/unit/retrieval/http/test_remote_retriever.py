@@ -148,6 +148,13 @@ def test_numbers_as_ids_and_titles_without_text_are_read(serve, reply, remote):
     assert (hits[0].document.id, hits[0].document.title, hits[0].document.text) == ("7", "", "no title")
 
 
+def test_a_document_without_title_comes_back_as_it_is_in_the_corpus(ours, reply, remote):
+    document = {"document": {"id": "7", "contents": "first line\nsecond line"}, "score": 1.0}
+    server = ours(failing(reply, reply({"result": [[document]]})))
+    ((found,),) = remote(server.url).search(["q"], 1)
+    assert (found.document.title, found.document.text) == ("", "first line\nsecond line")
+
+
 def test_halves_of_surrogate_pairs_are_replaced(serve, reply, remote):
     items = [{"document": {"id": "\udc00", "contents": '"T"\nbad \ud800 text'}, "score": 2}]
     (hits,) = remote(serve(lambda r: reply({"result": [items]})).url).search(["q"], 1)
