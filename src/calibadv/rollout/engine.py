@@ -22,6 +22,7 @@ from calibadv.rollout.episode import Episode, Observation, Phase, Prompt, search
 from calibadv.rollout.policy import Completion, GenerationRequest, Policy
 from calibadv.rollout.searches import Batch, Outcome, SearchDesk
 from calibadv.rollout.tokenizer import Tokenizer, as_tokenizer
+from calibadv.rollout.tokenizer_checks import check_tags
 from calibadv.trajectory import Group, Question, StopReason, Trajectory
 
 POLL_S = 0.05
@@ -131,6 +132,7 @@ class Engine:
         prompts = make_prompts(questions, num_rollouts=num_rollouts, tokenizer=tokenizer, config=config)
         check_prompts(questions, prompts, max_context=max_context)
         check_observations(tokenizer, config=config)
+        check_tags(tokenizer, name="the policy")
         self.config = config
         self.tokenizer = tokenizer
         self.episodes = [

@@ -54,6 +54,7 @@ class SearchDesk:
         self._flying: list[Batch] = []
         self._good_query: str | None = None
         self._jitter = random.Random()
+        self._lock = threading.Lock()  # for the counts, which several threads keep
         self.wait_s = 0.0
         """Seconds the engine stood still for results."""
         self.busy_s = 0.0
@@ -120,7 +121,8 @@ class SearchDesk:
                 raise self._unavailable(error) from error
             return self._one_by_one(queries, error)
         finally:
-            self.busy_s += time.perf_counter() - start
+            with self._lock:
+                self.busy_s += time.perf_counter() - start
 
     def _one_by_one(self, queries: list[str], error: RetrieverError) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
@@ -151,7 +153,8 @@ class SearchDesk:
         raise AssertionError("unreachable")
 
     def _call(self, queries: Sequence[str]) -> list[list[Hit]]:
-        self.calls += 1
+        with self._lock:
+            self.calls += 1
         results = self._within_deadline(queries)
         if len(results) != len(queries):
             raise RetrieverError(f"the retriever answered {len(results)} of {len(queries)} queries")

@@ -20,14 +20,24 @@ ASSISTANT = "<think>It may be in a book.</think><search>town by the river</searc
 
 def check_tokenizer(tokenizer: Tokenizer, *, name: str) -> None:
     """Refuse a tokenizer or chat template that would spoil every rollout; ``name`` is the model in messages."""
+    check_tags(tokenizer, name=f"model.path {name}")
+    check_template(tokenizer, name=name)
+
+
+def check_tags(tokenizer: Tokenizer, *, name: str) -> None:
+    """Text with tags must come back from its ids with the same tags."""
     for tag in TAGS:
         text = f"a town {tag} by the river\n\n{tag}a{tag}"
         back = tokenizer.decode(tokenizer.encode(text))
         if back.count(tag) != 3:
             raise ConfigError(
-                f"model.path {name}: its tokenizer does not keep the tag {tag}: {text!r} comes back as {back!r}. Add "
+                f"{name}: its tokenizer does not keep the tag {tag}: {text!r} comes back as {back!r}. Add "
                 "the tags to it as tokens and train their embeddings, or use another model"
             )
+
+
+def check_template(tokenizer: Tokenizer, *, name: str) -> None:
+    """The chat template must show the question once; one that rewrites earlier turns earns a warning."""
     message = {"role": "user", "content": QUESTION}
     prompt = tokenizer.chat([message])
     if prompt is None:

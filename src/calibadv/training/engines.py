@@ -17,6 +17,7 @@ from calibadv.errors import ConfigError
 from calibadv.rollout.asynchronous import AsynchronousPolicy
 from calibadv.rollout.policy import Policy
 from calibadv.rollout.tokenizer import HFTokenizer, Tokenizer
+from calibadv.rollout.tokenizer_checks import check_tokenizer
 from calibadv.training.load import (
     ModelSource,
     load_model,
@@ -66,8 +67,8 @@ def _open(config: ModelConfig, *, threads: int | None, stack: ExitStack) -> tupl
         return _open_openai(config)
     if config.engine == "transformers":
         policy, inner = load_policy(config, threads=threads)
-        return policy, HFTokenizer(inner)
-    tokenizer = HFTokenizer(load_tokenizer(config))
+        return policy, _checked(HFTokenizer(inner), config)
+    tokenizer = _checked(HFTokenizer(load_tokenizer(config)), config)
     source = resolve_model(config)
     eos_ids = _eos_ids(source)
     if config.engine == "vllm":
@@ -108,7 +109,7 @@ def _open_openai(config: ModelConfig) -> tuple[Policy, Tokenizer]:
     if config.tokenizer is not None:
         named = replace(config, engine="transformers", path=config.tokenizer, url=None, tokenizer=None, api="auto",
                         served_name=None)  # fmt: skip
-        inner = HFTokenizer(load_tokenizer(named))
+        inner = _checked(HFTokenizer(load_tokenizer(named)), named)
     assert config.url is not None
     policy = OpenAIPolicy(
         config.url,
@@ -184,3 +185,8 @@ def _eos_ids(source: ModelSource) -> set[int]:
     except OSError:
         return set()
     return set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+
+
+def _checked(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:
+    check_tokenizer(tokenizer, name=str(config.path))
+    return tokenizer

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibadv.errors import ConfigError
-from calibadv.rollout.tokenizer import HFTokenizer
-from calibadv.rollout.tokenizer_checks import check_tokenizer
 from calibadv.training.lora import ADAPTER_CONFIG, base_of_adapter, with_adapter
 from calibadv.training.model_settings import ModelConfig as ModelConfig
 
@@ -89,7 +87,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer alone; it has a pad token and keeps our tags."""
+    """The tokenizer alone; it has a pad token."""
     source = resolve_model(config)
     try:
         from transformers import AutoTokenizer
@@ -99,7 +97,6 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     with explained(config, source, what="its tokenizer cannot be loaded"), without_progress_bars():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.name, **extra)
     _prepare_tokenizer(tokenizer, config)
-    check_tokenizer(HFTokenizer(tokenizer), name=str(config.path))
     return tokenizer
 
 
