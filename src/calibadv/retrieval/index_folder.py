@@ -57,7 +57,13 @@ def whole_folder(index_dir: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        partial.replace(index_dir)
+        try:
+            partial.replace(index_dir)
+        except OSError as error:
+            raise ConfigError(
+                f"the index folder {index_dir} cannot be made of {partial} ({error.strerror}); if another build wrote "
+                "it meanwhile, name another folder"
+            ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

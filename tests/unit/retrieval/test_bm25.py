@@ -226,6 +226,32 @@ def test_building_refuses_a_folder_with_something_in_it(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("num_bytes", [0, 500, 3000])
+def test_a_disk_that_is_full_is_named_and_nothing_is_left(tmp_path, num_bytes):
+    documents = [Document(id=str(i), title="", text=" ".join(f"w{i}x{j}" for j in range(50))) for i in range(200)]
+    resource, signal = pytest.importorskip("resource"), pytest.importorskip("signal")
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        with pytest.raises(DataError) as raised:
+            build_bm25(Corpus.from_documents(documents), out=tmp_path / "bm25")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "disk" in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_two_builds_of_one_folder_the_slower_one_is_refused(tmp_path):
+    def another(done, total):
+        (tmp_path / "bm25").mkdir(exist_ok=True)
+        (tmp_path / "bm25" / "mine.txt").write_text("mine")
+
+    with pytest.raises(ConfigError, match="another build wrote it"):
+        build_bm25(Corpus.from_documents(DOCUMENTS), out=tmp_path / "bm25", progress=another)
+    assert [path.name for path in tmp_path.iterdir()] == ["bm25"]
+
+
 def test_a_build_that_fails_leaves_nothing(tmp_path):
     def interrupt(done, total):
         raise KeyboardInterrupt

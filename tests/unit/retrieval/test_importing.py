@@ -210,6 +210,21 @@ def test_a_gzip_file_that_breaks_off_is_always_refused_with_the_line(tmp_path, s
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
+def test_a_value_that_cannot_be_read_is_a_broken_row(tmp_path):
+    times = pa.array([2**53, None], pa.timestamp("s"))
+    parquet.write_table(pa.table({"id": times, "text": ["one", "two"]}), tmp_path / "times.parquet")
+    with pytest.raises(DataError, match=r"2 rows read, all left out; the first: .*:1: a value cannot be read"):
+        import_corpus([tmp_path / "times.parquet"], out=tmp_path / "corpus")
+
+
+def test_a_parquet_file_with_damaged_names_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"id": ["1"], "text": ["one"]}), path)
+    path.write_bytes(path.read_bytes().replace(b"text", b"te\xfft"))
+    with pytest.raises(DataError, match=r"a.parquet"):
+        import_corpus([path], out=tmp_path / "corpus")
+
+
 def test_a_parquet_file_that_breaks_off_is_refused(tmp_path):
     rows = [{"id": str(i), "text": os.urandom(200).hex()} for i in range(3000)]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=500)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from calibadv import __version__
-from calibadv.errors import ConfigError, DataError
+from calibadv.errors import CalibAdvError, ConfigError, DataError
 from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer
 from calibadv.retrieval.bm25.rescore import average_words, text_of
 from calibadv.retrieval.corpus import Corpus
@@ -57,7 +58,12 @@ def build_bm25(
     with whole_folder(out) as partial:
         folder = partial / ENGINE_FOLDER
         folder.mkdir()
-        index = fill(corpus, path=folder, config=config, threads=threads, memory=memory, progress=progress)
+        try:
+            index = fill(corpus, path=folder, config=config, threads=threads, memory=memory, progress=progress)
+        except ValueError as error:
+            if isinstance(error, CalibAdvError):
+                raise
+            raise DataError(f"{out}: the engine cannot write the index there ({error}); is the disk full?") from error
         del index  # its files are complete now
         names = sorted(p.relative_to(partial).as_posix() for p in folder.iterdir() if not p.name.endswith(".lock"))
         FileList.of(partial, names).write(partial)
@@ -109,8 +115,9 @@ def fill(
     try:
         row = _add_all(writer, corpus, progress=progress)
     except BaseException:
-        writer.rollback()
-        writer.wait_merging_threads()  # or its threads would go on writing into a folder that is being removed
+        with suppress(ValueError):  # it may be dead already
+            writer.rollback()
+            writer.wait_merging_threads()  # or its threads would go on writing into a folder that is being removed
         raise
     writer.commit()
     writer.wait_merging_threads()

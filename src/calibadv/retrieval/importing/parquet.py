@@ -39,14 +39,14 @@ def read_parquet(
                     number += 1
                     yield number, row
                 at(size * number // max(num_rows, 1))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names of columns
         raise DataError(f"{path}:{number + 1}: not a whole parquet file ({error}); fetch it again") from error
 
 
 def _rows(batch: Any) -> list[Any]:
     try:
         rows: list[Any] = batch.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):  # text that is not UTF-8; times that Python cannot hold
         rows = [_row(batch, number) for number in range(batch.num_rows)]
     return rows
 
@@ -56,3 +56,5 @@ def _row(batch: Any, number: int) -> Any:
         return batch.slice(number, 1).to_pylist()[0]
     except UnicodeDecodeError as error:
         return Flaw("not_utf8", f"not UTF-8 ({error.reason}); convert the file")
+    except (ValueError, OverflowError) as error:
+        return Flaw("broken", f"a value cannot be read ({error})")
