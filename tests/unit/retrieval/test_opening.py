@@ -5,6 +5,8 @@ import logging
 
 import pytest
 
+from calibadv.config import RunConfig
+from calibadv.config.folder import check_same_run
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval import BM25Config, BM25Retriever, Corpus, RetrievalConfig, open_retriever
 from calibadv.retrieval.bm25 import build_bm25
@@ -186,6 +188,15 @@ def test_a_web_search_engine_is_opened_with_its_settings(tmp_path, monkeypatch):
     monkeypatch.delenv("TAVILY_API_KEY")
     with pytest.raises(ConfigError, match="TAVILY_API_KEY"):
         open_retriever(RetrievalConfig(online="tavily"), top_k=3)
+
+
+def test_a_resumed_run_keeps_its_engine_but_may_move_its_cache(tmp_path):
+    run = {"model": {"path": "m"}, "retrieval": {"online": "serper", "web": {"cache": "a.sqlite"}}}
+    (tmp_path / "config.toml").write_text(RunConfig.from_mapping(run).to_toml())
+    moved = RunConfig.from_mapping(run, overrides=["retrieval.web.cache=b.sqlite", "retrieval.web.per_second=2"])
+    check_same_run(moved, tmp_path / "config.toml")
+    with pytest.raises(ConfigError, match=r"retrieval.online was 'serper', is 'brave'"):
+        check_same_run(RunConfig.from_mapping(run, overrides=["retrieval.online=brave"]), tmp_path / "config.toml")
 
 
 @pytest.mark.parametrize("settings", [{"retries": -1}, {"timeout_s": 0}, {"per_second": 0}, {"parameters": ("gl",)}])
