@@ -42,7 +42,7 @@ class RetrieverUnavailable(RetrieverError):
 
 
 class PolicyError(CalibAdvError, RuntimeError):
-    """The policy cannot generate: logits that are not finite, a prompt larger than its context, a server that is gone."""
+    """The policy cannot generate: logits that are not finite, a prompt too long, a server gone."""
 
     trajectories: tuple[Any, ...] = ()
     """What a rollout had finished by then (`calibadv.trajectory.Trajectory`)."""

@@ -36,9 +36,11 @@ def test_the_real_input_config_reads_from_where_the_user_points(tmp_path, monkey
     monkeypatch.setenv("CALIBADV_MINIWIKI", str(tmp_path))
     config = RunConfig.read(repository_config("smollm2-miniwiki.toml"))
     assert config.data.train[0] == tmp_path / "hotpotqa.train.jsonl"
+    assert config.sft.traces[0] == tmp_path / "traces.jsonl.gz"
+    assert config.retrieval.url is not None
+    in_process = ["retrieval.url=none", f"retrieval.corpus={tmp_path / 'corpus.jsonl.gz'}"]
+    config = RunConfig.read(repository_config("smollm2-miniwiki.toml"), overrides=in_process)
     assert config.retrieval.corpus == tmp_path / "corpus.jsonl.gz"
-    assert config.retrieval.index_dir is not None
-    assert not config.retrieval.index_dir.is_relative_to(tmp_path)
     assert (config.training.steps, config.training.questions_per_batch, config.training.num_rollouts) == (2, 4, 4)
 
 
