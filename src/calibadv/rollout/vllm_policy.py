@@ -120,9 +120,14 @@ async def _start(arguments: dict[str, Any]) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
     except ImportError as error:
         raise ConfigError(f'model.engine "vllm" needs vLLM ({_reason(error)}): {INSTALL}') from error
+    if current_platform.is_cpu():
+        # vLLM 0.32 rewinds a request's random state after each piece of its prompt but the last, which generators on a
+        # CPU cannot do: the engine dies. So prompts are read whole.
+        arguments = {"enable_chunked_prefill": False} | arguments
     try:
         engine_args = AsyncEngineArgs(**arguments)
     except TypeError as error:
