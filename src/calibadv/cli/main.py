@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -111,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.command(arguments)
     except KeyboardInterrupt:
+        if argv is None:  # the process ends now; one more Ctrl-C would only change its exit code
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("calibadv: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
