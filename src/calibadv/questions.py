@@ -108,14 +108,15 @@ def dataset_name(path: Path) -> str:
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Line (or parquet row) number from 1, and the row."""
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        yield from _json_rows(path)
+        yield from json_rows(path)
     elif path.suffix == ".parquet":
         yield from _parquet_rows(path)
     else:
         raise DataError(f"{path}: unknown kind of file; use .jsonl, .jsonl.gz or .parquet")
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, record) of every line of a .jsonl or .jsonl.gz file; blank lines are passed over."""
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:

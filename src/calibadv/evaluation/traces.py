@@ -13,10 +13,7 @@ a document may try to end its block early: text up to a closing mark that nothin
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +22,7 @@ from typing import Any
 
 from calibadv.errors import DataError
 from calibadv.evaluation.evaluate import EvalResult, grade_all
+from calibadv.questions import json_rows
 from calibadv.storage import FORMAT, read_trajectories
 from calibadv.tags import (
     END_MARKERS,
@@ -239,14 +237,4 @@ def _has_header(path: Path) -> bool:
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise DataError(f"{path}: traces are kept in .jsonl, .jsonl.gz or .parquet files")
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}:{number + 1}: cannot be read ({error})") from error
-    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond what Python takes
-        raise DataError(f"{path}:{number}: not valid JSON ({error})") from error
+    yield from json_rows(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
@@ -23,7 +24,7 @@ TICK_S = 0.01
 """How long a tick waits for the next completion before it looks after the searches."""
 
 
-class AsynchronousPolicy:
+class AsynchronousPolicy(ABC):
     """Base of `VllmPolicy`, `VllmServerPolicy` and `OpenAIPolicy`; close it, or use it as a context manager."""
 
     asynchronous = True
@@ -36,11 +37,11 @@ class AsynchronousPolicy:
         self.max_context = max_context
         self._loop = LoopThread()
 
+    @abstractmethod
     async def write(self, request: GenerationRequest) -> Completion:
         """One turn. Cancelled when its episode has ended meanwhile."""
-        raise NotImplementedError
 
-    async def shut_down(self) -> None:
+    async def shut_down(self) -> None:  # noqa: B027 - most hold nothing
         """Give back what the loop holds."""
 
     def generate(self, requests: RequestQueue) -> Iterator[Completion]:

@@ -132,6 +132,8 @@ def read_key(config: ModelConfig) -> str | None:
     if key is None and config.api_key_env is not None:
         raise ConfigError(f"model.api_key_env {name}: the environment has no such variable, or an empty one")
     if key is not None:
+        if not key.isascii() or not key.isprintable():  # the HTTP client would repeat it in its error
+            raise ConfigError(f"{name} must be printable ASCII, for it is sent in a header; look for a line break")
         parts = urlsplit(config.url or "")
         if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             logger.warning("The key in %s goes to %s over http, unencrypted; use https", name, parts.hostname)

@@ -119,3 +119,11 @@ def test_a_model_folder_without_tokenizer_is_refused_by_every_engine(tmp_path: P
     for settings in ({}, {"engine": "vllm"}, {"engine": "vllm-server", "url": URL}):
         with pytest.raises(ConfigError, match="has no tokenizer"):
             open_policy(ModelConfig(path=tmp_path, **settings))  # type: ignore[arg-type]
+
+
+def test_a_key_that_fits_no_header_is_refused_without_being_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret\nkey")
+    config = ModelConfig(path="m", engine="openai", url="https://example.org")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY must be printable ASCII") as error:
+        open_policy(config)
+    assert "secret" not in str(error.value)

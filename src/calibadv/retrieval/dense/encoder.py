@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,14 +86,14 @@ class Encoder:
             return _PlainModel(folder, spec=self.spec, device=self._device, dtype=self._torch_dtype)
 
 
-class _Model:
+class _Model(ABC):
     """What both ways of running a model share."""
 
     separator: str
 
+    @abstractmethod
     def embed(self, texts: list[str]) -> Any:
         """A float32 tensor [num_texts, dimension] on the model's device."""
-        raise NotImplementedError
 
 
 class _ModulesModel(_Model):
