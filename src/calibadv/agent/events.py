@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from calibadv.rewards.metrics import normalize_answer
+from calibadv.evaluation.evidence import holds, padded, passage_words, plain_words
 from calibadv.trajectory import Action, ActionKind, Document, StopReason, Trajectory
 
 
@@ -91,14 +91,13 @@ class Source:
 def find_sources(trajectory: Trajectory) -> tuple[Source, ...]:
     """The documents of a trajectory, each once, with whether they hold its answer."""
     last = trajectory.turns[-1].action if trajectory.turns else None
-    answer = normalize_answer(last.content) if last is not None and last.kind is ActionKind.ANSWER else ""
+    answer = plain_words(last.content) if last is not None and last.kind is ActionKind.ANSWER else ""
     sources: dict[str, Source] = {}
     for number, turn in enumerate(trajectory.turns):
         for document in turn.documents:
             if document.id not in sources:
-                text = f" {normalize_answer(f'{document.title} {document.text}')} "
-                holds = bool(answer) and f" {answer} " in text
-                sources[document.id] = Source(document=document, turn=number, holds_answer=holds)
+                found = bool(answer) and holds(padded(passage_words(document)), [answer])
+                sources[document.id] = Source(document=document, turn=number, holds_answer=found)
     return tuple(sources.values())
 
 

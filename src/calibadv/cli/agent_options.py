@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.cli.evaluate_target import ENGINES, model_of, retriever_settings
+from calibadv.cli.evaluate_target import ENGINES, as_toml, model_of, retriever_settings
 from calibadv.cli.options import add_set_option, positive, read_run_config, require_packages
 from calibadv.errors import ConfigError
 
@@ -52,7 +51,7 @@ def agent_config(arguments: argparse.Namespace, *, corpus: Path | None = None) -
     target = arguments.model
     retrieval = {} if arguments.retriever is None else retriever_settings(arguments.retriever)
     if target is not None and (Path(target).suffix == ".toml" or (Path(target) / CONFIG).is_file()):
-        overrides += [f"retrieval.{name}={_toml(value)}" for name, value in retrieval.items()]
+        overrides += [f"retrieval.{name}={as_toml(value)}" for name, value in retrieval.items()]
         return read_run_config(Path(target), overrides=overrides)
     given = {name: value for name, value in retrieval.items() if value != "none"}
     if target is not None and not given:
@@ -122,8 +121,4 @@ def _overrides(arguments: argparse.Namespace) -> Sequence[str]:
         "rollout.max_searches": arguments.max_searches,
         "rollout.temperature": arguments.temperature,
     }
-    return [f"{key}={_toml(value)}" for key, value in options.items() if value is not None]
-
-
-def _toml(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, str) and value != "none" else str(value)
+    return [f"{key}={as_toml(value)}" for key, value in options.items() if value is not None]

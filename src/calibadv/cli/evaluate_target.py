@@ -131,7 +131,7 @@ def config_of(arguments: argparse.Namespace) -> RunConfig:
     if target.suffix == ".toml" or (target.is_dir() and (target / CONFIG).is_file()):
         if arguments.retriever is not None:
             settings = retriever_settings(arguments.retriever)
-            overrides += [f"retrieval.{name}={_toml(value)}" for name, value in settings.items()]
+            overrides += [f"retrieval.{name}={as_toml(value)}" for name, value in settings.items()]
         return read_run_config(target, overrides=overrides)
     if target.is_dir() and not (any(target.glob("*config.json")) or any(target.glob("*.gguf"))):
         raise ConfigError(
@@ -230,7 +230,7 @@ def _option_overrides(arguments: argparse.Namespace) -> list[str]:
         ("model_url", "model.url"),
     ):
         if getattr(arguments, option) is not None:
-            overrides.append(f"{key}={_toml(getattr(arguments, option))}")
+            overrides.append(f"{key}={as_toml(getattr(arguments, option))}")
     if arguments.data is not None:
         files = question_files(arguments.data, split=arguments.split, source=arguments.source)
         overrides.append(f"data.{arguments.split}={json.dumps([str(path.absolute()) for path in files])}")
@@ -256,5 +256,6 @@ def retriever_settings(value: str) -> dict[str, Any]:
     raise ConfigError(f"--retriever {value}: no such file or folder; or give an address such as http://127.0.0.1:8000")
 
 
-def _toml(value: Any) -> str:
+def as_toml(value: Any) -> str:
+    """A value as ``--set`` takes it."""
     return str(value) if value == "none" else json.dumps(value)

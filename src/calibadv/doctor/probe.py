@@ -12,8 +12,8 @@ from calibadv.config.data import draw
 from calibadv.doctor.check import Check, Level
 from calibadv.doctor.memory import Lengths
 from calibadv.doctor.resources import check_memory
+from calibadv.evaluation.evidence import evidence_of, holds, padded, passage_words
 from calibadv.retrieval.base import Retriever
-from calibadv.rewards.metrics import normalize_answer
 from calibadv.rollout.engine import RolloutResult, rollout
 from calibadv.trajectory import Question, Trajectory
 
@@ -83,8 +83,7 @@ def evidence_rate(trajectories: Sequence[Trajectory]) -> float | None:
     found = [
         holds_answer(trajectory)
         for trajectory in trajectories
-        if trajectory.search_turns
-        and not {"yes", "no"} & {normalize_answer(answer) for answer in trajectory.question.golden_answers}
+        if trajectory.search_turns and not evidence_of(trajectory.question).yes_no
     ]
     return sum(found) / len(found) if found else None
 
@@ -92,9 +91,8 @@ def evidence_rate(trajectories: Sequence[Trajectory]) -> float | None:
 def holds_answer(trajectory: Trajectory) -> bool:
     """Whether a golden answer stands in a document that the trajectory saw, compared by whole words."""
     documents = {document.id: document for turn in trajectory.turns for document in turn.documents}
-    texts = [f" {normalize_answer(f'{d.title} {d.text}')} " for d in documents.values()]
-    wanted = [normalize_answer(answer) for answer in trajectory.question.golden_answers]
-    return any(answer and f" {answer} " in text for answer in wanted for text in texts)
+    wanted = evidence_of(trajectory.question).answers
+    return any(holds(padded(passage_words(document)), wanted) for document in documents.values())
 
 
 def measured_lengths(result: RolloutResult) -> Lengths:
