@@ -10,12 +10,16 @@ from typing import Any, NamedTuple
 
 from calibadv.errors import RetrieverError
 from calibadv.retrieval.base import Hit, Retriever
+from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.rerank import CrossEncoderReranker, Precision, RerankedRetriever, Reranker
-from calibadv.retrieval.server.batcher import Group
+from calibadv.retrieval.server.batcher import Group, Key
 from calibadv.trajectory import Document
 
 SEARCH, RERANKED, RERANK = "search", "reranked", "rerank"
 """Kinds of work: a plain search; a search with re-ranking; re-ranking of documents that a client sent."""
+
+LONG = 512
+"""Characters of a query that may take much longer than others."""
 
 Report = Callable[[str], None]
 Load = Callable[[Report], "Backend"]
@@ -46,6 +50,10 @@ class Backend:
         pairs = [(p.query, Document(id="", title=title, text=text)) for p in payloads for title, text in p.documents]
         scores = iter(self.reranker.score(pairs))
         return [[next(scores) for _ in p.documents] for p in payloads]
+
+    def is_single(self, key: Key) -> bool:
+        """Whether a batch would do nothing for this search: BM25 looks up the words of one query after the other."""
+        return key.group.kind == SEARCH and isinstance(self.retriever, BM25Retriever) and len(str(key.payload)) < LONG
 
     def manifest(self) -> dict[str, Any]:
         """The index as it describes itself."""

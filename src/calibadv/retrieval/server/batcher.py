@@ -5,6 +5,8 @@ worked on already is joined, not done again. The worker takes whatever has come 
 waits, a few milliseconds at most, and only when the batch before shows that more clients are about. Batches are cut to
 a fraction of a second of work, and to half of the queries that are about, so that answers go out, and new queries come
 in, while the next batch is being searched.
+Work that gains nothing from company (``is_single``) and takes less time than handing it to a thread and back is done
+where it is submitted, when the worker has nothing to do: there is never more than one at work.
 A batch that fails is halved until the culprits are alone: one bad query, or a batch too large for the GPU, fails nobody
 else's. All methods are for the event loop's thread, but for those that say so.
 """
@@ -16,7 +18,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -30,6 +32,8 @@ SMALLEST_BATCH = 16
 """A batch is not cut below this many keys, however slow they are."""
 NEW_COST_SHARE = 0.3
 """Weight of the last batch in the running mean of what a key costs."""
+MOST_AT_ONCE_S = 0.003
+"""Single work that takes longer goes to the worker: other requests wait while it is done in the event loop."""
 DELIVERED_AT_ONCE = 32
 """Keys finished in one turn of the event loop; others get their turn in between."""
 MOST_FAILURES = 8
@@ -102,6 +106,7 @@ class Batcher:
 
     ``work(group, payloads)`` runs in the worker's thread and gives one result a payload. ``finish(key, result)`` runs
     in the event loop and makes of it what the tickets hand out. ``observe(kind, size, seconds)`` hears of every batch.
+    ``is_single(key)`` is true of work that costs the same in a batch and alone, and may run in the event loop.
     """
 
     def __init__(
@@ -111,8 +116,10 @@ class Batcher:
         finish: Callable[[Key, Any], Any],
         config: ServerConfig,
         observe: Callable[[str, int, float], None] = lambda kind, size, seconds: None,
+        is_single: Callable[[Key], bool] = lambda key: False,
     ) -> None:
         self._work = work
+        self._is_single = is_single
         self._finish = finish
         self._config = config
         self._observe = observe
@@ -151,18 +158,24 @@ class Batcher:
                     f"{self._config.max_queue:,}); try again later",
                     retry_after_s=self._retry_after_s(),
                 )
+            here = self._is_short(new)
             for job in new:
-                self._jobs[job.key] = self._waiting.setdefault(job.key.group, {})[job.key] = job
+                self._jobs[job.key] = job
+                if not here:
+                    self._waiting.setdefault(job.key.group, {})[job.key] = job
             for key in keys:
                 ticket.jobs[key] = self._jobs[key]
             for job in ticket.jobs.values():
                 job.tickets.add(ticket)
             ticket.missing = len(ticket.jobs)
-            self._num_waiting += len(new)
             self._num_tickets += 1
-            if new:
+            if new and not here:
+                self._num_waiting += len(new)
                 self._changed.notify()
-        if not ticket.missing:
+        if here:
+            for part, results in self._work_on(new[0].key.group, new):
+                self._deliver(part, results)
+        if not ticket.missing and not ticket.future.done():
             ticket.future.set_result(None)
         return ticket
 
@@ -196,6 +209,16 @@ class Batcher:
         self._jobs.clear()
         self._thread.join(timeout_s)
 
+    def _is_short(self, jobs: Sequence[_Job]) -> bool:
+        """Whether these jobs are done sooner here than by the worker, which is idle."""
+        if not jobs or self._jobs:
+            return False
+        group = jobs[0].key.group
+        cost_s = self._costs_s.get((group.kind, group.depth))
+        if cost_s is None or cost_s * len(jobs) > MOST_AT_ONCE_S:
+            return False
+        return all(job.key.group == group and self._is_single(job.key) for job in jobs)
+
     def _deliver(self, jobs: Sequence[_Job], results: Sequence[Any]) -> None:
         for job, result in zip(jobs, results, strict=True):
             if self._jobs.pop(job.key, None) is None:  # closed in the meantime
@@ -218,16 +241,44 @@ class Batcher:
         cost_s = max(self._costs_s.values(), default=0.0)
         return min(LONGEST_RETRY_S, max(1, math.ceil(self._num_waiting * cost_s / 2)))
 
+    # Wherever the work is done.
+
+    def _work_on(self, group: Group, jobs: list[_Job]) -> Iterator[tuple[list[_Job], Sequence[Any]]]:
+        """Parts of the jobs with their results, or with what failed; timed as a whole."""
+        seconds, parts, failures, has_worked = 0.0, [jobs], 0, False
+        while parts:
+            part, start = parts.pop(), time.perf_counter()
+            results: Sequence[Any]
+            try:
+                results = self._work(group, [job.key.payload for job in part])
+                if len(results) != len(part):
+                    raise RetrieverError(f"the index answered {len(results)} of {len(part)} queries")
+                has_worked = True
+            except BaseException as error:  # a panic of an engine in Rust is no Exception
+                if len(part) > 1 and (has_worked or failures < MOST_FAILURES):
+                    half = len(part) // 2
+                    parts += [part[half:], part[:half]]
+                    continue
+                failures += 1
+                logger.error("%s failed for %d queries: %s", group.kind, len(part), error, exc_info=failures == 1)
+                results = [error] * len(part)
+            finally:
+                seconds += time.perf_counter() - start
+            yield part, results
+        self._learn_cost(group, seconds / len(jobs))
+        self._observe(group.kind, len(jobs), seconds)
+
+    def _learn_cost(self, group: Group, cost_s: float) -> None:
+        with self._changed:
+            known = self._costs_s.setdefault((group.kind, group.depth), cost_s)
+            self._costs_s[group.kind, group.depth] = known + NEW_COST_SHARE * (cost_s - known)
+
     # In the worker's thread.
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
-            group, jobs = batch
-            start = time.perf_counter()
-            self._work_on(group, jobs)
-            seconds = time.perf_counter() - start
-            self._learn_cost(group, seconds / len(jobs))
-            self._observe(group.kind, len(jobs), seconds)
+            for part, results in self._work_on(*batch):
+                self._hand_over(part, results)
 
     def _next_batch(self) -> tuple[Group, list[_Job]] | None:
         with self._changed:
@@ -262,31 +313,6 @@ class Batcher:
         if self._num_tickets > 1:  # half of the keys that are about: the other half's clients are served meanwhile
             limit = min(limit, math.ceil((self._last_size + self._num_waiting) / 2))
         return min(max(limit, SMALLEST_BATCH), self._config.max_batch)
-
-    def _learn_cost(self, group: Group, cost_s: float) -> None:
-        with self._changed:
-            known = self._costs_s.setdefault((group.kind, group.depth), cost_s)
-            self._costs_s[group.kind, group.depth] = known + NEW_COST_SHARE * (cost_s - known)
-
-    def _work_on(self, group: Group, jobs: list[_Job]) -> None:
-        parts, failures, has_worked = [jobs], 0, False
-        while parts:
-            part = parts.pop()
-            results: Sequence[Any]
-            try:
-                results = self._work(group, [job.key.payload for job in part])
-                if len(results) != len(part):
-                    raise RetrieverError(f"the index answered {len(results)} of {len(part)} queries")
-                has_worked = True
-            except BaseException as error:  # a panic of an engine in Rust is no Exception
-                if len(part) > 1 and (has_worked or failures < MOST_FAILURES):
-                    half = len(part) // 2
-                    parts += [part[half:], part[:half]]
-                    continue
-                failures += 1
-                logger.error("%s failed for %d queries: %s", group.kind, len(part), error, exc_info=failures == 1)
-                results = [error] * len(part)
-            self._hand_over(part, results)
 
     def _hand_over(self, jobs: list[_Job], results: Sequence[Any]) -> None:
         try:

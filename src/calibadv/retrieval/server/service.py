@@ -102,7 +102,11 @@ class RetrievalService:
             return
         self._backend, self._health, self._version = backend, described, described["version"]
         self._batcher = Batcher(
-            backend.work, finish=self._finish, config=self.config, observe=self.metrics.observe_batch
+            backend.work,
+            finish=self._finish,
+            config=self.config,
+            observe=self.metrics.observe_batch,
+            is_single=backend.is_single,
         )
         self.state = "ready"
         logger.info("ready after %.1f s", time.monotonic() - self._started)
@@ -202,10 +206,10 @@ class RetrievalService:
             watchers.append(asyncio.ensure_future(disconnected()))
             watchers[0].add_done_callback(lambda watcher: None if watcher.cancelled() else ticket.fail(ClientGone()))
 
-        timers = [
-            loop.call_later(WATCH_AFTER_S, watch),
-            loop.call_later(self.config.request_timeout_s, lambda: ticket.fail(self._too_late(batcher))),
-        ]
+        timers: list[asyncio.TimerHandle] = []
+        if not ticket.future.done():
+            timers.append(loop.call_later(WATCH_AFTER_S, watch))
+            timers.append(loop.call_later(self.config.request_timeout_s, lambda: ticket.fail(self._too_late(batcher))))
         try:
             await ticket.future
         except Closed:
