@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from calibadv import __version__
 from calibadv.errors import ConfigError, DataError, RetrieverError
@@ -22,10 +22,10 @@ from calibadv.retrieval.base import Hit, Retriever, check_search
 from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.index_folder import whole_folder
 from calibadv.retrieval.manifest import IndexManifest
+from calibadv.retrieval.row_hits import RowHits, RowSearcher, with_documents
 from calibadv.retrieval.threads import Threads
 
 PARTS = "parts.json"
-RowHits = list[tuple[int, float]]
 
 
 class Part(Retriever, Protocol):
@@ -37,13 +37,6 @@ class Part(Retriever, Protocol):
     def version(self) -> str: ...
 
     def manifest(self) -> dict[str, Any]: ...
-
-
-@runtime_checkable
-class RowSearcher(Protocol):
-    """A part that finds rows without fetching their documents."""
-
-    def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +101,7 @@ class HybridRetriever:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most ``k`` hits a query, best first, with the fused scores."""
-        found = self.search_rows(queries, k)
-        documents = iter(self.corpus.take([row for hits in found for row, _ in hits]))
-        return [[Hit(next(documents), score) for _, score in hits] for hits in found]
+        return with_documents(self.search_rows(queries, k), self.corpus)
 
     def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]:
         """As `search`, with row numbers of the corpus in the place of documents."""

@@ -38,6 +38,7 @@ from calibadv.retrieval.bm25.rescore import num_candidates, rescore
 from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.index_folder import FileList, check_new_folder, corpus_of, corpus_place
 from calibadv.retrieval.manifest import MANIFEST, IndexManifest
+from calibadv.retrieval.row_hits import RowHits, with_documents
 from calibadv.trajectory import Document
 
 MAX_WORDS = 1024
@@ -49,8 +50,6 @@ _LOCK = ".tantivy-meta.lock"
 """The file that the engine locks when it opens an index."""
 _WORTH_THREADS = 100_000
 """Documents from which on the queries of one call are shared among threads."""
-
-RowHits = list[tuple[int, float]]
 
 
 class BM25Retriever:
@@ -129,9 +128,7 @@ class BM25Retriever:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most ``k`` hits a query, best first; only documents that share a word with the query."""
-        found = self.search_rows(queries, k)
-        documents = iter(self.corpus.take([row for hits in found for row, _ in hits]))
-        return [[Hit(next(documents), score) for _, score in hits] for hits in found]
+        return with_documents(self.search_rows(queries, k), self.corpus)
 
     def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]:
         """As `search`, with row numbers of the corpus in the place of documents."""

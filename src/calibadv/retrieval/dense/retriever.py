@@ -23,6 +23,7 @@ from calibadv.retrieval.dense.folder import check_encoder, open_vector_index
 from calibadv.retrieval.dense.nearest import Ranked, VectorIndex, Vectors
 from calibadv.retrieval.index_folder import corpus_of
 from calibadv.retrieval.manifest import IndexManifest
+from calibadv.retrieval.row_hits import RowHits, with_documents
 
 
 class DenseRetriever:
@@ -77,7 +78,11 @@ class DenseRetriever:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most ``k`` hits a query, best first."""
-        return self._search(queries, k, self.index.best)
+        return with_documents(self.search_rows(queries, k), self.corpus)
+
+    def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]:
+        """As `search`, with row numbers of the corpus in the place of documents."""
+        return self._rows(queries, k, self.index.best)
 
     def search_exact(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """The same by comparing with every stored vector: what an approximate kind is measured against."""
@@ -86,12 +91,12 @@ class DenseRetriever:
                 f"{self._where}: its vectors were not kept, so there is no exact search to compare with; build the "
                 "index with its vectors (without --no-vectors)"
             )
-        return self._search(queries, k, self.index.best_exact)
+        return with_documents(self._rows(queries, k, self.index.best_exact), self.corpus)
 
-    def _search(self, queries: Sequence[str], k: int, best: Callable[[Vectors, int], list[Ranked]]) -> list[list[Hit]]:
+    def _rows(self, queries: Sequence[str], k: int, best: Callable[[Vectors, int], list[Ranked]]) -> list[RowHits]:
         if k < 1:
             raise ConfigError(f"k must be >= 1, got {k}")
-        results: list[list[Hit]] = [[] for _ in queries]
+        results: list[RowHits] = [[] for _ in queries]
         asked = [number for number, query in enumerate(queries) if query.strip()]
         if not asked:
             return results
@@ -107,9 +112,8 @@ class DenseRetriever:
             ranked = best(vectors_QD, min(k, len(self.corpus)))
         except (RuntimeError, AssertionError, MemoryError) as error:  # what FAISS raises
             raise RetrieverError(f"{self._where}: the search failed ({error})") from error
-        documents = iter(self.corpus.take([int(row) for _, rows in ranked for row in rows]))
-        for number, (scores, _) in zip(asked, ranked, strict=True):
-            results[number] = [Hit(next(documents), float(score)) for score in scores]
+        for number, (scores, rows) in zip(asked, ranked, strict=True):
+            results[number] = list(zip(map(int, rows), map(float, scores), strict=True))
         return results
 
 

@@ -55,6 +55,13 @@ def test_hits_are_the_nearest_documents_best_first(flat, corpus):
     assert got[0][0].document.text  # whole documents, not ids
 
 
+def test_rows_are_found_without_their_documents(flat, corpus):
+    queries = [*QUERIES, ""]
+    found = [[(corpus[row], score) for row, score in hits] for hits in flat.search_rows(queries, 5)]
+    assert found == [[tuple(hit) for hit in hits] for hits in flat.search(queries, 5)]
+    assert [len(hits) for hits in found] == [5, 5, 5, 0]
+
+
 @pytest.mark.parametrize("kind", ["fp16", "sq8", "hnsw", "ivf-sq8"])
 def test_every_kind_finds_what_exact_search_finds(folders, corpus, flat, kind):
     retriever = DenseRetriever.open(folders[kind], corpus=corpus)
