@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{arguments.config} is a run that exists already; name the .toml config of one to come")
     require_packages("torch", "transformers", extra="train", what="the doctor")
     from calibadv.doctor import Blocked, Level, examine, worst
+    from calibadv.evaluation.output import leaves
 
     if not arguments.json:
-        print(config.to_toml() + f"# not set: {', '.join(unset(config.effective()))}\n", flush=True)
+        unset = [name for name, value in leaves(config.effective()) if value is None]
+        print(config.to_toml() + f"# not set: {', '.join(unset)}\n", flush=True)
     checks = []
     for check in examine(config, probe=arguments.probe, processes=arguments.processes, progress=progress_line()):
         checks.append(check)
@@ -71,15 +72,6 @@ def run(arguments: argparse.Namespace) -> None:
         sys.stdout.flush()
         blockers = [check for check in checks if check.level is Level.BLOCKER]
         raise Blocked("; ".join(f"{check.name}: {check.remedy or check.summary}" for check in blockers))
-
-
-def unset(table: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the settings without a value."""
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from unset(value, prefix=f"{prefix}{key}.")
-        elif value is None:
-            yield prefix + key
 
 
 def show(name: str, level: str, summary: str, remedy: str) -> None:

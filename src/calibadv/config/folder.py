@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from calibadv.config.run import RunConfig
 from calibadv.errors import ConfigError
+from calibadv.evaluation.output import leaves
 
 CONFIG = "config.toml"
 MAY_CHANGE = frozenset(
@@ -89,7 +89,7 @@ def check_same_run(config: RunConfig, saved: Path, *, part: Part = "train") -> N
     """Refuse to resume a run with settings that are not its own."""
     if not saved.is_file():
         raise ConfigError(f"--resume: {saved.parent} holds no run (it has no {CONFIG}); name the folder of one")
-    before, now = (dict(_leaves(c.effective())) for c in (RunConfig.read(saved), config))
+    before, now = (dict(leaves(c.effective())) for c in (RunConfig.read(saved), config))
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in before | now
@@ -100,11 +100,3 @@ def check_same_run(config: RunConfig, saved: Path, *, part: Part = "train") -> N
             f"--resume: the run in {saved.parent} has other settings: {'; '.join(changed)}. "
             "Resume it with its own settings, or start a new run in a new folder"
         )
-
-
-def _leaves(table: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, prefix=f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -59,7 +59,7 @@ def claim_folder(folder: Path, *, manifest: Mapping[str, Any]) -> bool:
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], *, folder: Path) -> None:
     """Refuse to continue an evaluation with other settings; other versions of packages are worth a warning."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = dict(leaves(before)), dict(leaves(now))
     for values in (old, new):
         if "model.sha256" in values:
             values.pop("model.name")  # the same weights may lie somewhere else by now
@@ -171,6 +171,19 @@ def questions_sha256(questions: Sequence[Question]) -> str:
     return text_sha256(json.dumps([[q.dataset, q.id, q.text, list(q.golden_answers)] for q in questions]))
 
 
+def leaves(value: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values with dotted names.
+
+    >>> list(leaves({"a": 1, "b": {"c": 2}}))
+    [('a', 1), ('b.c', 2)]
+    """
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from leaves(item, prefix=f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file."""
     try:
@@ -189,14 +202,6 @@ def _summary(summary: Summary) -> dict[str, Any]:
         "seconds": summary.seconds,
         "metrics": {name: asdict(estimate) for name, estimate in summary.estimates.items()},
     }
-
-
-def _leaves(value: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _leaves(item, prefix=f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

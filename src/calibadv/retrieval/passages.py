@@ -1,4 +1,4 @@
-"""The text of a document as encoders and wire formats want it: the wiki-18 form."""
+"""Text as encoders and wire formats want it: documents in the wiki-18 form, whole characters."""
 
 from __future__ import annotations
 
@@ -14,3 +14,16 @@ def contents(document: Document) -> str:
     'Plain text.'
     """
     return f'"{document.title}"\n{document.text}' if document.title else document.text
+
+
+def encodable(text: str) -> str:
+    r"""The text with its halves of surrogate pairs replaced: JSON can carry them, no file and no tokenizer takes them.
+
+    >>> encodable("half \ud83d") == "half \ufffd"
+    True
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -18,6 +18,7 @@ from calibadv.errors import RetrieverError
 from calibadv.retrieval.base import Hit
 from calibadv.retrieval.corpus import split_contents
 from calibadv.retrieval.exchange import shortened
+from calibadv.retrieval.passages import encodable
 from calibadv.trajectory import Document
 
 Dialect = Literal["search-r1", "calibadv"]
@@ -91,13 +92,13 @@ def _with_id(document: Any) -> Document:
         raise _Malformed(f"a document has no id (its fields are {sorted(map(str, document))}); the server must send it")
     if not isinstance(contents, str):
         raise _Malformed(f'document {document_id!r} has no text "contents", got {_shown(contents)}')
-    title, text = split_contents(_encodable(contents))
-    return Document(id=_encodable(str(document_id)), title=title, text=text)
+    title, text = split_contents(encodable(contents))
+    return Document(id=encodable(str(document_id)), title=title, text=text)
 
 
 def _with_id_and_quotes(document: Any) -> Document:
     read = _with_id(document)
-    contents = _encodable(document["contents"])
+    contents = encodable(document["contents"])
     return read if contents.startswith('"') else Document(id=read.id, title="", text=contents)
 
 
@@ -107,20 +108,11 @@ def _without_id(document: Any) -> Document:
             f'dialect "calibadv" expects documents as text, got {_shown(document)}; '
             'servers that send ids are read with dialect "search-r1"'
         )
-    contents = _encodable(document)
+    contents = encodable(document)
     title, text = split_contents(contents)
     # The published server quotes a title that is quoted already.
     title = title[1:-1] if len(title) >= 2 and title[0] == title[-1] == '"' else title
     return Document(id=hashlib.sha256(contents.encode()).hexdigest(), title=title, text=text)
-
-
-def _encodable(text: str) -> str:
-    """JSON can carry halves of surrogate pairs, which no file and no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _shown(value: Any) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from calibadv.retrieval.corpus import split_contents
+from calibadv.retrieval.passages import encodable
 from calibadv.retrieval.rerank import rerank_text
 from calibadv.retrieval.server.cache import Answer
 from calibadv.retrieval.server.settings import ServerConfig
@@ -175,7 +176,7 @@ def render_rerank(request: RerankRequest, scores: Sequence[Sequence[float]]) -> 
 
 def read_document(sent: Mapping[str, Any]) -> Document:
     """A document of a /rerank request."""
-    title, text = split_contents(_speakable(sent["contents"]))
+    title, text = split_contents(encodable(sent["contents"]))
     return Document(id="", title=title, text=text)
 
 
@@ -200,16 +201,7 @@ def _queries(value: Any, *, config: ServerConfig, name: Callable[[int], str] = "
                 f'"{name(index)}" has {len(query):,} characters, at most {config.max_query_chars:,} are allowed '
                 "(max_query_chars); shorten it"
             )
-    return [_speakable(query) for query in value]
-
-
-def _speakable(text: str) -> str:
-    """Half a surrogate pair cannot be encoded and breaks tokenizers; a policy's odd bytes must not break a search."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return [encodable(query) for query in value]
 
 
 def _number(record: Mapping[str, Any], name: str, *, default: int, largest: int) -> int:

@@ -8,10 +8,7 @@ rightly from what they had found are used.
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
@@ -19,6 +16,7 @@ from typing import Any
 
 from calibadv.dialogue.observation import render_observation
 from calibadv.errors import DataError
+from calibadv.questions import json_rows
 from calibadv.rewards.format import is_well_formed
 from calibadv.rewards.metrics import exact_match
 from calibadv.tags import ROLE_TAG, THINK_CLOSE, THINK_OPEN, first_action
@@ -44,20 +42,10 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and row of a JSONL file of traces, plain or gzipped."""
     if not path.is_file():
         raise DataError(f"{path}: no such file of traces; check sft.traces")
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, Mapping) or not {"dataset", "id", "prompt", "response"} <= row.keys():
-                        raise DataError(f"{path}:{number}: a trace must have dataset, id, prompt and response")
-                    yield number, dict(row)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: not valid JSON ({error})") from error
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}:{number + 1}: cannot be read ({error})") from error
+    for number, row in json_rows(path):
+        if not isinstance(row, dict) or not {"dataset", "id", "prompt", "response"} <= row.keys():
+            raise DataError(f"{path}:{number}: a trace must have dataset, id, prompt and response")
+        yield number, row
 
 
 def read_trace(row: Mapping[str, Any], question: Question, *, rng: Random, max_searches: int) -> Trajectory | str:
