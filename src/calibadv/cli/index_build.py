@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.cli.options import new_command, positive, require_packages
+from calibadv.cli.options import add_corpus_option, add_device_option, new_command, positive, require_packages
 from calibadv.cli.progress import progress_bar
 from calibadv.errors import ConfigError, DataError
 
@@ -54,7 +54,7 @@ def add_tools(tools: Any) -> None:
         parser.add_argument("index", type=Path, metavar="INDEX_DIR", help="a folder of calibadv index build")
         parser.add_argument("--json", action="store_true", help="print JSON")
         if name == "verify":
-            parser.add_argument("--corpus", type=Path, metavar="DIR", help="the corpus, where it has moved")
+            add_corpus_option(parser)
         parser.set_defaults(command=command)
 
 
@@ -87,7 +87,7 @@ def _add_build(tools: Any) -> None:
     dense.add_argument("--max-length", type=positive, metavar="N", help="tokens of a document; the rest is cut")
     dense.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), help="arithmetic (default: auto)")
     dense.add_argument("--batch-size", type=positive, metavar="N", help="documents at once (default: 64)")
-    dense.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    add_device_option(dense)
     dense.add_argument("--no-vectors", action="store_true", help="remove the vectors when the index is made")
     hybrid = parser.add_argument_group("hybrid")
     hybrid.add_argument(
@@ -216,6 +216,7 @@ def check_encoder_option(dense: Path, encoder: str | None) -> None:
 
 def run_info(arguments: argparse.Namespace) -> None:
     """Describe an index."""
+    from calibadv.evaluation.output import leaves
     from calibadv.retrieval.manifest import IndexManifest
 
     manifest = IndexManifest.read(arguments.index)
@@ -232,20 +233,8 @@ def run_info(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(record, indent=1))
         return
-    for name, value in flat(record | {"documents": f"{manifest.num_documents:,}"}):
+    for name, value in leaves(record | {"documents": f"{manifest.num_documents:,}"}):
         print(f"{name:<36} {value}")
-
-
-def flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested values with dotted names.
-
-    >>> flat({"a": 1, "b": {"c": 2}})
-    [('a', 1), ('b.c', 2)]
-    """
-    rows: list[tuple[str, Any]] = []
-    for name, value in record.items():
-        rows += flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return rows
 
 
 def run_verify(arguments: argparse.Namespace) -> None:

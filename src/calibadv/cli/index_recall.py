@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.cli.options import new_command
+from calibadv.cli.options import add_corpus_option, add_device_option, new_command
 from calibadv.cli.progress import progress_bar
 from calibadv.cli.tables import print_table
 from calibadv.cli.trajectories import clean
@@ -242,8 +242,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--questions", type=Path, nargs="+", required=True, metavar="FILE", help=".jsonl, .jsonl.gz or .parquet files"
     )
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="the corpus, when it is not where the index says")
-    parser.add_argument("--device", metavar="DEVICE", help="where the encoder of a dense index runs")
+    add_corpus_option(parser)
+    add_device_option(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
 
 

@@ -1,4 +1,4 @@
-"""What several commands share: the --set option, the check for missing packages, the config of a run."""
+"""What several commands share: options, the check for missing packages, the config of a run."""
 
 from __future__ import annotations
 
@@ -37,6 +37,26 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="SECTION.KEY=VALUE",
         help="change a setting of the config; the value is TOML, plain words need no quotes (repeatable)",
+    )
+
+
+def add_address_options(parser: argparse.ArgumentParser, *, port: int) -> None:
+    """``--host`` and ``--port`` of a server."""
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=port, help=f"port; 0 takes any free one (default: {port})")
+
+
+def add_corpus_option(parser: argparse.ArgumentParser) -> None:
+    """``--corpus`` of commands that open an index."""
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="the corpus, when it is not where the index says")
+
+
+def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """``--device`` of commands that encode or re-rank."""
+    parser.add_argument(
+        "--device", metavar="NAME", help="where models run: cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
     )
 
 

@@ -9,7 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from calibadv.cli.options import new_command, positive, require_packages
+from calibadv.cli.options import (
+    add_address_options,
+    add_corpus_option,
+    add_device_option,
+    new_command,
+    positive,
+    require_packages,
+)
 
 EPILOG = """\
 examples
@@ -42,14 +49,12 @@ def add_parser(commands: Any) -> None:
         epilog=EPILOG,
     )
     serve.add_argument("index", type=Path, metavar="INDEX", help="an index folder, made by calibadv index build")
-    serve.add_argument("--corpus", type=Path, metavar="DIR", help="its corpus, when that has moved")
+    add_corpus_option(serve)
+    add_device_option(serve)
     serve.add_argument(
         "--top-k", type=positive, default=20, metavar="N", help="documents retrieved a query (default: 20)"
     )
-    serve.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
-    )
-    serve.add_argument("--port", type=int, default=8000, help="port; 0 takes any free one (default: 8000)")
+    add_address_options(serve, port=8000)
     _add_rerank_options(serve)
     _add_limits(serve)
     serve.set_defaults(command=run)
@@ -63,7 +68,6 @@ def _add_rerank_options(parser: argparse.ArgumentParser) -> None:
         "--rerank-batch-size", type=positive, default=64, metavar="N", help="pairs at once (default: 64)"
     )
     group.add_argument("--rerank-max-length", type=positive, default=512, metavar="N", help="tokens (default: 512)")
-    group.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: the best there is)")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

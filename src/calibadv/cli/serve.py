@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.cli.agent_options import LAB_MODEL, add_agent_options, is_lab, lab_questions, opened_agent
-from calibadv.cli.options import new_command, positive, require_packages
+from calibadv.cli.options import add_address_options, new_command, positive, require_packages
 
 EPILOG = """\
 examples
@@ -32,10 +32,7 @@ def add_parser(commands: Any) -> None:
         epilog=EPILOG,
     )
     add_agent_options(parser)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
-    )
-    parser.add_argument("--port", type=int, default=8080, help="port; 0 takes any free one (default: 8080)")
+    add_address_options(parser, port=8080)
     parser.add_argument("--name", metavar="NAME", help="the model's name for clients (default: that of its folder)")
     parser.add_argument(
         "--max-conversations", type=positive, default=64, metavar="N", help="questions at once (default: 64)"

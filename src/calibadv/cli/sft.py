@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.cli.options import add_set_option, new_command, require_packages
-from calibadv.cli.train import PACKAGES, add_hub_option, config_of, shortest, stopped
+from calibadv.cli.options import new_command, require_packages
+from calibadv.cli.train import PACKAGES, add_run_options, config_of, shortest, stopped
 
 if TYPE_CHECKING:
     from calibadv.evaluation import EvalResult
@@ -36,19 +35,8 @@ def add_parser(commands: Any) -> None:
         description="Fine-tune a model on demonstrations, as the [sft] section of a config says.",
         epilog=EPILOG,
     )
-    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a .toml file")
-    add_set_option(parser)
+    add_run_options(parser, output="sft.output")
     parser.add_argument("--data-only", action="store_true", help="make the demonstrations and stop")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="RUN_DIR",
-        help="go on from the last checkpoint of this run (default: that of sft.output)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the effective configuration and stop")
-    add_hub_option(parser)
     parser.set_defaults(command=run)
 
 

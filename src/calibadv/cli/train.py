@@ -43,18 +43,7 @@ def add_parser(commands: Any) -> None:
         description="Train a policy as a config file says.",
         epilog=EPILOG,
     )
-    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a .toml file, such as configs/lab.toml")
-    add_set_option(parser)
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="RUN_DIR",
-        help="go on from the last checkpoint of this run (default: that of training.output)",
-    )
-    add_hub_option(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the effective configuration and stop")
+    add_run_options(parser, output="training.output")
     parser.set_defaults(command=run)
 
 
@@ -82,8 +71,19 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"Uploaded to {push_folder(folder / MODEL, arguments.push_to_hub)}")
 
 
-def add_hub_option(parser: argparse.ArgumentParser) -> None:
-    """``--push-to-hub OWNER/NAME``."""
+def add_run_options(parser: argparse.ArgumentParser, *, output: str) -> None:
+    """The run, named by a config or by its folder, and what becomes of it; `config_of` reads what is given."""
+    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a .toml file, such as configs/lab.toml")
+    add_set_option(parser)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="RUN_DIR",
+        help=f"go on from the last checkpoint of this run (default: that of {output})",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the effective configuration and stop")
     parser.add_argument(
         "--push-to-hub",
         metavar="OWNER/NAME",
