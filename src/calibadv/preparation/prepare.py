@@ -106,12 +106,13 @@ class SplitReport:
 
 
 def prepare(source: Source, *, out: Path, options: PrepareOptions) -> list[SplitReport]:
-    """Write ``OUT/SPLIT.parquet`` and its report for every split; evaluation splits come first."""
-    splits = sorted(options.splits, key=lambda split: split == "train")
+    """Write ``OUT/SPLIT.parquet`` and its report for every split, once all of them could be made."""
+    splits = sorted(options.splits, key=lambda split: split == "train")  # training is compared with the others
     _check_out(out, splits, overwrite=options.overwrite)
+    _check_source(source, splits, datasets=options.datasets)
     known = Known()
     compared: dict[Path, str] = {}
-    reports = []
+    made = []
     for split in splits:
         if split == "train":
             _know_tests(source, options, known=known, compared=compared)
@@ -136,9 +137,13 @@ def prepare(source: Source, *, out: Path, options: PrepareOptions) -> list[Split
             examples=examples[:_EXAMPLES],
         )
         report.warnings = _count_warnings(sets, published=source.is_published, allow=options.allow_count_mismatch)
-        _write(_selected(parts, sets, split=split, options=options), report, out=out, options=options)
-        reports.append(report)
-    return reports
+        questions = _selected(parts, sets, split=split, options=options)
+        if not questions:
+            raise DataError(f"no {split} question is left: every one was a duplicate or could not be used")
+        made.append((questions, report))
+    for questions, report in made:
+        _write(questions, report, out=out, options=options)
+    return [report for _, report in made]
 
 
 def _check_out(out: Path, splits: Sequence[str], *, overwrite: bool) -> None:
@@ -147,6 +152,20 @@ def _check_out(out: Path, splits: Sequence[str], *, overwrite: bool) -> None:
     there = [split for split in splits if (out / f"{split}.parquet").exists()]
     if there and not overwrite:
         raise ConfigError(f"{out / there[0]}.parquet exists already; name another folder with --out, or --overwrite it")
+
+
+def _check_source(source: Source, splits: Sequence[str], *, datasets: Sequence[str]) -> None:
+    """Refuse before anything large is read; a data set need not have every split."""
+    for split in splits:
+        lacking = [name for name in datasets if not source.has(name, split)]
+        if not lacking:
+            continue
+        try:
+            source.find(lacking[0], split)
+        except DataError as error:
+            apart = len(lacking) < len(datasets) and len(splits) > 1
+            remedy = f". Prepare {split} in a command of its own, without {', '.join(lacking)}" if apart else ""
+            raise DataError(f"{error}{remedy}") from error
 
 
 def _know_tests(source: Source, options: PrepareOptions, *, known: Known, compared: dict[Path, str]) -> None:
@@ -243,8 +262,6 @@ def _selected(
 
 
 def _write(questions: list[Question], report: SplitReport, *, out: Path, options: PrepareOptions) -> None:
-    if not questions:
-        raise DataError(f"no {report.split} question is left: every one was a duplicate or could not be used")
     report.rows = len(questions)
     report.repeated = 0 if report.split == "train" else len(repeated(questions))
     out.mkdir(parents=True, exist_ok=True)

@@ -281,3 +281,16 @@ def test_half_a_character_in_the_metadata_does_not_stop_the_writing(folder, tmp_
     write(folder / "nq" / "test.jsonl", [{**rows("nq-test", 1)[0], "metadata": {"note": "\ud83d"}}])
     make(folder, tmp_path / "out", datasets=("nq",))
     assert load_questions(tmp_path / "out" / "test.parquet")[0].metadata == {"note": "\ud83d"}
+
+
+def test_nothing_is_written_when_a_data_set_lacks_one_of_the_splits(folder, tmp_path):
+    with pytest.raises(DataError, match=r"no train split of bamboogle.*command of its own, without bamboogle"):
+        make(folder, tmp_path / "out", datasets=("nq", "bamboogle"), splits=("train", "test"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_when_a_later_split_has_a_bad_row(folder, tmp_path):
+    write(folder / "nq" / "train.jsonl", [*rows("nq-train", 3), {"id": "x", "question": "q?"}])
+    with pytest.raises(DataError, match="golden_answers"):
+        make(folder, tmp_path / "out", datasets=("nq",), splits=("train", "test"))
+    assert not (tmp_path / "out").exists()
