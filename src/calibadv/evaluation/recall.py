@@ -146,8 +146,7 @@ def supporting_ids_fit(questions: Sequence[Question], *, corpus: Any) -> bool:
 
 def _exact_shares(questions: Sequence[Question], *, retriever: Any, config: RecallConfig) -> dict[int, list[Any]]:
     """Per k, (question, share of the exact hits that were found) of a spread of the questions; {} where it is exact."""
-    kind = getattr(getattr(retriever, "parameters", None), "kind", None)
-    if config.num_exact == 0 or kind in (None, "flat"):
+    if config.num_exact == 0 or getattr(retriever, "is_exact", True):
         return {}
     rows = np.unique(np.linspace(0, len(questions) - 1, num=min(config.num_exact, len(questions)), dtype=int))
     shares: dict[int, list[Any]] = {k: [] for k in config.ks}

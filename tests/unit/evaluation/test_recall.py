@@ -1,7 +1,6 @@
 """Recall of answers, of supporting passages and of exact search, on corpora small enough to count by hand."""
 
 import logging
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -129,7 +128,7 @@ def test_data_sets_have_rows_of_their_own_and_one_together():
 class Approximate(ListRetriever):
     """Finds the first passages; the exact search finds them in another order."""
 
-    parameters = SimpleNamespace(kind="sq8")
+    is_exact = False
 
     def search_exact(self, queries, k):
         return [[Hit(document, 1.0) for document in list(reversed(PASSAGES))[:k]] for _ in queries]
@@ -144,7 +143,7 @@ def test_recall_against_exact_search_is_the_share_of_its_hits_that_were_found():
 
 def test_exact_kinds_and_zero_questions_skip_the_exact_search():
     exact = Approximate(PASSAGES)
-    exact.parameters = SimpleNamespace(kind="flat")
+    exact.is_exact = True
     for retriever, num_exact in ((exact, 5), (Approximate(PASSAGES), 0)):
         (row,) = measure_recall([question(1, "x")], retriever=retriever, config=RecallConfig(num_exact=num_exact))
         assert row.num_exact == 0

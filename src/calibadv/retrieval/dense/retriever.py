@@ -72,6 +72,11 @@ class DenseRetriever:
         """Digest of everything that decides the hits."""
         return self.index_manifest.version
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether hits are compared by the vectors as they were encoded."""
+        return self.index.parameters.kind == "flat"
+
     def manifest(self) -> dict[str, Any]:
         """What identifies this index, for the manifests of evaluations."""
         return asdict(self.index_manifest)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from calibadv.errors import ConfigError, DataError, RetrieverError
+from calibadv.evaluation.recall import RecallConfig, measure_recall
 from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.dense.build import build_dense
 from calibadv.retrieval.dense.conventions import EncoderConfig
 from calibadv.retrieval.dense.encoder import Encoder
 from calibadv.retrieval.dense.retriever import DenseRetriever
-from calibadv.trajectory import Document
+from calibadv.trajectory import Document, Question
 
 QUERIES = ["ada wrote the song", "battle of the north", "glass garden"]
 
@@ -53,6 +54,15 @@ def test_hits_are_the_nearest_documents_best_first(flat, corpus):
         assert [hit.document for hit in hits] == [corpus[int(row)] for row in order]
         np.testing.assert_allclose([hit.score for hit in hits], row_scores[order], atol=1e-5)
     assert got[0][0].document.text  # whole documents, not ids
+
+
+@pytest.mark.parametrize("kind", ["flat", "fp16", "sq8", "hnsw", "ivf-sq8"])
+def test_recall_compares_every_kind_that_is_not_exact_with_exact_search(folders, corpus, kind):
+    questions = [Question(id=str(i), text=text, golden_answers=("ada",)) for i, text in enumerate(QUERIES)]
+    retriever = DenseRetriever.open(folders[kind], corpus=corpus)
+    (row,) = measure_recall(questions, retriever=retriever, config=RecallConfig(ks=(5,)))
+    assert row.num_exact == (0 if kind == "flat" else 3)
+    assert all(share > 0.5 for share in row.exact.values())
 
 
 def test_rows_are_found_without_their_documents(flat, corpus):
