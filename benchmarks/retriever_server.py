@@ -473,7 +473,7 @@ class Load:
             connection.socket.close()
         latencies.sort()
         return {
-            "rate": QUERIES_EACH * len(latencies) / seconds,
+            "rate": QUERIES_EACH * (len(latencies) - errors) / seconds,
             "queries": self.asked,
             "p50": latencies[len(latencies) // 2],
             "p99": latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))],
