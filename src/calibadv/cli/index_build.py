@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibadv.cli.options import add_corpus_option, add_device_option, new_command, positive, require_packages
-from calibadv.cli.progress import progress_bar
+from calibadv.cli.progress import progress_bar, progress_bars
 from calibadv.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ def add_tools(tools: Any) -> None:
         parser.add_argument("--json", action="store_true", help="print JSON")
         if name == "verify":
             add_corpus_option(parser)
+            parser.add_argument(
+                "--note-digests",
+                action="store_true",
+                help="keep the digests of a dense index built before they were: its files now count as what was built",
+            )
         parser.set_defaults(command=command)
 
 
@@ -241,20 +246,22 @@ def run_verify(arguments: argparse.Namespace) -> None:
     """Check an index; a problem makes the command fail."""
     require_packages("pyarrow", "tantivy", extra="retrieval", what="an index")
     from calibadv.retrieval.corpus import Corpus
-    from calibadv.retrieval.verify import verify_index
+    from calibadv.retrieval.verify import VerifyOptions, verify_index
 
     corpus = None if arguments.corpus is None else Corpus.read(arguments.corpus)
-    with progress_bar("reading the corpus") as progress:
-        checks = verify_index(arguments.index, corpus=corpus, progress=progress)
+    with progress_bars() as progress:
+        options = VerifyOptions(note_digests=arguments.note_digests, progress=progress)
+        checks = verify_index(arguments.index, corpus=corpus, options=options)
     if arguments.json:
-        print(
-            json.dumps(
-                [{"check": c.name, "ok": c.ok, "found": c.figures, "problem": c.problem} for c in checks], indent=1
-            )
-        )
+        rows = [
+            {"check": c.name, "ok": c.ok, "found": c.figures, "not_checked": c.gap, "problem": c.problem}
+            for c in checks
+        ]
+        print(json.dumps(rows, indent=1))
     else:
         for check in checks:
-            print(f"{'ok   ' if check.ok else 'WRONG'}  {check.name:<16}{check.figures or check.problem}")
+            mark = "WRONG" if check.problem else "?    " if check.gap else "ok   "
+            print(f"{mark}  {check.name:<16}{check.figures or check.gap or check.problem}")
     wrong = [check.name for check in checks if not check.ok]
     if wrong:
         raise DataError(f"{arguments.index}: {len(wrong)} of {len(checks)} checks failed: {', '.join(wrong)}")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,9 @@ from calibadv.retrieval.manifest import IndexManifest
 
 FILES = "files.json"
 _CHUNK = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
 
 
 def corpus_place(corpus: Corpus, index_dir: Path) -> str:
@@ -70,7 +73,7 @@ def whole_folder(index_dir: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class FileList:
-    """Size and SHA-256 of every file of a folder, by relative name."""
+    """Size and SHA-256 of every file of an index, by its name relative to the folder."""
 
     files: dict[str, dict[str, Any]]
 
@@ -80,21 +83,24 @@ class FileList:
         return cls({name: {"bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in names})
 
     @classmethod
-    def read(cls, folder: Path) -> FileList:
-        """The list that `write` left in ``folder``."""
+    def read(cls, folder: Path, *, elsewhere: Collection[str] = ()) -> FileList:
+        """The list that `write` left in ``folder``; only files named in ``elsewhere`` may lie outside."""
         path = folder / FILES
         try:
             files = json.loads(path.read_text(encoding="utf-8"))
             known = all(type(entry["bytes"]) is int and type(entry["sha256"]) is str for entry in files.values())
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{path}: not a list of files ({error}); build the index again") from error
-        if not known or any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
+        outside = (name for name in files if Path(name).is_absolute() or ".." in Path(name).parts)
+        if not known or any(name not in elsewhere for name in outside):
             raise DataError(f"{path}: not a list of files; build the index again")
         return cls(files)
 
     def write(self, folder: Path) -> None:
-        """Leave the list in ``folder``."""
-        (folder / FILES).write_text(json.dumps(self.files, indent=1, sort_keys=True), encoding="utf-8")
+        """Leave the list in ``folder``, by rename: half a list would be an error from then on."""
+        partial = folder / f"{FILES}.partial"
+        partial.write_text(json.dumps(self.files, indent=1, sort_keys=True), encoding="utf-8")
+        partial.replace(folder / FILES)
 
     @property
     def num_bytes(self) -> int:
@@ -116,18 +122,28 @@ class FileList:
             if not os.access(folder / name, os.R_OK):
                 raise DataError(f"{folder}: {name} may not be read by this user; ask its owner: chmod -R a+rX {folder}")
 
-    def check_digests(self, folder: Path) -> None:
+    def check_digests(self, folder: Path, *, progress: Progress | None = None) -> None:
         """DataError for a file that has changed; reads every byte."""
         self.check_sizes(folder)
+        done = 0
+
+        def read(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, self.num_bytes)
+
         for name, entry in self.files.items():
-            if digest(folder / name) != entry["sha256"]:
+            if digest(folder / name, read=read) != entry["sha256"]:
                 raise DataError(f"{folder}: the index is broken: {name} has changed; copy it again or build it again")
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+def digest(path: Path, *, read: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file; ``read`` is told of every piece how many bytes it has."""
     sha256 = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             sha256.update(chunk)
+            if read is not None:
+                read(len(chunk))
     return sha256.hexdigest()

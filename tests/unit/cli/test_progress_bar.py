@@ -2,7 +2,7 @@
 
 import sys
 
-from calibadv.cli.progress import progress_bar
+from calibadv.cli.progress import progress_bar, progress_bars
 
 
 def test_a_terminal_gets_a_bar_on_its_error_output(monkeypatch, capsys):
@@ -20,3 +20,18 @@ def test_anything_else_gets_none(capsys):
     with progress_bar("importing") as progress:
         assert progress is None
     assert capsys.readouterr().err == ""
+
+
+def test_work_of_several_parts_gets_a_bar_for_each(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress_bars() as progress:
+        for what in ("reading the corpus", "reading the files"):
+            progress(what, 1, 2)
+            progress(what, 2, 2)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "reading the corpus" in captured.err
+    assert "reading the files" in captured.err
+    monkeypatch.undo()
+    with progress_bars() as progress:
+        assert progress is None

@@ -2,11 +2,14 @@
 
 ``manifest.json`` (last to be written), ``vectors.faiss`` (the encoded documents, see `vectors`) and, unless they are
 the index themselves, ``index.faiss``. An index made from a published file may name that file instead of a copy.
+``files.json`` has the digests of these files. It is no part of the manifest, so that an index from before it was kept
+gets one without becoming another index.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +23,10 @@ from calibadv.retrieval.dense.exact import TorchIndex
 from calibadv.retrieval.dense.kinds import IndexParameters, Kind, parameters_for, parameters_from
 from calibadv.retrieval.dense.nearest import VectorIndex
 from calibadv.retrieval.dense.vectors import VectorFile, import_faiss
-from calibadv.retrieval.index_folder import corpus_place
+from calibadv.retrieval.index_folder import FileList, corpus_place
 from calibadv.retrieval.manifest import IndexManifest
+
+logger = logging.getLogger(__name__)
 
 VECTORS = "vectors.faiss"
 INDEX = "index.faiss"
@@ -74,8 +79,22 @@ def write_manifest(
         },
         versions=package_versions(),
     )
+    list_files(index_dir, manifest).write(index_dir)
     manifest.write(index_dir)
     return manifest
+
+
+def list_files(index_dir: Path, manifest: IndexManifest) -> FileList:
+    """Size and digest of the files of an index as they are now; reads all of them."""
+    logger.info("Reading the files of %s for their digests", index_dir)
+    return FileList.of(index_dir, part_files(manifest, where=index_dir))
+
+
+def part_files(manifest: IndexManifest, *, where: Path) -> list[str]:
+    """The files of an index, relative to its folder; those it shares with another index lie outside."""
+    index_parameters(manifest, where=where)
+    records = [manifest.parameters["index"], manifest.parameters.get("vectors")]
+    return list(dict.fromkeys(str(record.get("file", "")) for record in records if record))
 
 
 def package_versions() -> dict[str, str]:

@@ -52,7 +52,11 @@ def test_an_index_folder_holds_the_vectors_of_every_document(corpus, plain_encod
         encoder_config=config(plain_encoder),
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert sorted(path.name for path in (tmp_path / "dense").iterdir()) == ["manifest.json", "vectors.faiss"]
+    assert sorted(path.name for path in (tmp_path / "dense").iterdir()) == [
+        "files.json",
+        "manifest.json",
+        "vectors.faiss",
+    ]
     assert seen == [(0, 300), (64, 300), (128, 300), (192, 300), (256, 300), (300, 300)]
     assert IndexManifest.read(tmp_path / "dense") == manifest
     assert manifest.corpus_sha256 == corpus.sha256
@@ -165,7 +169,11 @@ def test_vectors_are_removed_on_request(corpus, plain_encoder, tmp_path):
     manifest = build_dense(
         corpus, index_dir=tmp_path / "dense", encoder_config=config(plain_encoder), kind="sq8", keep_vectors=False
     )
-    assert sorted(path.name for path in (tmp_path / "dense").iterdir()) == ["index.faiss", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "dense").iterdir()) == [
+        "files.json",
+        "index.faiss",
+        "manifest.json",
+    ]
     assert manifest.parameters["vectors"] is None
 
 

@@ -169,7 +169,7 @@ def test_corpus_and_index_are_fetched_joined_and_searchable(published, corpus, e
     assert manifest.num_documents == 300
     names = sorted(path.name for path in (tmp_path / "wiki").iterdir())
     assert names == sorted(["corpus", kind, "pull.json"])
-    assert len(list((tmp_path / "wiki" / kind).iterdir())) == 2  # the joined file and the manifest
+    assert len(list((tmp_path / "wiki" / kind).iterdir())) == 3  # the joined file, its digest and the manifest
     check(tmp_path / "wiki" / kind, corpus, encoder)
     assert {what for what, _, _ in seen} >= {"fetching wiki-18.jsonl.gz", "importing the corpus"}
     assert all(done <= total for _, done, total in seen)

@@ -1,0 +1,143 @@
+"""Verifying a dense index: every byte of its files is compared with the digests kept at the build."""
+
+import json
+import shutil
+
+import pytest
+
+from calibadv.cli.main import main
+from calibadv.retrieval import index_folder
+from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.dense.build import build_dense
+from calibadv.retrieval.dense.conventions import EncoderConfig
+from calibadv.retrieval.dense.convert import convert_index
+from calibadv.retrieval.dense.retriever import DenseRetriever
+from calibadv.retrieval.importing import import_corpus
+from calibadv.retrieval.index_folder import FILES
+from calibadv.retrieval.manifest import IndexManifest
+from calibadv.retrieval.verify import VerifyOptions, verify_index
+
+
+@pytest.fixture(scope="module")
+def built(corpus, plain_encoder, tmp_path_factory):
+    """A corpus folder with its indexes "flat" and "sq8", which keeps its vectors."""
+    root = tmp_path_factory.mktemp("built")
+    corpus.write(root / "documents.jsonl")
+    import_corpus([root / "documents.jsonl"], out=root / "corpus")
+    stored = Corpus.open(root / "corpus")
+    for kind in ("flat", "sq8"):
+        config = EncoderConfig(model=str(plain_encoder), device="cpu")
+        build_dense(stored, index_dir=root / "corpus" / kind, encoder_config=config, kind=kind)
+    return root / "corpus"
+
+
+@pytest.fixture
+def corpus_dir(built, tmp_path):
+    """A copy that a test may spoil."""
+    return shutil.copytree(built, tmp_path / "corpus")
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def problems(checks):
+    return {check.name: check.problem for check in checks if not check.ok}
+
+
+@pytest.mark.parametrize(("kind", "num_files"), [("flat", 1), ("sq8", 2)])
+def test_a_whole_index_passes_and_says_how_much_was_read(built, kind, num_files):
+    seen = []
+    options = VerifyOptions(progress=lambda *told: seen.append(told))
+    checks = verify_index(built / kind, options=options)
+    assert [check.name for check in checks] == ["corpus", "index", "vectors", "files", "encoder"]
+    assert not problems(checks)
+    assert not [check.gap for check in checks if check.gap]
+    assert f"{num_files} files, " in checks[3].figures
+    size = sum(path.stat().st_size for path in (built / kind).glob("*.faiss"))
+    assert seen[0] == ("reading the corpus", 300, 300)
+    assert seen[-1] == (f"reading the files of {kind}", size, size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("flat", "vectors.faiss"), ("sq8", "vectors.faiss"), ("sq8", "index.faiss")]
+)
+def test_one_bit_in_the_middle_of_a_file_is_found(corpus_dir, kind, name):
+    flip_a_bit(corpus_dir / kind / name)
+    found = problems(verify_index(corpus_dir / kind))
+    assert found == {
+        "files": f"{corpus_dir / kind}: the index is broken: {name} has changed; copy it again or build it again"
+    }
+
+
+def test_vectors_that_another_folder_keeps_are_compared_too(corpus_dir):
+    convert_index(corpus_dir / "flat", to="sq8", out=corpus_dir / "small")
+    assert not problems(verify_index(corpus_dir / "small"))
+    flip_a_bit(corpus_dir / "flat" / "vectors.faiss")
+    assert "../flat/vectors.faiss has changed" in problems(verify_index(corpus_dir / "small"))["files"]
+
+
+def test_opening_reads_no_file_for_its_digest(built, monkeypatch):
+    monkeypatch.setattr(index_folder, "digest", None)
+    assert len(DenseRetriever.open(built / "sq8").search(["song"], 3)[0]) == 3
+
+
+def test_an_index_from_before_digests_were_kept_passes_with_a_gap_that_can_be_closed(corpus_dir):
+    folder = corpus_dir / "sq8"
+    (folder / FILES).unlink()
+    version = IndexManifest.read(folder).version
+    checks = verify_index(folder)
+    assert not problems(checks)
+    (gap,) = [check.gap for check in checks if check.gap]
+    assert "the content cannot be checked" in gap
+    assert f"calibadv index verify {folder} --note-digests" in gap
+    assert not (folder / FILES).exists()
+    checks = verify_index(folder, options=VerifyOptions(note_digests=True))
+    assert not problems(checks)
+    assert "digests noted in files.json" in checks[3].figures
+    assert IndexManifest.read(folder).version == version
+    flip_a_bit(folder / "index.faiss")
+    for note in (False, True):
+        found = problems(verify_index(folder, options=VerifyOptions(note_digests=note)))
+        assert "index.faiss has changed" in found["files"]
+
+
+def test_the_digests_of_a_broken_index_are_not_noted(corpus_dir):
+    (corpus_dir / "flat" / FILES).unlink()
+    path = corpus_dir / "flat" / "vectors.faiss"
+    path.write_bytes(path.read_bytes()[:-4])
+    found = problems(verify_index(corpus_dir / "flat", options=VerifyOptions(note_digests=True)))
+    assert "truncated or replaced" in found["files"]
+    assert not (corpus_dir / "flat" / FILES).exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "does not list vectors.faiss"),
+        ({"vectors.faiss": {"bytes": 1}}, "not a list of files"),
+        ({"../../documents.jsonl": {"bytes": 1, "sha256": ""}}, "not a list of files"),
+    ],
+)
+def test_a_list_of_other_files_is_refused(corpus_dir, files, message):
+    (corpus_dir / "flat" / FILES).write_text(json.dumps(files))
+    assert message in problems(verify_index(corpus_dir / "flat"))["files"]
+
+
+def test_the_command_marks_what_could_not_be_checked_and_fails_for_what_changed(corpus_dir, capsys):
+    folder = corpus_dir / "flat"
+    (folder / FILES).unlink()
+    verify = ["index", "verify", str(folder)]
+    assert main(verify) == 0
+    assert "?      files           sizes fit, but the content cannot be checked" in capsys.readouterr().out
+    assert main([*verify, "--json"]) == 0
+    (row,) = [row for row in json.loads(capsys.readouterr().out) if row["not_checked"]]
+    assert (row["check"], row["ok"]) == ("files", True)
+    assert main([*verify, "--note-digests"]) == 0
+    flip_a_bit(folder / "vectors.faiss")
+    assert main(verify) == 2
+    captured = capsys.readouterr()
+    assert "vectors.faiss has changed; copy it again or build it again" in captured.out
+    assert "1 of 5 checks failed: files" in captured.err
