@@ -16,6 +16,8 @@ from typing import Any, Literal, Protocol
 
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.retrieval.base import Hit, Retriever
+from calibadv.retrieval.dense.loading import first_line, quiet_loading, usable_device
+from calibadv.retrieval.dense.model_files import hub_folder
 from calibadv.trajectory import Document
 
 logger = logging.getLogger(__name__)
@@ -67,8 +69,9 @@ class CrossEncoderReranker:
         self.model = str(model)
         self.max_length = max_length
         self.batch_size = batch_size
-        self._encoder = _load(self.model, device=device, max_length=max_length, precision=precision)
-        self._fingerprint = _fingerprint(Path(self.model), self._encoder)
+        folder = _model_folder(self.model)
+        self._encoder = _load(folder, model=self.model, device=device, max_length=max_length, precision=precision)
+        self._fingerprint = _fingerprint(folder, model=self.model)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """One score a pair, in order."""
@@ -165,28 +168,43 @@ def best_first(hits: Sequence[Hit]) -> list[Hit]:
     return sorted(hits, key=lambda hit: -hit.score)
 
 
-def _load(model: str, *, device: str | None, max_length: int, precision: Precision) -> Any:
+def _model_folder(model: str) -> Path:
+    """The folder of the model; one of the hub is fetched, with pickled weights only where it has no others."""
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or model.count("/") != 1:
+        raise ConfigError(f"the re-ranker {model} is neither a folder nor a hub id (owner/name)")
+    what = f"the re-ranker {model}"
+    folder = hub_folder(model, what=what)
+    return folder if any(folder.glob("*.safetensors")) else hub_folder(model, what=what, patterns=("*.bin",))
+
+
+def _load(folder: Path, *, model: str, device: str | None, max_length: int, precision: Precision) -> Any:
     try:
         import torch
         from sentence_transformers import CrossEncoder
         from transformers import AutoConfig
     except ImportError as error:
         raise ConfigError(f"re-ranking needs {error.name}: pip install 'calibadv[dense]'") from error
-    if not Path(model).is_dir() and (Path(model).is_absolute() or model.count("/") != 1):
-        raise ConfigError(f"the re-ranker {model} is neither a folder nor a hub id (owner/name)")
+    if device is not None:
+        device = usable_device(device, setting="the re-ranker's device")
     try:
-        kinds = AutoConfig.from_pretrained(model).architectures or []
+        kinds = AutoConfig.from_pretrained(folder).architectures or []
         if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
             raise ConfigError(
                 f"{model} is no re-ranker: it is a {', '.join(kinds) or 'model of unknown kind'} and has no trained "
                 "classification head; name a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L12-v2"
             )
-        encoder = CrossEncoder(model, device=device, max_length=max_length)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        reason = str(error).strip().splitlines()
-        raise ConfigError(f"cannot load the re-ranker {model}: {reason[0] if reason else error!r}") from error
+        with quiet_loading():
+            encoder = CrossEncoder(str(folder), device=device, max_length=max_length, local_files_only=True)
+    except ConfigError:
+        raise
+    except Exception as error:  # the libraries raise a dozen kinds for a broken file
+        raise ConfigError(
+            f"cannot load the re-ranker {model} ({first_line(error)}); it needs config.json, *.safetensors and the "
+            "tokenizer's files: fetch it again, or name another one"
+        ) from error
     if encoder.num_labels != 1:
         raise ConfigError(
             f"{model} gives {encoder.num_labels} numbers a pair, a re-ranker gives one; name another model"
@@ -198,11 +216,11 @@ def _load(model: str, *, device: str | None, max_length: int, precision: Precisi
     return encoder
 
 
-def _fingerprint(folder: Path, encoder: Any) -> str:
+def _fingerprint(folder: Path, *, model: str) -> str:
     """Digest of the model's files (size, beginning and end of each), or the commit of a hub model."""
     digest = hashlib.sha256()
-    if not folder.is_dir():
-        digest.update(f"{folder}@{getattr(encoder.model.config, '_commit_hash', None)}".encode())
+    if folder != Path(model):
+        digest.update(f"{model}@{folder.name}".encode())
         return digest.hexdigest()
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".txt", ".safetensors", ".bin", ".model")):
         size = path.stat().st_size

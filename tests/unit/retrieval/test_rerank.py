@@ -1,11 +1,12 @@
 """Re-ranking: order, ties, duplicate pairs, and which models are refused. The cross-encoder is tiny and random."""
 
 import logging
+import shutil
 
 import pytest
 
 from calibadv.errors import ConfigError, RetrieverError
-from calibadv.retrieval import Hit, ListRetriever
+from calibadv.retrieval import Hit, ListRetriever, rerank
 from calibadv.retrieval.rerank import CrossEncoderReranker, RerankedRetriever, rerank_text
 from calibadv.trajectory import Document
 
@@ -208,6 +209,59 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="cannot load the re-ranker"):
         CrossEncoderReranker(tmp_path / "empty")
+
+
+def test_a_model_that_breaks_off_is_an_error_that_says_what_to_do(make_model):
+    weights = make_model() / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"cannot load the re-ranker .*fetch it again"):
+        CrossEncoderReranker(weights.parent, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["tpu9", "cuda:99"])
+def test_a_device_that_is_not_there_is_an_error(make_model, device):
+    with pytest.raises(ConfigError, match=f"the re-ranker's device (must be|is) .*{device}"):
+        CrossEncoderReranker(make_model(), device=device)
+
+
+def test_a_model_is_loaded_without_a_progress_bar(make_model, capfd):
+    folder = make_model()
+    capfd.readouterr()
+    CrossEncoderReranker(folder, device="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_hub_out_of_reach_is_asked_once_and_says_what_to_do(monkeypatch):
+    pytest.importorskip("sentence_transformers")
+    calls = []
+
+    def fetch(model, *, allow_patterns):
+        calls.append(model)
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    with pytest.raises(ConfigError, match=r"the re-ranker no/reranker: .*Name or service not known.*HF_ENDPOINT"):
+        CrossEncoderReranker("no/reranker")
+    assert calls == ["no/reranker"]
+
+
+@pytest.mark.parametrize("has_safetensors", [True, False])
+def test_a_hub_model_is_fetched_without_pickled_weights_unless_it_has_no_others(
+    make_model, monkeypatch, tmp_path, has_safetensors
+):
+    snapshot = tmp_path / "0123abc"
+    shutil.copytree(make_model(), snapshot)
+    if not has_safetensors:
+        (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda model, *, allow_patterns: asked.append(allow_patterns) or snapshot
+    )
+    monkeypatch.setattr(rerank, "hub_folder", rerank.hub_folder.__wrapped__)
+    folder = rerank._model_folder("owner/model")
+    assert folder == snapshot
+    assert ["*.bin" in patterns for patterns in asked] == ([False] if has_safetensors else [False, True])
+    assert rerank._fingerprint(folder, model="owner/model") != rerank._fingerprint(folder, model=str(folder))
 
 
 def test_numbers_are_checked_before_anything_is_loaded():

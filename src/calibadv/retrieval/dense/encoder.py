@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.retrieval.dense.conventions import EncoderConfig, EncoderSpec, describe
+from calibadv.retrieval.dense.loading import first_line, quiet_loading, usable_device
 from calibadv.retrieval.dense.model_files import check_tokenizer, model_folder
 from calibadv.retrieval.passages import contents
 from calibadv.trajectory import Document
@@ -30,7 +30,7 @@ class Encoder:
         _require_packages()
         self.config = config
         spec = describe(config)
-        self._device = _device(config.device)
+        self._device = usable_device(config.device, setting="encoder.device")
         self._torch_dtype, dtype = _dtype(config.dtype, device=self._device)
         self.spec = replace(spec, dtype=dtype)
         self._lock = threading.Lock()
@@ -80,7 +80,7 @@ class Encoder:
     def _load(self, name: str) -> _Model:
         folder = model_folder(name)
         check_tokenizer(folder)
-        with _quiet():
+        with quiet_loading():
             if self.spec.pooling == "modules":
                 return _ModulesModel(folder, spec=self.spec, device=self._device, dtype=self._torch_dtype)
             return _PlainModel(folder, spec=self.spec, device=self._device, dtype=self._torch_dtype)
@@ -109,8 +109,10 @@ class _ModulesModel(_Model):
                 model_kwargs={"dtype": dtype, "use_safetensors": True},
                 local_files_only=True,
             )
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"encoder.model {folder}: cannot be loaded ({_first_line(error)})") from error
+        except Exception as error:  # the libraries raise a dozen kinds for a broken file
+            raise ConfigError(
+                f"encoder.model {folder}: cannot be loaded ({first_line(error)}); fetch the model again"
+            ) from error
         model.max_seq_length = spec.max_length
         if (spec.query_prefix or spec.passage_prefix) and any(
             getattr(module, "include_prompt", True) is False for module in model
@@ -139,9 +141,9 @@ class _PlainModel(_Model):
             model = _model_class(folder, spec).from_pretrained(
                 str(folder), dtype=dtype, use_safetensors=True, local_files_only=True
             )
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # the libraries raise a dozen kinds for a broken file
             raise ConfigError(
-                f"encoder.model {folder}: cannot be loaded ({_first_line(error)}); the folder needs config.json, "
+                f"encoder.model {folder}: cannot be loaded ({first_line(error)}); the folder needs config.json, "
                 "*.safetensors and the tokenizer's files"
             ) from error
         if spec.pooling == "last" and self._tokenizer.padding_side != "right":
@@ -176,20 +178,6 @@ def _model_class(folder: Path, spec: EncoderSpec) -> Any:
     return transformers.DPRQuestionEncoder if is_question else transformers.DPRContextEncoder
 
 
-def _device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ConfigError(f'encoder.device must be "auto", "cpu" or "cuda[:N]", got {device!r}') from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f'encoder.device is {device!r}, but no GPU can be used here; set it to "auto" or "cpu"')
-    return device
-
-
 def _dtype(dtype: str, *, device: str) -> tuple[Any, str]:
     import torch
 
@@ -209,24 +197,3 @@ def _require_packages() -> None:
     ]
     if missing:
         raise ConfigError(f"encoding needs {', '.join(missing)}: pip install 'calibadv[dense]'")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading a model without the library's progress bars and notes on the terminal."""
-    from transformers.utils import logging as notes
-
-    library: Any = notes
-    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        library.set_verbosity(verbosity)
-        if bars:
-            library.enable_progress_bar()

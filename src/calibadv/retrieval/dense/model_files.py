@@ -10,7 +10,7 @@ from typing import Any
 
 from calibadv.errors import ConfigError, DataError
 
-_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "*_Transformer/*", "*_Pooling/*", "*_Dense/*")
+PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "*_Transformer/*", "*_Pooling/*", "*_Dense/*")
 """What is fetched from a hub: configuration, tokenizer and safetensors, no pickled weights."""
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "vocab.bpe")
 _WHOLE_FILE = 8 << 20
@@ -20,7 +20,7 @@ _NO_IDENTITY = frozenset({"data_config.json", "eval_results.json", "trainer_stat
 
 
 def model_folder(model: str) -> Path:
-    """The local folder of a model; a hub id is fetched (or found in the hub's cache) first."""
+    """The local folder of an encoder; a hub id is fetched (or found in the hub's cache) first."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
@@ -28,21 +28,22 @@ def model_folder(model: str) -> Path:
         return folder
     if model.count("/") > 1 or model.startswith((".", "/", "~")):
         raise ConfigError(f"encoder.model {model}: no such folder")
-    return _hub_folder(model)
+    return hub_folder(model, what=f"encoder.model {model}")
 
 
 @functools.cache
-def _hub_folder(model: str) -> Path:
+def hub_folder(model: str, *, what: str, patterns: tuple[str, ...] = PATTERNS) -> Path:
+    """The folder of a hub model's files, fetched or from the hub's cache; ``what`` names it in messages."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise ConfigError(f"encoder.model {model}: fetching it needs pip install 'calibadv[dense]'") from error
+        raise ConfigError(f"{what}: fetching it needs pip install 'calibadv[dense]'") from error
     try:
-        return Path(snapshot_download(model, allow_patterns=list(_PATTERNS)))
+        return Path(snapshot_download(model, allow_patterns=list(patterns)))
     except Exception as error:  # the hub client raises a dozen kinds, its HTTP client's among them
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
-            f"encoder.model {model}: no such folder here, and it could not be fetched from the Hugging Face hub "
+            f"{what}: no such folder here, and it could not be fetched from the Hugging Face hub "
             f"({type(error).__name__}: {reason[:200]}); name a local folder, or fetch it on a machine with a hub "
             "(HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 uses the cache alone)"
         ) from error

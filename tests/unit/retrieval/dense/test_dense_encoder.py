@@ -282,6 +282,15 @@ def test_a_folder_without_a_tokenizer_or_without_weights_says_so(request, tmp_pa
         Encoder(EncoderConfig(model=str(tmp_path / "copy")))
 
 
+@pytest.mark.parametrize("modules", [True, False])
+def test_weights_that_break_off_are_an_error_that_names_the_model(new_encoder, with_modules, tmp_path, modules):
+    folder = new_encoder(tmp_path / "model")
+    weights = (with_modules(folder) if modules else folder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"encoder\.model .*model: cannot be loaded"):
+        Encoder(EncoderConfig(model=str(folder), device="cpu"))
+
+
 def test_a_folder_that_is_no_model_and_a_hub_out_of_reach_say_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         describe(EncoderConfig(model=str(tmp_path)))
