@@ -120,8 +120,16 @@ def test_an_id_missing_later_is_a_broken_row(tmp_path):
 
 def test_an_id_field_that_was_named_is_never_made_up(tmp_path):
     source = write(tmp_path / "a.jsonl", lines({"text": "a"}))
-    with pytest.raises(DataError, match=r'no documents .*"key" must be a string or an integer, got None'):
+    with pytest.raises(
+        DataError, match=r"no documents .*no field \"key\"; got the fields \['text'\]; name .*--id-field"
+    ):
         import_corpus([source], out=tmp_path / "out", options=ImportOptions(id_field="key"))
+
+
+def test_a_text_of_another_name_is_asked_for(tmp_path):
+    source = write(tmp_path / "a.jsonl", lines({"key": "1", "body": "a"}))
+    with pytest.raises(DataError, match=r"got the fields \['body', 'key'\]; name yours with --text-field"):
+        import_corpus([source], out=tmp_path / "out")
 
 
 # Rows that cannot be used

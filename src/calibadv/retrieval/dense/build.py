@@ -77,7 +77,7 @@ def _stored_type(vectors: VectorType | None, *, kind: Kind) -> VectorType:
     if vectors is None:
         return wanted
     if kind in ("flat", "fp16") and vectors != wanted:
-        raise ConfigError(f"an index of kind {kind} stores its vectors as {wanted}, not {vectors}; leave --vectors out")
+        raise ConfigError(f"an index of kind {kind} stores its vectors as {wanted}, not {vectors}; leave vectors out")
     return vectors
 
 

@@ -8,6 +8,7 @@ chunks and never loaded; what other kinds store is reconstructed row by row, whi
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 Target = Literal["flat", "fp16", "sq8", "hnsw", "ivf-sq8", "ivf-pq", "as-is"]
 Keep = Literal["reference", "copy", "none"]
 _ROWS = 65_536
+_PLACE = re.compile(r"\.(?:cpp|h|cu):\d+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +195,16 @@ def _reconstructed(path: Path, index: Any = None) -> ReconstructedVectors:
         if index.ntotal:
             index.reconstruct_n(0, 1)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise DataError(f"{path}: not a FAISS index whose vectors can be read ({reason})") from error
+        raise DataError(
+            f"{path}: not a FAISS index whose vectors can be read, or not a whole one ({_reason(error)}); fetch or "
+            "build it again"
+        ) from error
     return ReconstructedVectors(index, index.ntotal, index.d)
+
+
+def _reason(error: Exception) -> str:
+    """What FAISS says, without the place in its sources that says it."""
+    return _PLACE.split(str(error).strip().splitlines()[0])[-1][:200]
 
 
 def _parameters(found: Origin, to: Kind) -> IndexParameters:

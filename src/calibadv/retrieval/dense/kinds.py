@@ -84,10 +84,10 @@ class IndexParameters:
 def check_kind(kind: str, *, num_vectors: int) -> None:
     """Refuse an unknown kind, and one that a small corpus cannot train."""
     if kind not in KINDS:
-        raise ConfigError(f"--kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise ConfigError(f"the kind of an index must be one of {', '.join(KINDS)}, got {kind!r}")
     least = _LEAST.get(kind, 1)
     if num_vectors < least:
-        raise ConfigError(f"--kind {kind} needs at least {least:,} documents, got {num_vectors:,}; use flat")
+        raise ConfigError(f"an index of kind {kind} needs at least {least:,} documents, got {num_vectors:,}; use flat")
 
 
 def parameters_for(kind: Kind, *, num_vectors: int, dimension: int) -> IndexParameters:

@@ -146,9 +146,9 @@ def patched(header: bytes, *, num_vectors: int, last_length: int) -> bytes:
 
 
 def is_vector_file(path: Path) -> bool:
-    """Whether the file is a FAISS file of plain vectors that `VectorFile` reads."""
+    """Whether the file begins as a FAISS file of plain vectors; `VectorFile.open` says whether it is whole."""
     try:
-        VectorFile.open(path)
+        _unpack(_read_header(path), path=path)
     except DataError:
         return False
     return True

@@ -53,7 +53,9 @@ class FieldReader:
             if name in row:
                 return Flaw("broken", f'it has an "{name}", but the first row had none; all need one, or none')
             return str(number)
-        value = row.get(name)
+        if name not in row:
+            return _absent(f'no field "{name}"', row, remedy="another one with --id-field")
+        value = row[name]
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if isinstance(value, str):
@@ -70,7 +72,7 @@ class FieldReader:
             return contents if isinstance(contents, Flaw) else split_contents(contents)
         text_field = options.text_field or "text"
         if text_field not in row and options.text_field is None:
-            return Flaw("broken", f'neither "contents" nor "text"; got the fields {sorted(map(str, row))!r:.200}')
+            return _absent('neither "contents" nor "text"', row, remedy="yours with --text-field or --contents-field")
         text = _string(row, text_field)
         title: str | Flaw = ""
         if options.title_field is not None or row.get("title") is not None:
@@ -82,8 +84,12 @@ class FieldReader:
 
 def _string(row: Mapping[str, Any], name: str, *, null: str | None = None) -> str | Flaw:
     if name not in row:
-        return Flaw("broken", f'no field "{name}"; got the fields {sorted(map(str, row))!r:.200}')
+        return _absent(f'no field "{name}"', row, remedy="one of them")
     value = row[name]
     if value is None and null is not None:
         return null
     return value if isinstance(value, str) else Flaw("broken", f'"{name}" must be a string, got {type(value).__name__}')
+
+
+def _absent(problem: str, row: Mapping[str, Any], *, remedy: str) -> Flaw:
+    return Flaw("broken", f"{problem}; got the fields {sorted(map(str, row))!r:.200}; name {remedy}")

@@ -179,3 +179,15 @@ def test_files_that_cannot_be_converted_say_why(rows, tmp_path):
         open_origin(tmp_path / "f")
     with pytest.raises(DataError, match="no such file or folder"):
         open_origin(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("e5_Flat.index", r"38,445.*the file is truncated"), ("e5_HNSW64.index", r"or not a whole one")],
+)
+def test_a_published_file_that_breaks_off_is_refused_in_plain_words(published, tmp_path, name, message):
+    (tmp_path / name).write_bytes((published / name).read_bytes()[:30_000])
+    with pytest.raises(DataError, match=message) as refused:
+        open_origin(tmp_path / name)
+    assert "/project/" not in str(refused.value)
+    assert "fetch or build it again" in str(refused.value)
