@@ -60,6 +60,17 @@ def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup)
     )
 
 
+def add_search_device_option(parser: argparse.ArgumentParser) -> None:
+    """``--search-device`` of commands that search an index."""
+    parser.add_argument(
+        "--search-device",
+        default="cpu",
+        metavar="NAME",
+        help="what compares the vectors of a dense index: cpu, a GPU with all of them in its memory (cuda, cuda:1), "
+        "or auto, a GPU if they fit (default: cpu)",
+    )
+
+
 def require_packages(*modules: str, extra: str, what: str) -> None:
     """Say which pip command is missing, before anything is started."""
     missing = [module for module in modules if importlib.util.find_spec(module) is None]

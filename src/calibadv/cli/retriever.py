@@ -13,6 +13,7 @@ from calibadv.cli.options import (
     add_address_options,
     add_corpus_option,
     add_device_option,
+    add_search_device_option,
     new_command,
     positive,
     require_packages,
@@ -51,6 +52,7 @@ def add_parser(commands: Any) -> None:
     serve.add_argument("index", type=Path, metavar="INDEX", help="an index folder, made by calibadv index build")
     add_corpus_option(serve)
     add_device_option(serve)
+    add_search_device_option(serve)
     serve.add_argument(
         "--top-k", type=positive, default=20, metavar="N", help="documents retrieved a query (default: 20)"
     )
@@ -103,6 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
         corpus=arguments.corpus,
         rerank=arguments.rerank,
         device=arguments.device,
+        search_device=arguments.search_device,
         rerank_batch_size=arguments.rerank_batch_size,
         rerank_max_length=arguments.rerank_max_length,
     )

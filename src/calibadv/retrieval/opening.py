@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibadv.errors import DataError
+from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.corpus_manifest import CORPUS
@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 
 def open_index(
-    index_dir: Path | str, *, corpus: Corpus | Path | str | None = None, device: str | None = None
+    index_dir: Path | str,
+    *,
+    corpus: Corpus | Path | str | None = None,
+    device: str | None = None,
+    search_device: str = "cpu",
 ) -> BM25Retriever | DenseRetriever | HybridRetriever:
     """Open the index in ``index_dir``.
 
     ``corpus``, opened or as a path, where it is not at the manifest's place; ``device`` runs the encoder of a dense
-    index. Whatever does not belong together is an error: another corpus, cut-off files, another encoder.
+    index, ``search_device`` compares its vectors (see `DenseRetriever.open`). Whatever does not belong together is an
+    error: another corpus, cut-off files, another encoder.
     """
     index_dir = Path(index_dir)
     if not index_dir.exists():
@@ -36,14 +41,16 @@ def open_index(
     if isinstance(corpus, Path | str):
         corpus = Corpus.read(corpus)
     corpus = corpus_of(index_dir, manifest, corpus=corpus)
-    if manifest.method == "hybrid":
-        return HybridRetriever.open(index_dir, open_part=lambda folder: _open_part(folder, corpus, device))
-    return _open_part(index_dir, corpus, device)
+    if manifest.method == "bm25" and search_device not in ("auto", "cpu"):
+        raise ConfigError(
+            f"search_device {search_device}: {index_dir} is a BM25 index, which has no vectors; leave the option out"
+        )
 
+    def open_part(folder: Path) -> BM25Retriever | DenseRetriever:
+        if IndexManifest.read(folder).method == "bm25":
+            return BM25Retriever.open(folder, corpus=corpus)
+        from calibadv.retrieval.dense.retriever import DenseRetriever
 
-def _open_part(index_dir: Path, corpus: Corpus, device: str | None) -> BM25Retriever | DenseRetriever:
-    if IndexManifest.read(index_dir).method == "bm25":
-        return BM25Retriever.open(index_dir, corpus=corpus)
-    from calibadv.retrieval.dense.retriever import DenseRetriever
+        return DenseRetriever.open(folder, corpus=corpus, device=device, search_device=search_device)
 
-    return DenseRetriever.open(index_dir, corpus=corpus, device=device)
+    return HybridRetriever.open(index_dir, open_part=open_part) if manifest.method == "hybrid" else open_part(index_dir)

@@ -6,19 +6,63 @@ FAISS index does, so `VectorIndex` holds it in the place of one.
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibadv.errors import ConfigError
+from calibadv.retrieval.dense.loading import usable_device
 from calibadv.retrieval.dense.vectors import VectorFile
+
+logger = logging.getLogger(__name__)
 
 # Shape suffixes: Q = queries, N = vectors, C = candidates, D = dimension.
 
 _LOAD_ROWS = 1 << 18
 _SCORES = 1 << 28
 """Scores in memory at a time."""
+_ROOM = 4 << 30
+"""Bytes of a GPU that "auto" leaves to scores, encoder and re-ranker."""
+
+
+def gpu_for(search_device: str, *, vectors: VectorFile | None, where: Path) -> str | None:
+    """The GPU that is to search ``vectors``; None: FAISS does it on the CPU.
+
+    "cuda" or "cuda:1" is an error where it cannot be done, "auto" falls back to the CPU.
+    """
+    if search_device == "cpu":
+        return None
+    device = usable_device(search_device, setting="search_device")
+    if not device.startswith(("cpu", "cuda")):
+        raise ConfigError(f'search_device must be "auto", "cpu" or "cuda[:N]", got {device!r}')
+    obstacle = _obstacle(device, vectors, must_fit=search_device == "auto")
+    if obstacle is None:
+        logger.info("The vectors of %s are searched on %s, exactly", where, device)
+        return device
+    if search_device != "auto":
+        raise ConfigError(
+            f"search_device {search_device}: {where}: {obstacle}; search on the CPU, or build the index with its "
+            "vectors"
+        )
+    logger.info("%s is searched on the CPU: %s", where, obstacle)
+    return None
+
+
+def _obstacle(device: str, vectors: VectorFile | None, *, must_fit: bool) -> str | None:
+    """Why the vectors cannot be searched there."""
+    import torch
+
+    if device.startswith("cpu"):
+        return "no GPU can be used here"
+    if vectors is None:
+        return "its vectors were not kept"
+    needed, free = vectors.num_vectors * vectors.dimension * 2, torch.cuda.mem_get_info(device)[0]
+    if must_fit and needed + _ROOM > free:
+        return f"its vectors take {needed / 1e9:.1f} GB on a GPU, and {free / 1e9:.1f} GB are free"
+    return None
 
 
 class TorchIndex:

@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calibadv.errors import ConfigError, DataError
+from calibadv.errors import DataError
 from calibadv.retrieval.corpus import Corpus
 from calibadv.retrieval.dense.assemble import assemble
 from calibadv.retrieval.dense.conventions import EncoderSpec
-from calibadv.retrieval.dense.exact import TorchIndex
+from calibadv.retrieval.dense.exact import TorchIndex, gpu_for
 from calibadv.retrieval.dense.kinds import IndexParameters, Kind, parameters_for, parameters_from
 from calibadv.retrieval.dense.nearest import VectorIndex
 from calibadv.retrieval.dense.vectors import VectorFile, import_faiss
@@ -144,21 +144,17 @@ def open_index_file(index_dir: Path, manifest: IndexManifest) -> Any:
     return index
 
 
-def open_vector_index(index_dir: Path, manifest: IndexManifest, *, search_device: str | None = None) -> VectorIndex:
-    """Index and vectors of a folder, both memory-mapped and checked; or the vectors on a device, searched exactly."""
+def open_vector_index(index_dir: Path, manifest: IndexManifest, *, search_device: str = "cpu") -> VectorIndex:
+    """Index and vectors of a folder, both memory-mapped and checked; or the vectors on a GPU, searched exactly."""
     kept = manifest.parameters.get("vectors")
     index = open_index_file(index_dir, manifest)
     parameters = index_parameters(manifest, where=index_dir)
     vectors = None if kept is None else open_vectors(index_dir / kept["file"], manifest=manifest)
-    if search_device is None:
+    gpu = gpu_for(search_device, vectors=vectors, where=index_dir)
+    if gpu is None or vectors is None:
         return VectorIndex(faiss_index=index, parameters=parameters, vectors=vectors)
-    if vectors is None:
-        raise ConfigError(
-            f"{index_dir}: its vectors were not kept, so they cannot be searched on {search_device}; search on the "
-            "CPU, or build the index with its vectors"
-        )
     return VectorIndex(
-        faiss_index=TorchIndex(vectors, device=search_device),
+        faiss_index=TorchIndex(vectors, device=gpu),
         parameters=replace(parameters, rescore=0),
         vectors=vectors,
     )

@@ -49,12 +49,12 @@ class DenseRetriever:
         corpus: Corpus | None = None,
         encoder: Encoder | str | None = None,
         device: str | None = None,
-        search_device: str | None = None,
+        search_device: str = "cpu",
     ) -> DenseRetriever:
         """Open an index folder; ``corpus`` and ``encoder`` where they no longer are where the manifest says.
 
-        ``device`` runs the encoder. With ``search_device`` ("cuda") the stored vectors are loaded there and searched
-        exactly, whatever the kind of the index.
+        ``device`` runs the encoder. With ``search_device`` "cuda" (or "cuda:1") the stored vectors are loaded onto the
+        GPU and searched exactly, whatever the kind of the index; "auto" does so where there is one with room for them.
         """
         index_dir = Path(index_dir)
         manifest = IndexManifest.read(index_dir)

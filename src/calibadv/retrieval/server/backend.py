@@ -103,6 +103,8 @@ class BackendConfig:
     """A cross-encoder: a folder or a hub id."""
     device: str | None = None
     """For the encoder and the re-ranker: cpu, cuda, cuda:1, mps; not set: the best there is."""
+    search_device: str = "cpu"
+    """What compares the vectors of a dense index: cpu, a GPU (cuda, cuda:1), or auto."""
     rerank_batch_size: int = 64
     """Pairs in one forward pass."""
     rerank_max_length: int = 512
@@ -116,7 +118,7 @@ def open_backend(config: BackendConfig, report: Report) -> Backend:
     from calibadv.retrieval.opening import open_index
 
     report("opening the index")
-    retriever = open_index(config.index, corpus=config.corpus, device=config.device)
+    retriever = open_index(config.index, corpus=config.corpus, device=config.device, search_device=config.search_device)
     if config.rerank is None:
         return Backend(retriever)
     report("loading the re-ranker")

@@ -85,11 +85,13 @@ def test_every_kind_finds_what_exact_search_finds(folders, corpus, flat, kind):
 
 @pytest.mark.parametrize("kind", ["flat", "ivf-sq8"])
 def test_vectors_loaded_onto_a_device_are_searched_exactly(folders, corpus, flat, kind, monkeypatch):
-    from calibadv.retrieval.dense import exact
+    from calibadv.retrieval.dense import exact, folder
 
+    monkeypatch.setattr(folder, "gpu_for", lambda *_, **__: "cpu")
     monkeypatch.setattr(exact, "_SCORES", 3 * 70)  # several rounds
     monkeypatch.setattr(exact, "_LOAD_ROWS", 90)
-    retriever = DenseRetriever.open(folders[kind], corpus=corpus, encoder=flat.encoder, search_device="cpu")
+    retriever = DenseRetriever.open(folders[kind], corpus=corpus, encoder=flat.encoder, search_device="cuda")
+    assert isinstance(retriever.index.faiss_index, exact.TorchIndex)
     for k in (1, 10, 300):
         assert ids(retriever.search(QUERIES, k)) == ids(retriever.search_exact(QUERIES, k))
 
