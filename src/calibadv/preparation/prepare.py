@@ -189,7 +189,7 @@ def _read(
     for name in options.datasets:
         found = source.find(name, split)
         bad: list[str] = []
-        questions = _load(found.path, name, on_bad=bad.append if options.skip_bad else None)
+        questions = _load(found.path, name, on_bad=bad.append if options.skip_bad else _refuse)
         if not options.keep_metadata:
             questions = [_bare(question) for question in questions]
         with found.path.open("rb") as file:
@@ -203,6 +203,10 @@ def _read(
         )  # fmt: skip
         parts[name], files[name] = questions, found.path
     return reports, parts, files
+
+
+def _refuse(message: str) -> None:
+    raise DataError(f"{message}; mend it, or leave such rows out with --skip-bad")
 
 
 def _load(path: Path, name: str, *, on_bad: Any) -> list[Question]:

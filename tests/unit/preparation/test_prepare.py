@@ -197,7 +197,7 @@ def test_bad_settings_are_named(folder, tmp_path, options, message):
 )
 def test_a_bad_row_is_named_or_skipped(folder, tmp_path, bad, message):
     write(folder / "nq" / "test.jsonl", [*rows("nq-test", 2), bad])
-    with pytest.raises(DataError, match=rf"test\.jsonl:3: .*{message}"):
+    with pytest.raises(DataError, match=rf"test\.jsonl:3: .*{message}.*--skip-bad"):
         make(folder, tmp_path / "out", datasets=("nq",))
     assert not (tmp_path / "out").exists()
     (report,) = make(folder, tmp_path / "out", datasets=("nq",), skip_bad=True)
