@@ -17,6 +17,8 @@ class TurnWritten:
     """From 0."""
     thinking: str
     action: Action
+    text: str
+    """All that the policy wrote, tags included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,8 @@ class Finished:
         reason = self.trajectory.stop_reason
         if reason is StopReason.ANSWER:
             return None
+        if reason is StopReason.INVALID_ACTION and self.trajectory.turns[-1].truncated:
+            return f"{WITHOUT_ANSWER[reason]} before its turn was cut off (rollout.max_turn_tokens)"
         return WITHOUT_ANSWER[reason] + (f": {self.trajectory.error}" if self.trajectory.error else "")
 
 
@@ -105,13 +109,14 @@ def as_json(event: Event) -> dict[str, object]:
     """The event as a JSON object; ``type`` says which one."""
     if isinstance(event, TurnWritten):
         action = event.action
-        return {
+        turn = {
             "type": "turn",
             "turn": event.turn,
             "thinking": event.thinking.strip(),
             "action": str(action.kind),
             "content": action.content,
         }
+        return turn | ({"text": event.text} if action.kind is ActionKind.INVALID else {})
     if isinstance(event, DocumentsFound):
         documents = _documents_json(event.documents)
         return {"type": "documents", "turn": event.turn, "query": event.query, "documents": documents}

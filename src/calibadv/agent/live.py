@@ -233,7 +233,7 @@ class LiveAgent:
             query = episode.complete(completion)
             turn = episode.turns[-1]
             number = len(episode.turns) - 1
-            conversation.put(TurnWritten(turn=number, thinking=turn.thinking, action=turn.action))
+            conversation.put(TurnWritten(turn=number, thinking=turn.thinking, action=turn.action, text=turn.text))
             if query is not None:
                 self._searches.submit(self._search, conversation, query)
             else:

@@ -98,6 +98,9 @@ class Terminal:
         from calibadv.agent import DocumentsFound, Finished, TurnWritten
 
         if isinstance(event, TurnWritten):
+            if event.action.kind is ActionKind.INVALID:
+                self.block("wrote", event.text, DIM)
+                return event
             self.block("think", event.thinking, THINK)
             if event.action.kind is ActionKind.SEARCH:
                 self.block("search", event.action.content, SEARCH)

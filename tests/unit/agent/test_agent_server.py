@@ -117,6 +117,7 @@ def test_a_question_without_an_answer_is_explained() -> None:
     with served(lambda episode, turn: "no tags") as (url, _):
         reply = httpx2.post(f"{url}/v1/chat/completions", json={"messages": QUESTION}).json()
     assert "neither a query nor an answer" in reply["choices"][0]["message"]["content"]
+    assert reply["choices"][0]["message"]["reasoning_content"] == "no tags\n"
     assert reply["calibadv"]["answer"] is None
 
 

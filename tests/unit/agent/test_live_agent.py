@@ -197,11 +197,12 @@ def test_the_same_seed_names_the_same_draws(agent: LiveAgent) -> None:
     assert requests[0].request().seed == requests[1].request().seed
 
 
-def test_an_invalid_turn_is_explained() -> None:
+def test_an_invalid_turn_is_shown_as_written_and_explained() -> None:
     with make_agent([["no tags at all"]]) as agent:
-        *_, end = agent.ask("who?")
+        turn, end = agent.ask("who?")
+    assert as_json(turn)["text"] == "no tags at all"
     assert isinstance(end, Finished)
-    assert "neither a query nor an answer" in (end.explanation() or "")
+    assert end.explanation() == "the model wrote neither a query nor an answer"
     assert as_json(end)["answer"] is None
 
 

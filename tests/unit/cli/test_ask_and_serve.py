@@ -48,7 +48,10 @@ def test_ask_leaves_with_1_when_there_is_no_answer(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as end:
         main(["ask", QUESTION, "--set", "rollout.max_turn_tokens=2"])
     assert end.value.code == 1
-    assert "no answer" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "wrote     let me" in printed
+    assert "no answer" in printed
+    assert "rollout.max_turn_tokens" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def _chunk(chat: Chat, delta: dict[str, Any] | None, *, finish: str | None = Non
 def reasoning(event: Event) -> str:
     """The part of the thinking that an event adds, for clients that show thinking as text."""
     if isinstance(event, TurnWritten):
-        thinking = event.thinking.strip()
+        thinking = (event.text if event.action.kind is ActionKind.INVALID else event.thinking).strip()
         search = f"Search: {event.action.content}" if event.action.kind is ActionKind.SEARCH else ""
         return "".join(f"{part}\n" for part in (thinking, search) if part)
     if isinstance(event, DocumentsFound):
