@@ -190,7 +190,12 @@ def question_files(items: Sequence[str], *, split: str, source: str) -> list[Pat
             if source == "hub":
                 require_packages("huggingface_hub", extra="retrieval", what="reading questions from the hub")
             opened = opened or open_source(source)
-            files.append(opened.find(item, split).path)
+            try:
+                files.append(opened.find(item, split).path)
+            except DataError as error:
+                raise DataError(
+                    f"--data {item} is no file or folder, so it is taken for a data set: {error}"
+                ) from error
     return files
 
 

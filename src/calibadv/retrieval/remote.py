@@ -307,7 +307,7 @@ class RemoteRetriever:
                     "server was started (calibadv retriever serve INDEX)"
                 )
             if time.monotonic() - said >= _SAY_EVERY_S:
-                logger.info("waiting for the retriever: %s", state)
+                logger.info("waiting for the retriever, at most %g s: %s", timeout_s, state)
                 said = time.monotonic()
             time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
 

@@ -7,6 +7,7 @@ weights from a folder.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 from collections.abc import Collection, Mapping
@@ -112,6 +113,12 @@ class VllmPolicy(AsynchronousPolicy):
     async def shut_down(self) -> None:
         """End vLLM's processes."""
         self._engine.shutdown()
+
+
+def require_vllm() -> None:
+    """Say that vLLM is missing before anything is made ready for it."""
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(f'model.engine "vllm" needs vLLM, which is not installed: {INSTALL}')
 
 
 async def _start(arguments: dict[str, Any]) -> Any:

@@ -72,8 +72,9 @@ def _open(config: ModelConfig, *, threads: int | None, stack: ExitStack) -> tupl
     source = resolve_model(config)
     eos_ids = _eos_ids(source)
     if config.engine == "vllm":
-        from calibadv.rollout.vllm_policy import DEFAULT_ROWS, VllmPolicy
+        from calibadv.rollout.vllm_policy import DEFAULT_ROWS, VllmPolicy, require_vllm
 
+        require_vllm()
         return VllmPolicy(
             stack.enter_context(_plain_folder(config, source)),
             tokenizer,

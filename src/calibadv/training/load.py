@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,14 +264,18 @@ def _first_line(error: Exception) -> str:
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
     """Without the progress bars of transformers."""
+    from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging as hf_logging
 
     progress: Any = hf_logging
+    gguf: Any = modeling_gguf_pytorch_utils  # draws a bar of its own, which the switch of transformers does not reach
 
-    enabled = progress.is_progress_bar_enabled()
+    enabled, gguf_bar = progress.is_progress_bar_enabled(), gguf.tqdm
     progress.disable_progress_bar()
+    gguf.tqdm = partial(gguf_bar, disable=True)
     try:
         yield
     finally:
+        gguf.tqdm = gguf_bar
         if enabled:
             progress.enable_progress_bar()

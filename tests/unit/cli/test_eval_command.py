@@ -120,6 +120,10 @@ def test_a_model_is_evaluated_without_a_config(config_file, script, capsys):
         (["./model", "--data", "geo.test.jsonl"], "needs --retriever"),
         (["."], "neither the folder of a run (config.toml) nor that of a model"),
         (["model", "--data", "absent.jsonl", "--retriever", "corpus.jsonl"], "--data absent.jsonl: no such file"),
+        (
+            ["model", "--data", "absent", "--source", ".", "--retriever", "corpus.jsonl"],
+            "--data absent is no file or folder, so it is taken for a data set: . has no data set absent",
+        ),
         (["model", "--data", "geo.test.jsonl", "--retriever", "absent"], "--retriever absent: no such file or folder"),
         (["./model", "--data", "geo.test.jsonl", "--retriever", "model"], "holds neither an index (manifest.json) nor"),
         (["./model", "--data", "geo", "--source", ".", "--datasets", "nq", "--retriever", "corpus.jsonl"],

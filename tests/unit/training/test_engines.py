@@ -89,7 +89,8 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, cap
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
-def test_vllm_that_is_not_installed_is_named_with_its_remedy() -> None:
+def test_vllm_that_is_not_installed_is_named_before_a_model_is_unpacked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibadv.training.engines._plain_folder", lambda *_: pytest.fail("was unpacked"))
     with pytest.raises(ConfigError, match=r'model\.engine "vllm" needs vLLM.*docs/engines\.md'):
         open_policy(ModelConfig(path=load_policy(), engine="vllm"))
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, modeling_gguf_pytorch_utils
 
 from calibadv.errors import ConfigError
-from calibadv.training.load import ModelConfig, ModelSource, load_model, resolve_model
+from calibadv.training.load import ModelConfig, ModelSource, load_model, resolve_model, without_progress_bars
 
 WORDS = ["<unk>", "<end>", "a", "b", "c"]
 
@@ -159,3 +159,11 @@ def test_an_empty_folder_and_a_hub_that_cannot_be_reached_are_explained(tmp_path
         resolve_model(ModelConfig(path=tmp_path))
     with pytest.raises(ConfigError, match=r"is the id right, and the hub reachable"):
         load_model(ModelConfig(path="calibadv-tests/absent-model", device="cpu"))
+
+
+def test_no_progress_bar_is_drawn_while_a_gguf_file_is_unpacked(capfd):
+    with without_progress_bars():
+        assert list(modeling_gguf_pytorch_utils.tqdm([1, 2])) == [1, 2]
+    assert capfd.readouterr().err == ""
+    list(modeling_gguf_pytorch_utils.tqdm([1, 2]))
+    assert "2/2" in capfd.readouterr().err
