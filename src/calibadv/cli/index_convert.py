@@ -53,7 +53,12 @@ def _add_convert(tools: Any) -> None:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--to", choices=TARGETS, metavar="KIND", help=", ".join(TARGETS))
     target.add_argument("--memory", metavar="SIZE", help="choose the best kind that fits, such as 8GiB")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="new folder, or new file (default: NAME.KIND.index)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="new folder (default: INDEX_DIR-KIND) or file (default: NAME.KIND.index)",
+    )
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="the corpus that was encoded")
     parser.add_argument("--encoder", metavar="MODEL", help="the encoder of a FAISS file: a folder or a hub id")
     parser.add_argument(

@@ -166,9 +166,11 @@ def open_index_or_corpus(arguments: argparse.Namespace) -> tuple[Any, Corpus]:
     from calibadv.retrieval.corpus import Corpus
     from calibadv.retrieval.manifest import MANIFEST
 
-    path = Path(arguments.index)
     if arguments.index.startswith(("http://", "https://")):
-        raise ConfigError(f"audit reads every document, so it needs the folder of the index or corpus, not {path}")
+        raise ConfigError(
+            f"audit reads every document, so it needs the folder of the index or corpus, not {arguments.index}"
+        )
+    path = Path(arguments.index)
     if path.is_file() or ((path / "corpus.json").is_file() and not (path / MANIFEST).is_file()):
         return None, Corpus.read(path)
     retriever = open_target(arguments)

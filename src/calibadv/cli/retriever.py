@@ -14,6 +14,7 @@ from calibadv.cli.options import (
     add_corpus_option,
     add_device_option,
     add_search_device_option,
+    count,
     new_command,
     positive,
     require_packages,
@@ -88,7 +89,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=60.0, metavar="S", help="seconds a request may take (default: 60)"
     )
     group.add_argument(
-        "--cache-mb", type=int, default=256, metavar="N", help="answers kept, in MB; 0: none (default: 256)"
+        "--cache-mb", type=count, default=256, metavar="N", help="answers kept, in MB; 0: none (default: 256)"
     )
 
 

@@ -17,6 +17,8 @@ from calibadv.errors import DataError
 
 INDEX_FORMAT = 2
 MANIFEST = "manifest.json"
+PROGRESS = "progress.json"
+"""In the place of a manifest while a dense index is being built."""
 Method = Literal["bm25", "dense", "hybrid"]
 
 
@@ -54,6 +56,11 @@ class IndexManifest:
     def read(cls, index_dir: Path) -> IndexManifest:
         """The manifest of an index folder; DataError when the folder is something else."""
         path = index_dir / MANIFEST
+        if not path.is_file() and (index_dir / PROGRESS).is_file():
+            raise DataError(
+                f"{index_dir}: the build of this index is not finished; the calibadv index build that began it goes on "
+                "where it was when it is given again"
+            )
         if not path.is_file():
             raise DataError(f"{index_dir}: no {MANIFEST}, so this is not an index; make one: calibadv index build")
         try:

@@ -119,7 +119,10 @@ def test_audit_of_a_corpus_alone_needs_no_index(towns, capsys, corpus):
         (["recall", "towns/bm25", "--questions", "more.jsonl", "more.jsonl"], "the same id"),
         (["recall", "towns/bm25", "--questions", "more.jsonl", "--exact", "-1"], "searched exactly"),
         (["audit", "towns/bm25", "--questions", "more.jsonl", "--k", "3,20"], "audit takes one --k, got 3,20"),
-        (["audit", "http://127.0.0.1:1", "--questions", "more.jsonl"], "needs the folder"),
+        (
+            ["audit", "http://127.0.0.1:1", "--questions", "more.jsonl"],
+            "the folder of the index or corpus, not http://127.0.0.1:1\n",
+        ),
     ],
 )
 def test_mistakes_are_one_line(towns, capsys, arguments, message):

@@ -23,11 +23,10 @@ from calibadv.retrieval.dense.encoder import Encoder
 from calibadv.retrieval.dense.folder import VECTORS, make_index
 from calibadv.retrieval.dense.kinds import Kind, check_kind
 from calibadv.retrieval.dense.vectors import VectorType, VectorWriter
-from calibadv.retrieval.manifest import MANIFEST, IndexManifest
+from calibadv.retrieval.manifest import MANIFEST, PROGRESS, IndexManifest
 
 logger = logging.getLogger(__name__)
 
-PROGRESS = "progress.json"
 LOCK = ".building"
 CHUNK_BATCHES = 16
 """Batches between two notes of progress: texts are sorted by length within as many."""
@@ -56,9 +55,9 @@ def build_dense(
     stored = _stored_type(vectors, kind=kind)
     if (index_dir / MANIFEST).exists():
         raise ConfigError(f"{index_dir} holds a finished index; remove it or name another folder (--out)")
+    encoder = Encoder(encoder_config)
     index_dir.mkdir(parents=True, exist_ok=True)
     with _only_builder(index_dir):
-        encoder = Encoder(encoder_config)
         _encode(corpus, encoder, index_dir=index_dir, stored=stored, progress=progress)
         manifest = make_index(
             corpus,

@@ -13,11 +13,11 @@ import pytest
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.dense.build import PROGRESS, build_dense
+from calibadv.retrieval.dense.build import build_dense
 from calibadv.retrieval.dense.conventions import EncoderConfig
 from calibadv.retrieval.dense.encoder import Encoder
 from calibadv.retrieval.dense.vectors import VectorFile, VectorWriter, is_vector_file
-from calibadv.retrieval.manifest import IndexManifest
+from calibadv.retrieval.manifest import PROGRESS, IndexManifest
 
 
 class StopHereError(Exception):
@@ -184,7 +184,16 @@ def test_kinds_that_do_not_fit_are_refused_before_anything_is_encoded(corpus, pl
         build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder), kind="ivf-pq")
     with pytest.raises(ConfigError, match="stores its vectors as float32"):
         build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder), vectors="float16")
+    with pytest.raises(ConfigError, match='"fp16" needs a GPU'):
+        build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder, dtype="fp16"))
     assert not (tmp_path / "a").exists()
+
+
+def test_an_index_that_is_not_finished_says_so_when_it_is_opened(corpus, plain_encoder, tmp_path):
+    with pytest.raises(StopHereError):
+        build_dense(corpus, index_dir=tmp_path / "dense", encoder_config=config(plain_encoder), progress=stop_at(64))
+    with pytest.raises(DataError, match="not finished; the calibadv index build that began it goes on"):
+        IndexManifest.read(tmp_path / "dense")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

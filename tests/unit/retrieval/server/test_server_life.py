@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from calibadv.cli.main import main
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval import ListRetriever
 from calibadv.retrieval.server import Backend, ServerConfig, serve
@@ -189,6 +190,12 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     assert done.returncode == 2
     assert "no manifest.json, so this is not an index" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_cache_of_less_than_nothing_is_refused_by_the_name_of_its_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["retriever", "serve", "index", "--cache-mb", "-1"])
+    assert "--cache-mb: must be >= 0, got -1" in capsys.readouterr().err
 
 
 def test_the_description_has_every_endpoint_with_examples(plain):
