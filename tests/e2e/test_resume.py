@@ -17,46 +17,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calibadv.lab import LabWorld, load_policy
+from calibadv.lab import load_policy
 from calibadv.training.checkpoints import checkpoint_step, checkpoints, last_checkpoint
 
-CONFIG = """
-[model]
-path = "{model}"
-device = "cpu"
-
-[data]
-train = ["questions.train.jsonl"]
-
-[retrieval]
-corpus = "corpus.jsonl"
-
-[rollout]
-prompt = "question"
-top_k = 2
-max_searches = 2
-max_turn_tokens = 64
-
-[training]
-steps = 8
-questions_per_batch = 4
-num_rollouts = 4
-mini_batches = 2
-micro_batch = 8
-learning_rate = 4e-4
-lr_schedule = "cosine"
-warmup_steps = 2
-save_every = 2
-threads = 1
-"""
+SETTINGS = {
+    "steps": 8, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 8,
+    "learning_rate": 4e-4, "lr_schedule": "cosine", "warmup_steps": 2, "save_every": 2,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(tmp_path_factory: pytest.TempPathFactory, lab_run: Any, write_toml: Any) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    LabWorld.make(3, size=60).write(folder)
-    path = folder / "tiny.toml"
-    path.write_text(CONFIG.format(model=load_policy()), encoding="utf-8")
+    sections = lab_run(folder, rollout={"max_turn_tokens": 64}, training=SETTINGS)
+    path: Path = write_toml(folder / "tiny.toml", sections)
     return path
 
 

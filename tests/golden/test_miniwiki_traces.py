@@ -6,7 +6,6 @@ runs of both files have no recorded reading: for those we check what their own f
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -17,27 +16,25 @@ import pytest
 
 from calibadv.evaluation import EvalResult, read_traces, score_traces
 
-MINIWIKI = Path(os.environ.get("CALIBADV_MINIWIKI") or Path(__file__).parents[3] / "shared" / "data" / "miniwiki")
 ARCHIVED = re.compile(r"archive_(v\d)/.*_(base|instruct)_seed1")
 
 pytestmark = pytest.mark.golden
 
 
-def scored(name: str) -> dict[str, EvalResult]:
-    path = MINIWIKI / name
+def scored(path: Path) -> dict[str, EvalResult]:
     if not path.is_file():
-        pytest.skip(f"{name} is not in {MINIWIKI} (CALIBADV_MINIWIKI)")
+        pytest.skip(f"{path.name} is not in {path.parent} (CALIBADV_MINIWIKI)")
     return score_traces(read_traces(path))
 
 
 @pytest.fixture(scope="module")
-def search_r1() -> dict[str, EvalResult]:
-    return scored("traces.jsonl.gz")
+def search_r1(miniwiki: Path) -> dict[str, EvalResult]:
+    return scored(miniwiki / "traces.jsonl.gz")
 
 
 @pytest.fixture(scope="module")
-def multihop() -> dict[str, EvalResult]:
-    return scored("traces_multihop.jsonl.gz")
+def multihop(miniwiki: Path) -> dict[str, EvalResult]:
+    return scored(miniwiki / "traces_multihop.jsonl.gz")
 
 
 def test_every_recorded_reading_agrees(

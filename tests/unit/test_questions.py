@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import pytest
 from calibadv.errors import ConfigError, DataError
 from calibadv.questions import check_questions, load_questions
 from calibadv.trajectory import Question
-
-MINIWIKI = Path(os.environ.get("CALIBADV_MINIWIKI") or Path(__file__).parents[3] / "shared" / "data" / "miniwiki")
 
 
 def row(id: Any = "q1", **changes: Any) -> dict[str, Any]:
@@ -126,9 +123,8 @@ def test_questions_made_in_code_are_checked() -> None:
             check_questions(bad)
 
 
-@pytest.mark.skipif(not MINIWIKI.is_dir(), reason="no miniwiki folder (CALIBADV_MINIWIKI)")
-def test_real_question_files_can_be_read() -> None:
-    files = sorted(p for p in MINIWIKI.glob("*.jsonl"))
+def test_real_question_files_can_be_read(miniwiki: Path) -> None:
+    files = sorted(p for p in miniwiki.glob("*.jsonl"))
     assert files
     questions = [q for path in files for q in load_questions(path)]
     check_questions(questions)

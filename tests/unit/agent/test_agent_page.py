@@ -35,6 +35,15 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+def ask(browser: Any, url: str, question: str) -> Any:
+    """The page, just after a question was asked."""
+    page = browser.new_page()
+    page.goto(url)
+    page.fill("#question", question)
+    page.click("#ask")
+    return page
+
+
 def test_a_question_shows_its_turns_its_answer_and_the_source_that_holds_it(browser: Any) -> None:
     with served(examples=("who wrote the first program?",)) as (url, _):
         page = browser.new_page()
@@ -76,10 +85,7 @@ def test_turns_arrive_one_by_one_and_can_be_stopped(browser: Any) -> None:
 
 def test_documents_with_markup_are_shown_as_text(browser: Any) -> None:
     with served() as (url, _):
-        page = browser.new_page()
-        page.goto(url)
-        page.fill("#question", "<b>who</b>?")
-        page.click("#ask")
+        page = ask(browser, url, "<b>who</b>?")
         page.wait_for_selector("li.answer")
         assert "<img src=x" in page.inner_text("li.search")
         assert page.evaluate("window.pwned") is None
@@ -89,10 +95,7 @@ def test_documents_with_markup_are_shown_as_text(browser: Any) -> None:
 
 def test_errors_are_shown(browser: Any) -> None:
     with served(token="secret") as (url, _):
-        page = browser.new_page()
-        page.goto(url)
-        page.fill("#question", "who?")
-        page.click("#ask")
+        page = ask(browser, url, "who?")
         page.wait_for_selector("li.failed")
         assert "API key" in page.inner_text("li.failed")
         page.fill("#token", "secret")

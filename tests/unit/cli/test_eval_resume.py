@@ -72,6 +72,18 @@ def dying(monkeypatch):
     return install
 
 
+@pytest.fixture
+def begun(many, script, dying, monkeypatch, capsys):
+    """An evaluation in the folder "out" that its retriever left early; the retriever is back."""
+    script(play)
+    with monkeypatch.context():
+        dying(20)
+        assert main(["eval", str(many), "--out", "out"]) == 3
+    dying(10**6)
+    capsys.readouterr()
+    return many
+
+
 def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(many, script, dying, monkeypatch, capsys):
     script(play)
     root = many.parent
@@ -90,13 +102,7 @@ def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(many, sc
     assert not (root / "out" / "finished.jsonl").exists()
 
 
-def test_other_settings_are_refused_by_name(many, script, dying, monkeypatch, capsys):
-    script(play)
-    with monkeypatch.context():
-        dying(20)
-        assert main(["eval", str(many), "--out", "out"]) == 3
-    dying(10**6)
-    capsys.readouterr()
+def test_other_settings_are_refused_by_name(begun, capsys):
     for arguments, message in (
         (["--temperature", "0.5"], "rollout.temperature was 1.0, is 0.5"),
         (["--set", "rollout.top_k=1"], "rollout.top_k was 2, is 1"),
@@ -105,27 +111,22 @@ def test_other_settings_are_refused_by_name(many, script, dying, monkeypatch, ca
         (["--limit", "5"], "questions.number was 80, is 5"),
         (["--checkpoint", "other"], "model.sha256 was"),
     ):
-        (many.parent / "other").mkdir(exist_ok=True)
+        (begun.parent / "other").mkdir(exist_ok=True)
         for name in ("config.json", "tokenizer.json"):
-            (many.parent / "other" / name).write_text("{}")
-        assert main(["eval", str(many), "--out", "out", *arguments]) == 2
+            (begun.parent / "other" / name).write_text("{}")
+        assert main(["eval", str(begun), "--out", "out", *arguments]) == 2
         captured = capsys.readouterr().err
         assert "the evaluation in out has other settings" in captured
         assert message in captured
-    with (many.parent / "corpus.jsonl").open("a") as file:
+    with (begun.parent / "corpus.jsonl").open("a") as file:
         file.write('{"id": "9", "title": "Oslo", "text": "Oslo is in Norway."}\n')
-    assert main(["eval", str(many), "--out", "out"]) == 2
+    assert main(["eval", str(begun), "--out", "out"]) == 2
     assert "index.version was" in capsys.readouterr().err
 
 
-def test_what_does_not_change_figures_may_change(many, script, dying, monkeypatch, capsys):
-    script(play)
-    with monkeypatch.context():
-        dying(20)
-        assert main(["eval", str(many), "--out", "out"]) == 3
-    dying(10**6)
+def test_what_does_not_change_figures_may_change(begun):
     changes = ["--set", "rollout.search_retries=2", "--set", "rollout.concurrency=9", "--set", "training.steps=4"]
-    assert main(["eval", str(many), "--out", "out", *changes]) == 0
+    assert main(["eval", str(begun), "--out", "out", *changes]) == 0
 
 
 def test_a_complete_evaluation_is_not_played_again(many, script, capsys):

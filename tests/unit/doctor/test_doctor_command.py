@@ -5,35 +5,18 @@ import json
 import pytest
 
 from calibadv.cli.main import main
-from calibadv.lab import LabWorld, load_policy
-
-CONFIG = """
-[model]
-path = "{model}"
-device = "cpu"
-[data]
-train = ["questions.train.jsonl"]
-test = ["questions.test.jsonl"]
-[retrieval]
-corpus = "corpus.jsonl"
-[rollout]
-prompt = "question"
-top_k = 2
-max_turn_tokens = 60
-max_observation_tokens = 100
-[training]
-steps = 4
-questions_per_batch = 4
-threads = 1
-output = "run"
-"""
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, lab_run, write_toml):
     folder = tmp_path_factory.mktemp("world")
-    LabWorld.make(3, size=60).write(folder)
-    (folder / "run.toml").write_text(CONFIG.format(model=load_policy()), "utf-8")
+    sections = lab_run(
+        folder,
+        data={"test": [str(folder / "questions.test.jsonl")]},
+        rollout={"max_turn_tokens": 60, "max_observation_tokens": 100},
+        training={"steps": 4, "questions_per_batch": 4, "output": str(folder / "run")},
+    )
+    write_toml(folder / "run.toml", sections)
     return folder
 
 

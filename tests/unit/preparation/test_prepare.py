@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,6 @@ from calibadv.questions import load_questions
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
-MINIWIKI = Path(os.environ.get("CALIBADV_MINIWIKI") or Path(__file__).parents[4] / "shared" / "data" / "miniwiki")
 
 
 def rows(name, number, *, start=0):
@@ -241,9 +238,8 @@ def test_a_full_disk_leaves_no_half_a_file(folder, tmp_path, monkeypatch):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.skipif(not MINIWIKI.is_dir(), reason="CALIBADV_MINIWIKI names no such folder")
-def test_miniwiki_is_prepared_whole(tmp_path):
-    test, train = make(MINIWIKI, tmp_path / "out", datasets=DATASETS[:6], splits=("train", "test"), keep_metadata=False)
+def test_miniwiki_is_prepared_whole(miniwiki, tmp_path):
+    test, train = make(miniwiki, tmp_path / "out", datasets=DATASETS[:6], splits=("train", "test"), keep_metadata=False)
     assert (test.rows, train.rows + sum(sum(d.removed.values()) for d in train.datasets)) == (1114, 4454)
     asked = {q.text for q in load_questions(tmp_path / "out" / "test.parquet")}
     assert not [q for q in load_questions(tmp_path / "out" / "train.parquet") if q.text in asked]

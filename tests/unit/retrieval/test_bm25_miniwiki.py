@@ -5,17 +5,11 @@ digit. By default k1 is 1.2 and lengths are rounded as Lucene does: within a poi
 questions. Bamboogle has 90 of them, where one question is 1.1 points; there ours finds four more among the first three.
 """
 
-import os
-from pathlib import Path
-
 import pytest
 
 from calibadv.evaluation.recall import measure_recall
-from calibadv.questions import load_questions
-from calibadv.retrieval import BM25Config, BM25Retriever, Corpus
+from calibadv.retrieval import BM25Config, BM25Retriever
 
-ROOT = Path(__file__).parents[3]
-MINIWIKI = Path(os.environ.get("CALIBADV_MINIWIKI", ROOT.parent / "shared" / "data" / "miniwiki"))
 README = {  # set: questions with an answer to look for, answer recall@3, @20
     "nq": (708, 0.791, 0.963),
     "triviaqa": (762, 0.896, 0.978),
@@ -27,37 +21,33 @@ README = {  # set: questions with an answer to look for, answer recall@3, @20
 }
 
 pytest.importorskip("tantivy")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (MINIWIKI / "corpus.jsonl.gz").exists(), reason="CALIBADV_MINIWIKI names no such folder"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return Corpus.read(MINIWIKI / "corpus.jsonl.gz")
+def retriever(miniwiki_corpus):
+    return BM25Retriever.from_documents(miniwiki_corpus)
 
 
 @pytest.fixture(scope="module")
-def retriever(corpus):
-    return BM25Retriever.from_documents(corpus)
+def retriever_of_readme(miniwiki_corpus):
+    return BM25Retriever.from_documents(miniwiki_corpus, config=BM25Config(k1=1.5))
 
 
 @pytest.fixture(scope="module")
-def retriever_of_readme(corpus):
-    return BM25Retriever.from_documents(corpus, config=BM25Config(k1=1.5))
+def recall(miniwiki_questions):
+    """``recall(name, retriever)``: answer recall on a data set, by k."""
 
+    def measure(name, retriever):
+        *_, found = measure_recall(miniwiki_questions(name), retriever=retriever)
+        assert found.num_answers == README[name][0]
+        return found.answers
 
-def recall(name, retriever):
-    paths = sorted(MINIWIKI.glob(f"{name}.jsonl")) or sorted(MINIWIKI.glob(f"{name}.*.jsonl"))
-    questions = [question for path in paths for question in load_questions(path)]
-    *_, found = measure_recall(questions, retriever=retriever)
-    assert found.num_answers == README[name][0]
-    return found.answers
+    return measure
 
 
 @pytest.mark.parametrize("name", README)
-def test_answer_recall_is_that_of_the_readme(retriever, name):
+def test_answer_recall_is_that_of_the_readme(retriever, recall, name):
     num_answers, at_3, at_20 = README[name]
     found = recall(name, retriever)
     # A point, or on a small set five questions.
@@ -67,7 +57,7 @@ def test_answer_recall_is_that_of_the_readme(retriever, name):
 
 
 @pytest.mark.parametrize("name", ["bamboogle", "musique", "popqa"])
-def test_with_the_readme_s_k1_answer_recall_is_the_readme_s_to_the_third_digit(retriever_of_readme, name):
+def test_with_the_readme_s_k1_answer_recall_is_the_readme_s_to_the_third_digit(retriever_of_readme, recall, name):
     _, at_3, at_20 = README[name]
     found = recall(name, retriever_of_readme)
     assert found[3] == pytest.approx(at_3, abs=0.00051)

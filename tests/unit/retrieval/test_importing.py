@@ -526,17 +526,6 @@ def test_importing_real_passages_takes_seconds(tmp_path, miniwiki):
     assert corpus.sha256 == Corpus.read(miniwiki / "corpus.jsonl.gz").sha256
 
 
-@pytest.fixture
-def miniwiki():
-    from pathlib import Path
-
-    default = Path(__file__).parents[4] / "shared" / "data" / "miniwiki"
-    folder = Path(os.environ.get("CALIBADV_MINIWIKI", default))
-    if not (folder / "corpus.jsonl.gz").exists():
-        pytest.skip("CALIBADV_MINIWIKI names no folder with corpus.jsonl.gz")
-    return folder
-
-
 # Names, links and places that are not what they should be.
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
-from calibadv.lab import LabWorld, load_policy
+from calibadv.lab import load_policy
 from calibadv.training import read_metrics, train
 from calibadv.training.load import ModelConfig, fingerprint, load_model
 from calibadv.training.logprobs import add_token_head, can_score_tokens
@@ -85,25 +85,16 @@ def test_no_rank_is_no_adapter(make_model):
 
 
 @pytest.fixture(scope="module")
-def make_config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    LabWorld.make(3, size=60).write(folder)
+def make_config(tmp_path_factory, lab_run):
+    settings = {
+        "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 8,
+        "learning_rate": 1e-2, "lr_schedule": "constant", "save_every": 2,
+    }  # fmt: skip
+    sections = lab_run(tmp_path_factory.mktemp("world"), lora={"rank": 4}, training=settings)
 
     def make(output, **training):
-        settings = {
-            "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 8, "threads": 1,
-            "learning_rate": 1e-2, "lr_schedule": "constant", "save_every": 2, "output": str(output),
-        }  # fmt: skip
-        return RunConfig.from_mapping(
-            {
-                "model": {"path": str(load_policy()), "device": "cpu"},
-                "lora": {"rank": 4},
-                "data": {"train": [str(folder / "questions.train.jsonl")]},
-                "retrieval": {"corpus": str(folder / "corpus.jsonl")},
-                "rollout": {"prompt": "question", "top_k": 2, "max_searches": 2, "max_turn_tokens": 40},
-                "training": settings | training,
-            }
-        )
+        changed = sections["training"] | {"output": str(output)} | training
+        return RunConfig.from_mapping(sections | {"training": changed})
 
     return make
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import calibadv.training.run as run_module
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError, PolicyError, RetrieverError, RetrieverUnavailable
-from calibadv.lab import LabWorld, load_policy
+from calibadv.lab import load_policy
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.settings import open_retriever
 from calibadv.storage import read_trajectories
@@ -28,25 +28,13 @@ Configure = Callable[..., RunConfig]
 
 
 @pytest.fixture(scope="module")
-def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def sections(tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("world")
-    LabWorld.make(3, size=60).write(folder)
-    return {
-        "model": {"path": str(load_policy()), "device": "cpu"},
-        "data": {
-            "train": [str(folder / "questions.train.jsonl")],
-            "test": [str(folder / "questions.test.jsonl")],
-        },
-        "retrieval": {"corpus": str(folder / "corpus.jsonl")},
-        "rollout": {
-            "prompt": "question",
-            "top_k": 2,
-            "max_searches": 2,
-            "max_turn_tokens": 40,
-            "search_retries": 1,
-            "retry_wait_s": 0.001,
-        },
-        "training": {
+    return lab_run(
+        folder,
+        data={"test": [str(folder / "questions.test.jsonl")]},
+        rollout={"search_retries": 1, "retry_wait_s": 0.001},
+        training={
             "steps": 6,
             "questions_per_batch": 2,
             "num_rollouts": 4,
@@ -55,10 +43,9 @@ def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "learning_rate": 4e-4,
             "lr_schedule": "constant",
             "save_every": 2,
-            "threads": 1,
         },
-        "evaluation": {"limit": 2},
-    }
+        evaluation={"limit": 2},
+    )
 
 
 @pytest.fixture(scope="module")

@@ -90,38 +90,19 @@ sys.exit(main(["train", run]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits on file sizes are a matter of Unix")
-def test_a_real_file_system_that_refuses_costs_the_last_batch_only(tmp_path):
-    from calibadv.lab import LabWorld, load_policy
+def test_a_real_file_system_that_refuses_costs_the_last_batch_only(tmp_path, lab_run, write_toml):
     from calibadv.training.checkpoints import checkpoint_step, checkpoints
 
-    LabWorld.make(3, size=60).write(tmp_path)
-    (tmp_path / "run.toml").write_text(
-        f"""
-[model]
-path = "{load_policy()}"
-device = "cpu"
-[data]
-train = ["questions.train.jsonl"]
-[retrieval]
-corpus = "corpus.jsonl"
-[rollout]
-prompt = "question"
-top_k = 2
-max_searches = 2
-max_turn_tokens = 40
-[training]
-steps = 6
-questions_per_batch = 2
-num_rollouts = 4
-mini_batches = 1
-save_every = 1
-threads = 1
-output = "run"
-""",
-        "utf-8",
-    )
+    sections = lab_run(
+        tmp_path,
+        training={
+            "steps": 6, "questions_per_batch": 2, "num_rollouts": 4, "mini_batches": 1, "save_every": 1,
+            "output": str(tmp_path / "run"),
+        },
+    )  # fmt: skip
+    config = write_toml(tmp_path / "run.toml", sections)
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path / "run.toml"), "100000"],
+        [sys.executable, "-c", CHILD, str(config), "100000"],
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

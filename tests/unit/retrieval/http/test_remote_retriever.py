@@ -4,10 +4,8 @@ import gzip
 import hashlib
 import logging
 import os
-import signal
 import threading
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -525,23 +523,7 @@ def test_waiting_for_a_connection_is_no_part_of_the_time_of_a_request(ours, repl
     assert found == [[[f"q{i}-0"]] for i in range(12)]
 
 
-def in_a_fork(call):
-    """Run ``call`` in a forked process; its exit status."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of what this is about
-        process = os.fork()
-    if process == 0:
-        try:
-            signal.alarm(20)
-            call()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return process
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_process_searches_through_connections_of_its_own(ours, remote):
+def test_a_forked_process_searches_through_connections_of_its_own(ours, remote, fork):
     retriever = remote(ours().url)
     queries = [f"q{i}" for i in range(250)]
 
@@ -552,7 +534,7 @@ def test_a_forked_process_searches_through_connections_of_its_own(ours, remote):
 
     for _ in range(3):
         retriever.search(queries, 1)  # all threads and connections are there
-    forked = [in_a_fork(lambda name=name: search(name)) for name in "ab"]
+    forked = [fork(lambda name=name: search(name)) for name in "ab"]
     search("parent")
     assert [os.waitpid(process, 0)[1] for process in forked] == [0, 0]
 

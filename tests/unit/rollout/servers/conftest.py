@@ -81,6 +81,21 @@ def fake_server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture
+def impatient() -> Iterator[Callable[[Any], Any]]:
+    """``impatient(policy)`` hardly waits between two attempts, and is closed after the test."""
+    opened = []
+
+    def take(policy: Any) -> Any:
+        policy._calls._wait_s = 0.01
+        opened.append(policy)
+        return policy
+
+    yield take
+    for policy in opened:
+        policy.close()
+
+
+@pytest.fixture
 def play_with() -> Callable[..., RolloutResult]:
     """``play_with(policy, tokenizer, count=..., **config)``: a rollout over a few questions and documents."""
     documents = [Document(id=f"d{i}", title=f"Title {i}", text=f"fact number {i}") for i in range(5)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,18 +39,9 @@ def chat_server(fake_server: Any) -> Any:
 
 
 @pytest.fixture
-def open_one(fake_server: Any) -> Iterator[Callable[..., OpenAIPolicy]]:
-    opened = []
-
-    def open_(**settings: Any) -> OpenAIPolicy:
-        policy = OpenAIPolicy(f"{fake_server.url}/v1", **({"model": "some-model", "retries": 2} | settings))
-        policy._calls._wait_s = 0.01
-        opened.append(policy)
-        return policy
-
-    yield open_
-    for policy in opened:
-        policy.close()
+def open_one(fake_server: Any, impatient: Any) -> Callable[..., OpenAIPolicy]:
+    defaults = {"model": "some-model", "retries": 2}
+    return lambda **settings: impatient(OpenAIPolicy(f"{fake_server.url}/v1", **(defaults | settings)))
 
 
 def test_turns_and_observations_become_messages(open_one: Any, play_with: Any, chat_server: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,19 +53,9 @@ def serve(fake_server: Any) -> VllmServe:
 
 
 @pytest.fixture
-def open_one(serve: VllmServe) -> Iterator[Callable[..., VllmServerPolicy]]:
-    opened = []
-
-    def open_(**settings: Any) -> VllmServerPolicy:
-        defaults = {"model": "org/model", "retries": 2}
-        policy = VllmServerPolicy(serve.server.url, CharTokenizer(), **(defaults | settings))
-        policy._calls._wait_s = 0.01
-        opened.append(policy)
-        return policy
-
-    yield open_
-    for policy in opened:
-        policy.close()
+def open_one(serve: VllmServe, impatient: Any) -> Callable[..., VllmServerPolicy]:
+    defaults = {"model": "org/model", "retries": 2}
+    return lambda **settings: impatient(VllmServerPolicy(serve.server.url, CharTokenizer(), **(defaults | settings)))
 
 
 def test_episodes_are_played_with_the_ids_that_the_server_sampled(
