@@ -222,11 +222,12 @@ def progress_line(what: str = "rollouts") -> Callable[[int, int], None] | None:
     """A bar with how many are done and the time left, on one line of a terminal; None elsewhere."""
     if not sys.stderr.isatty():
         return None
-    start, first = time.monotonic(), 0
+    start = time.monotonic()
+    first: int | None = None
 
     def show(done: int, total: int) -> None:
         nonlocal first
-        first = first or done  # what an earlier session finished took no time in this one
+        first = done if first is None else first  # what an earlier session finished took no time in this one
         spent = time.monotonic() - start
         left = f", {spent / (done - first) * (total - done):.0f} s left" if done > first else ""
         filled = 24 * done // total
@@ -246,7 +247,8 @@ def explain_silence(result: EvalResult) -> None:
     print(
         "\nNo rollout has a valid format (think, search, information, ..., think, answer); "
         f"{answered:.0%} hold an answer at all. A model that was never taught these tags earns no reward and cannot be "
-        "trained by reinforcement alone: start from one that was fine-tuned on trajectories, or change rollout.prompt.",
+        "trained by reinforcement alone: start from one that was fine-tuned on trajectories (calibadv sft makes one), "
+        "or change rollout.prompt.",
         file=sys.stderr,
     )
 

@@ -80,6 +80,7 @@ def evaluate(
         if progress is not None:
             done_before = len(trajectories) + (len(asked) - len(missing)) * samples
             show = _shifted(progress, by=done_before, total=len(questions) * samples)
+            show(0, len(missing) * samples)
         try:
             played, seconds[name] = _play(play, missing, name=name, show=show, journal=journal)
         except (RetrieverUnavailable, PolicyError) as error:

@@ -203,7 +203,10 @@ def test_the_progress_bar_knows_what_was_there_before(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     show = progress_line()
     show(50, 100)
+    assert "left" not in capsys.readouterr().err
     show(51, 100)
+    assert "s left" in capsys.readouterr().err
+    show(50, 100)
     show(100, 100)
     err = capsys.readouterr().err
     assert "[############............] 50/100 rollouts" in err
