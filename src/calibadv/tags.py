@@ -1,4 +1,4 @@
-"""The tag grammar: ``<think>``, ``<search>``, ``<information>``, ``<answer>`` as pure functions on strings (METHOD 1).
+"""The tag grammar: ``<think>``, ``<search>``, ``<information>``, ``<answer>`` as pure functions on strings.
 
 Tags are exact: lower case, no attributes, no inner space. Anything else is plain text. Nothing here knows where a text
 comes from; a rollout keeps model text and observations apart, and only imports of plain text (`split_response`) have to

@@ -5,7 +5,7 @@ Truncation, action and content agree in every record. Where the observation diff
 ==================================================  ========================  ==========================================
 record                                              the reference             ours
 ==================================================  ========================  ==========================================
-a document whose title line has no quotes           keeps it as it is         quotes every title (METHOD 1)
+a document whose title line has no quotes           keeps it as it is         quotes every title
 quirk "tags inside a document are passed through"   passes them through       replaces the characters of forged tags and
                                                                               document markers, one for one
 quirk "the message is appended although the         appends it, masked out    nothing is appended; on_invalid="retry"

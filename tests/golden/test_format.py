@@ -1,7 +1,7 @@
 """Parity of the format verdict and of the extracted answer, on texts imported with `Trajectory.from_text`.
 
-Every record agrees exactly in verdict, answer and scores, except for the kinds in `DIFFERENCES`. There METHOD asks for
-something else than the published code does: the verdict comes from what the model wrote, and the answer is the one of
+Every record agrees exactly in verdict, answer and scores, except for the kinds in `DIFFERENCES`. There this package
+differs from the published code on purpose: the verdict comes from what the model wrote, and the answer is the one of
 its last turn, where the first complete tag pair decides. The table is exact: a kind in it must come out as it says.
 """
 

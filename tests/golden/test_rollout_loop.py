@@ -11,7 +11,7 @@ an answer, then a search in one generation           runs on to the search,     
                                                                                 at strings ends it
 an invalid action that ends the episode              appends its message,       appends nothing
                                                      masked out
-a document whose title line has no quotes            keeps it as it is          quotes every title (METHOD 1)
+a document whose title line has no quotes            keeps it as it is          quotes every title
 tags or document markers inside of a document        passes them through        replaces characters, one for one
 a format verdict that hangs on such tags, or on      judges the whole text      judges what the model wrote
 what the model wrote after its answer

@@ -61,7 +61,7 @@ class TrajectoryEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SilverStats:
-    """Silver documents and query correctness of a batch (METHOD section 7, plots 3, 4, 5 and 10)."""
+    """Silver documents and query correctness of a batch."""
 
     silver_counts: tuple[int, ...]  # [num_groups] in order of first appearance
     """How many silver documents each group has; 0: no correct trajectory, or it retrieved nothing."""

@@ -29,7 +29,7 @@ class AdvantageMass:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CalibrationStats:
-    """What calibration did to a batch (METHOD section 7, plots 1 and 2, and the mass before and after)."""
+    """What calibration did to a batch, with the mass before and after."""
 
     uncalibrated_NK: Floats
     """The estimator's advantage of each turn, before soft penalty and rebalance."""

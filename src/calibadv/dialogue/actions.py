@@ -1,4 +1,4 @@
-"""What a turn asks for, read from the text the model wrote (METHOD 1): the first complete tag pair decides."""
+"""What a turn asks for, read from the text the model wrote: the first complete tag pair decides."""
 
 from __future__ import annotations
 

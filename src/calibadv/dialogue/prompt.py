@@ -1,4 +1,4 @@
-"""Prompts: one user message with the question, through the model's chat template where it has one (METHOD 1)."""
+"""Prompts: one user message with the question, through the model's chat template where it has one."""
 
 from __future__ import annotations
 

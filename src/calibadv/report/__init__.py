@@ -3,7 +3,7 @@
 =========  ==========================================================================
 runs       a run folder or a lab folder read into `Run` and `Arm` records
 panels     one function a plot: arms drawn onto axes
-figures    `draw_run`, `draw_lab`: every plot of METHOD section 7 as PNG and SVG
+figures    `draw_run`, `draw_lab`: every plot of the paper as PNG and SVG
 page       `write_page`: one self-contained HTML page with the figures and a look at trajectories
 =========  ==========================================================================
 

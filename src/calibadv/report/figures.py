@@ -1,4 +1,4 @@
-"""Every plot of METHOD section 7 (and some more) from any run or several: `draw_run`, `draw_lab`.
+"""Every plot of the paper (and some more) from any run or several: `draw_run`, `draw_lab`.
 
 A metric that no run wrote gives a figure that says so, never a crash: old runs stay readable.
 """

@@ -1,4 +1,4 @@
-"""The format check (METHOD 2): think, search, information, (think, search, information)*, think, answer.
+"""The format check: think, search, information, (think, search, information)*, think, answer.
 
 The verdict comes from the trajectory's structure and from what the model wrote, turn by turn, the think prefill counted
 in. Documents and questions have no say; the published code reads the decoded text of everything and can be fooled.

@@ -1,4 +1,4 @@
-"""Garbled text (METHOD 6): a trajectory is garbled when one of its turns has a perplexity at or above the threshold."""
+"""Garbled text: a trajectory is garbled when one of its turns has a perplexity at or above the threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answer scores: exact match, cover exact match and F1 after the usual SQuAD normalisation (METHOD 2).
+"""Answer scores: exact match, cover exact match and F1 after the usual SQuAD normalisation.
 
 Each takes the best value over the golden answers. Punctuation is deleted rather than replaced (``Mary-Ann`` is one
 word) and articles go after that; only ASCII punctuation counts, accents stay.

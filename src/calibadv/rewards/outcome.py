@@ -1,4 +1,4 @@
-"""The outcome reward (METHOD 2): score of the model's own answer times the format flag."""
+"""The outcome reward: score of the model's own answer times the format flag."""
 
 from __future__ import annotations
 

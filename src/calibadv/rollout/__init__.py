@@ -1,4 +1,4 @@
-"""Rollouts: episodes of reasoning and searching (METHOD section 1), many at once.
+"""Rollouts: episodes of reasoning and searching, many at once.
 
 - ``rollout(questions, num_rollouts=..., policy=..., retriever=..., tokenizer=..., config=..., seed=...)`` plays them
 - ``RolloutConfig`` says how, ``RolloutResult`` holds the trajectories, the time and the counts

@@ -1,4 +1,4 @@
-"""Settings of a rollout (METHOD section 1), with the paper's values as defaults where it has them."""
+"""Settings of a rollout, with the paper's values as defaults where it has them."""
 
 from __future__ import annotations
 

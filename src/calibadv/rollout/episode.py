@@ -1,4 +1,4 @@
-"""One episode as a state machine (METHOD section 1): prompt, then turns until something ends it.
+"""One episode as a state machine: prompt, then turns until something ends it.
 
 The episode owns the context: prompt ids, then per turn the sampled ids and the observation's ids, each encoded once and
 alone. `Episode.request` asserts that the record and the context sent to the policy are the same ids.

@@ -25,7 +25,7 @@ from calibadv.trajectory import Trajectory
 
 
 class CalibratedAdvantages(GRPOTrainer):
-    """Override: ``_generate_and_score_completions`` ends with METHOD sections 3 to 5."""
+    """Override: ``_generate_and_score_completions`` ends with calibrated advantages."""
 
     args: CalibAdvConfig
     clock: Clock

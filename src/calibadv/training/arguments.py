@@ -1,4 +1,4 @@
-"""The settings of a run in TRL's terms (METHOD section 6)."""
+"""The settings of a run in TRL's terms."""
 
 from __future__ import annotations
 

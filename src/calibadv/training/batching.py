@@ -1,7 +1,7 @@
 """Micro-batches without waste (one override of TRL's trainer).
 
 TRL pads every micro-batch to the longest rollout of the whole batch and shuffles rows across mini-batches. Here a
-mini-batch is a set of whole groups (METHOD section 6: 256 questions), its rows are sorted by length and trimmed, and
+mini-batch is a set of whole groups (256 questions in the paper), its rows are sorted by length and trimmed, and
 rows whose advantages are all zero are left out where that is exact: without KL and entropy terms they have no gradient.
 """
 

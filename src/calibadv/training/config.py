@@ -1,4 +1,4 @@
-"""`CalibAdvConfig`: TRL's ``GRPOConfig`` with the defaults of METHOD section 6 and the settings of this package."""
+"""`CalibAdvConfig`: TRL's ``GRPOConfig`` with the paper's defaults and the settings of this package."""
 
 from __future__ import annotations
 
@@ -31,12 +31,10 @@ class CalibAdvConfig(GRPOConfig):
     """All of `trl.GRPOConfig`, plus the fields below.
 
     Changed defaults: token-mean loss with symmetric clipping (TRL's ``"dapo"`` normalisation), advantage epsilon and
-    normalisation as METHOD section 3, no gradient checkpointing, one log line per optimizer step.
+    normalisation as the paper has it, no gradient checkpointing, one log line per optimizer step.
     """
 
-    loss_type: str = field(
-        default="dapo", metadata={"help": "TRL's name; 'dapo' is the token mean of METHOD section 6."}
-    )
+    loss_type: str = field(default="dapo", metadata={"help": "TRL's name; 'dapo' is the paper's token mean."})
     activation_checkpointing: bool | None = field(
         default=False, metadata={"help": "Save memory by recomputing activations."}
     )

@@ -1,4 +1,4 @@
-"""Rewards, query correctness and calibrated advantages of a whole batch, with every number that METHOD section 7 plots.
+"""Rewards, query correctness and calibrated advantages of a whole batch, with every number that the paper plots.
 
 Pure functions over `Outcome` records, which are small enough to be gathered from all processes: silver documents and
 group statistics are always computed over the gathered batch, wherever its groups were played.
@@ -92,7 +92,7 @@ class BatchCredit:
 
 
 def assign_credit(outcomes: Sequence[Outcome], *, config: CalibrationConfig | None) -> BatchCredit:
-    """METHOD sections 3 to 5 over one batch; ``config`` None is plain GRPO. Failed trajectories take no part."""
+    """Advantages with soft penalty and rebalance; ``config`` None is plain GRPO. Failed trajectories take no part."""
     config = config or CalibrationConfig.plain()
     group_ids = [o.group_id for o in outcomes]
     included_N = takes_part(outcomes)

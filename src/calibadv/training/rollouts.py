@@ -106,7 +106,7 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def outcome_reward_func(*, score: str = "f1") -> Callable[..., list[float | None]]:
-    """A TRL reward function: METHOD section 2 on the trajectories that `make_rollout_func` hands over.
+    """A TRL reward function: the outcome reward of the trajectories that `make_rollout_func` hands over.
 
     A failed rollout is scored None: TRL leaves it out of its group and gives it advantage 0.
     """

@@ -1,6 +1,6 @@
 """What a run is: which algorithm, how much, how fast. Light (no torch); `calibadv.training.run` maps it to TRL.
 
-Defaults are the paper's (METHOD section 6) where it names them.
+Defaults are the paper's where it names them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every plot of METHOD section 7 can be drawn from any run, several runs, or a lab."""
+"""Every plot of the paper can be drawn from any run, several runs, or a lab."""
 
 import math
 from collections.abc import Callable

@@ -164,7 +164,7 @@ def test_without_calibration_the_advantages_are_those_of_trl(make_trainer: Calla
     ours = trainer._generate_and_score_completions([dict(row) for row in rows])
     mask = (ours["completion_mask"] * ours["tool_mask"]).bool()
     wanted = theirs["advantages"][:, None].expand(mask.shape)
-    # TRL adds 1e-4 to the deviation, METHOD section 3 adds 1e-6.
+    # TRL adds 1e-4 to the deviation, the method 1e-6.
     torch.testing.assert_close(ours["advantages"][mask], wanted[mask], atol=1e-3, rtol=1e-3)
     assert (ours["advantages"][~mask] == 0).all()
 
