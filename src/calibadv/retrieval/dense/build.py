@@ -101,15 +101,18 @@ def _encode(
     else:
         _note(index_dir, identity | {"done": 0})
     writer = VectorWriter(index_dir / VECTORS, dtype=stored, dimension=spec.dimension, start=done)
-    try:
+
+    def tell(unwritten: int) -> None:
         if progress is not None:
-            progress(done, len(corpus))
+            progress(writer.num_vectors + unwritten, len(corpus))
+
+    try:
+        tell(0)
         for documents in corpus.iter_batches(identity["chunk"], start=done):
-            writer.write(encoder.encode_documents(documents))
+            writer.write(encoder.encode_documents(documents, progress=tell))
             writer.flush()
             _note(index_dir, identity | {"done": writer.num_vectors})
-            if progress is not None:
-                progress(writer.num_vectors, len(corpus))
+            tell(0)
         writer.finish()
     finally:
         writer.close()

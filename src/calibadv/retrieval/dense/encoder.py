@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,13 @@ class Encoder:
         """Length of the vectors."""
         return self.spec.dimension
 
-    def encode_documents(self, documents: Sequence[Document]) -> NDArray[np.float32]:
-        """One vector a document, [num_documents, dimension]."""
+    def encode_documents(
+        self, documents: Sequence[Document], *, progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """One vector a document, [num_documents, dimension]; ``progress`` is told between batches how many are done."""
         prefix = self.spec.passage_prefix
-        return self._encode([prefix + self._text(document) for document in documents], self._passages)
+        texts = [prefix + self._text(document) for document in documents]
+        return self._encode(texts, self._passages, progress=progress)
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """One vector a query, [num_queries, dimension]."""
@@ -56,7 +59,9 @@ class Encoder:
             return f"{document.title} {self._passages.separator} {document.text}"
         return contents(document)
 
-    def _encode(self, texts: Sequence[str], model: _Model) -> NDArray[np.float32]:
+    def _encode(
+        self, texts: Sequence[str], model: _Model, *, progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
         import torch
 
         vectors = np.empty((len(texts), self.spec.dimension), dtype=np.float32)
@@ -64,6 +69,8 @@ class Encoder:
         size = self.config.batch_size
         with self._lock, torch.inference_mode():
             for start in range(0, len(order), size):
+                if progress is not None and start:
+                    progress(start)
                 rows = order[start : start + size]
                 try:
                     batch = model.embed([texts[row] for row in rows])
