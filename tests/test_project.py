@@ -119,6 +119,11 @@ def test_no_tracked_file_names_a_path_of_one_machine() -> None:
     assert not found
 
 
+def test_no_tracked_file_refers_to_sections_of_a_document_that_is_not_here() -> None:
+    pattern = re.compile(rb"\bMETHOD (?:sections? )?\d")
+    assert not [path for path in tracked_files() if pattern.search(path.read_bytes())]
+
+
 def test_scripts_can_be_executed() -> None:
     scripts = [ROOT / ".ci" / "run", *(ROOT / "scripts" / name for name in ("check", "test", "find-python"))]
     assert all(os.access(script, os.X_OK) for script in scripts)
