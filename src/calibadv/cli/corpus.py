@@ -36,10 +36,10 @@ next
   calibadv index build OUT --method bm25
 """
 FLAWS = {
-    "broken": "broken rows",
-    "not_utf8": "rows that are not UTF-8",
-    "duplicate": "duplicate ids",
-    "empty": "empty documents",
+    "broken": "broken",
+    "not_utf8": "not UTF-8",
+    "duplicate": "duplicate id",
+    "empty": "empty document",
 }
 
 
@@ -169,6 +169,6 @@ def _print_account(report: Mapping[str, Any]) -> None:
         if not count:
             continue
         named = [row for row in report.get("left_out", ()) if row["kind"] == kind]
-        print(f"left out: {count:,} {what}" + (f", the first {len(named)}:" if count > len(named) else ":"))
+        print(f"left out, {what}: {count:,}" + (f", the first {len(named)}:" if count > len(named) else ":"))
         for row in named:
             print(clean(f"  {row['where']}: {row['message']}"))

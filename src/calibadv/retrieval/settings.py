@@ -138,7 +138,7 @@ class RetrievalConfig:
             raise ConfigError(
                 "documents come from exactly one of retrieval.corpus (a file or folder), retrieval.index (a folder of "
                 "calibadv index build), retrieval.url (a server) and retrieval.online (a web search engine); "
-                f"{' and '.join(named) or 'none'} is set"
+                f"got {' and '.join(named) or 'none'}"
             )
         if self.index_dir is not None and self.corpus is None:
             raise ConfigError(f"retrieval.index_dir belongs to retrieval.corpus; retrieval.{named[0]} does not use it")

@@ -26,9 +26,9 @@ def test_import_prints_what_was_left_out_and_what_comes_next(source, capsys):
     assert main(["corpus", "import", "people.jsonl", "--out", "people"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("2 documents of 5 rows in people")
-    assert "left out: 1 broken rows:\n  people.jsonl:5: not JSON" in out
-    assert "left out: 1 duplicate ids:\n  people.jsonl:2: duplicate id 'a'" in out
-    assert "left out: 1 empty documents:\n  people.jsonl:4: empty document (id 'c')" in out
+    assert "left out, broken: 1:\n  people.jsonl:5: not JSON" in out
+    assert "left out, duplicate id: 1:\n  people.jsonl:2: duplicate id 'a'" in out
+    assert "left out, empty document: 1:\n  people.jsonl:4: empty document (id 'c')" in out
     assert "calibadv index build people --method bm25" in out
     assert err == ""
     assert len(Corpus.open("people")) == 2

@@ -108,8 +108,14 @@ def test_a_lost_corpus_does_not_hide_other_problems(tmp_path, index_dir):
 
 
 def test_a_run_names_exactly_one_source():
-    for settings in ({}, {"corpus": "a", "index": "b"}, {"index": "b", "url": "http://x"}, {"url": ()}):
-        with pytest.raises(ConfigError, match=r"exactly one of retrieval\.corpus .* is set"):
+    sources = (
+        ({}, "none"),
+        ({"corpus": "a", "index": "b"}, "corpus and index"),
+        ({"index": "b", "url": "http://x"}, "index and url"),
+        ({"url": ()}, "none"),
+    )
+    for settings, got in sources:
+        with pytest.raises(ConfigError, match=rf"exactly one of retrieval\.corpus .* got {got}$"):
             RetrievalConfig(**settings)
     with pytest.raises(ConfigError, match=r"retrieval\.index_dir belongs to retrieval\.corpus"):
         RetrievalConfig(index="b", index_dir="c")
