@@ -84,7 +84,7 @@ def test_info_describes_a_corpus(source, capsys):
         "ids             by hash",
         "source          people.jsonl",
         "'a': Ada",
-        "1 duplicate ids",
+        "left out, duplicate id: 1:",
     ):
         assert line in out
     assert main(["corpus", "info", "people", "--json"]) == 0
