@@ -13,6 +13,7 @@ from calibadv.doctor.data import check_data
 from calibadv.doctor.resources import check_disk, check_memory
 from calibadv.doctor.retriever import check_retriever
 from calibadv.doctor.tokenizer import check_chat, check_tags
+from calibadv.errors import RetrieverError
 from calibadv.rollout.engine import make_prompts
 from calibadv.rollout.tokenizer import HFTokenizer, Tokenizer
 from calibadv.trajectory import Question
@@ -48,7 +49,7 @@ def examine(
             name="retriever",
             level=Level.BLOCKER,
             summary=f"{type(error).__name__}: {error}",
-            remedy="start it, or mend the [retrieval] section",
+            remedy="start it, or mend retrieval.url" if isinstance(error, RetrieverError) else "",
         )
     if retriever is not None and questions:
         asked = questions

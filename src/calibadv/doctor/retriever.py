@@ -28,13 +28,22 @@ def check_retriever(retriever: Retriever, *, questions: Sequence[Question], top_
         name="retriever",
         level=Level.BLOCKER if not documents else Level.WARNING if least < top_k or empty else Level.OK,
         summary=f"answers {len(queries)} questions with at least {least} of {top_k} documents, "
-        f"{1000 * seconds:.0f} ms a query" + (f"; {empty} documents have no text" if empty else ""),
+        f"{as_ms(seconds)} a query" + (f"; {empty} documents have no text" if empty else ""),
         remedy="check the corpus: every search should find rollout.top_k documents with text"
         if least < top_k or empty
         else "",
         facts={"queries": len(queries), "documents": least, "seconds_per_query": seconds} | identity(retriever),
     )
     return [found, check_index(retriever, documents, top_k=top_k)] if documents else [found]
+
+
+def as_ms(seconds: float) -> str:
+    """Two digits are enough.
+
+    >>> as_ms(0.0003), as_ms(0.0421)
+    ('0.3 ms', '42 ms')
+    """
+    return f"{1000 * seconds:.{1 if seconds < 0.01 else 0}f} ms"
 
 
 def check_index(retriever: Retriever, documents: Sequence[Document], *, top_k: int) -> Check:

@@ -51,6 +51,8 @@ def write_rows(path: Path, questions: Sequence[Question], *, split: str, prompt:
             for rows in _batches(questions, split=split, prompt=prompt, prefix=prefix):
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         partial.replace(path)
+    except OSError as error:  # pyarrow's names no file
+        raise OSError(f"{path} was not written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 

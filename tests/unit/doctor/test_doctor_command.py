@@ -79,6 +79,14 @@ def test_a_server_that_is_away_is_a_blocker_within_seconds(world, capsys):
     (away,) = [check for check in checks if check["name"] == "retriever"]
     assert away["level"] == "blocker"
     assert "127.0.0.1:9" in away["summary"]
+    assert away["remedy"] == "start it, or mend retrieval.url"
+
+
+def test_an_index_that_is_not_there_is_no_server_to_be_started(world, capsys):
+    assert doctor(world, "--set", "retrieval.corpus=none", "--set", "retrieval.index=absent") == 1
+    captured = capsys.readouterr()
+    assert "start it" not in captured.out
+    assert "make an index: calibadv index build" in captured.err
 
 
 def test_unknown_settings_are_errors_with_a_guess(world, capsys):
