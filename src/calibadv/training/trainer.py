@@ -230,10 +230,7 @@ def no_signal_message(metrics: dict[str, Any]) -> str:
             "none of the rollouts has a valid format (think, search, information, ..., think, answer): this policy "
             "does not use the tags, so every reward is 0"
         )
-        remedy = (
-            "start from a model that was taught the tags (supervised fine-tuning on trajectories), "
-            "or change rollout.prompt"
-        )
+        remedy = "start from a model that was taught the tags (calibadv sft), or change rollout.prompt"
     elif reward == 0:
         cause = f"{share:.0%} of the rollouts have a valid format, but no answer scores above 0"
         remedy = "start from a stronger model, ask easier questions, or check what the retriever finds"
