@@ -10,7 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.cli.options import add_corpus_option, add_device_option, add_search_device_option, new_command
+from calibadv.cli.options import (
+    add_corpus_option,
+    add_device_option,
+    add_encoder_option,
+    add_search_device_option,
+    new_command,
+)
 from calibadv.cli.progress import progress_bar
 from calibadv.cli.tables import print_table
 from calibadv.cli.trajectories import clean
@@ -157,7 +163,11 @@ def open_target(arguments: argparse.Namespace) -> Any:
     from calibadv.retrieval.opening import open_index
 
     return open_index(
-        arguments.index, corpus=arguments.corpus, device=arguments.device, search_device=arguments.search_device
+        arguments.index,
+        corpus=arguments.corpus,
+        encoder=arguments.encoder,
+        device=arguments.device,
+        search_device=arguments.search_device,
     )
 
 
@@ -247,6 +257,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--questions", type=Path, nargs="+", required=True, metavar="FILE", help=".jsonl, .jsonl.gz or .parquet files"
     )
     add_corpus_option(parser)
+    add_encoder_option(parser)
     add_device_option(parser)
     add_search_device_option(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")

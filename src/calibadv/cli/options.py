@@ -53,6 +53,13 @@ def add_corpus_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="the corpus, when it is not where the index says")
 
 
+def add_encoder_option(parser: argparse.ArgumentParser) -> None:
+    """``--encoder`` of commands that open an index."""
+    parser.add_argument(
+        "--encoder", metavar="MODEL", help="its encoder, when that is not where the index says: a folder or a hub id"
+    )
+
+
 def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """``--device`` of commands that encode or re-rank."""
     parser.add_argument(

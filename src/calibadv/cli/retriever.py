@@ -13,6 +13,7 @@ from calibadv.cli.options import (
     add_address_options,
     add_corpus_option,
     add_device_option,
+    add_encoder_option,
     add_search_device_option,
     count,
     new_command,
@@ -52,6 +53,7 @@ def add_parser(commands: Any) -> None:
     )
     serve.add_argument("index", type=Path, metavar="INDEX", help="an index folder, made by calibadv index build")
     add_corpus_option(serve)
+    add_encoder_option(serve)
     add_device_option(serve)
     add_search_device_option(serve)
     serve.add_argument(
@@ -104,6 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
     backend = BackendConfig(
         index=arguments.index,
         corpus=arguments.corpus,
+        encoder=arguments.encoder,
         rerank=arguments.rerank,
         device=arguments.device,
         search_device=arguments.search_device,

@@ -17,6 +17,7 @@ MAY_CHANGE = frozenset(
         "retrieval.index_dir",
         "retrieval.url",
         "retrieval.device",
+        "retrieval.encoder",
         "retrieval.rerank.batch_size",
         "retrieval.remote.timeout_s",
         "retrieval.remote.retries",

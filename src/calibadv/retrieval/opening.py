@@ -21,14 +21,15 @@ def open_index(
     index_dir: Path | str,
     *,
     corpus: Corpus | Path | str | None = None,
+    encoder: Path | str | None = None,
     device: str | None = None,
     search_device: str = "cpu",
 ) -> BM25Retriever | DenseRetriever | HybridRetriever:
     """Open the index in ``index_dir``.
 
-    ``corpus``, opened or as a path, where it is not at the manifest's place; ``device`` runs the encoder of a dense
-    index, ``search_device`` compares its vectors (see `DenseRetriever.open`). Whatever does not belong together is an
-    error: another corpus, cut-off files, another encoder.
+    ``corpus``, opened or as a path, and ``encoder`` (of a dense index) where they are not at the manifest's place;
+    ``device`` runs the encoder, ``search_device`` compares its vectors (see `DenseRetriever.open`). Whatever does not
+    belong together is an error: another corpus, cut-off files, another encoder.
     """
     index_dir = Path(index_dir)
     if not index_dir.exists():
@@ -46,11 +47,15 @@ def open_index(
             f"search_device {search_device}: {index_dir} is a BM25 index, which has no vectors; leave the option out"
         )
 
+    if manifest.method == "bm25" and encoder is not None:
+        raise ConfigError(f"encoder {encoder}: {index_dir} is a BM25 index, which has none; leave the option out")
+
     def open_part(folder: Path) -> BM25Retriever | DenseRetriever:
         if IndexManifest.read(folder).method == "bm25":
             return BM25Retriever.open(folder, corpus=corpus)
         from calibadv.retrieval.dense.retriever import DenseRetriever
 
-        return DenseRetriever.open(folder, corpus=corpus, device=device, search_device=search_device)
+        model = None if encoder is None else str(encoder)
+        return DenseRetriever.open(folder, corpus=corpus, encoder=model, device=device, search_device=search_device)
 
     return HybridRetriever.open(index_dir, open_part=open_part) if manifest.method == "hybrid" else open_part(index_dir)

@@ -121,6 +121,8 @@ class RetrievalConfig:
     index_dir: Path | None = None
     """Folder of the index of ``corpus``; not set: the folder ``method`` in that of the corpus. BM25 is built there at
     first use where ``index_dir`` is set, and in memory each time where there is no index."""
+    encoder: Path | str | None = None
+    """The encoder of a dense index, where it is not at the index's place for it: a folder or a hub id."""
     device: str = "auto"
     """Where encoder and re-ranker run: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ..."""
     bm25: BM25Config = field(default_factory=BM25Config)
@@ -142,6 +144,8 @@ class RetrievalConfig:
             )
         if self.index_dir is not None and self.corpus is None:
             raise ConfigError(f"retrieval.index_dir belongs to retrieval.corpus; retrieval.{named[0]} does not use it")
+        if self.encoder is not None and self.index is None and self.method == "bm25":
+            raise ConfigError(f"retrieval.encoder belongs to a dense index; retrieval.{named[0]} does not use it")
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -202,7 +206,7 @@ def _open_online(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:
 
 def _open_local(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:
     if config.index is not None:
-        retriever = open_index(config.index, device=_device(config))
+        retriever = open_index(config.index, encoder=config.encoder, device=_device(config))
         check_top_k(top_k, num_documents=len(retriever.corpus))
         return retriever
     assert config.corpus is not None
@@ -237,7 +241,7 @@ def _search_corpus(corpus: Corpus, config: RetrievalConfig) -> IndexedRetriever:
 
 
 def _open_method(index_dir: Path, corpus: Corpus, config: RetrievalConfig) -> IndexedRetriever:
-    retriever = open_index(index_dir, corpus=corpus, device=_device(config))
+    retriever = open_index(index_dir, corpus=corpus, encoder=config.encoder, device=_device(config))
     method = retriever.manifest()["method"]
     if method != config.method:
         raise ConfigError(

@@ -129,6 +129,6 @@ def _open_encoder(manifest: IndexManifest, *, where: Path, model: str | None, de
     except ConfigError as error:
         if model is None and not Path(spec.model).is_dir():
             raise ConfigError(
-                f"{where}: its encoder cannot be loaded; name its folder (--encoder DIR). {error}"
+                f"{where}: its encoder cannot be loaded; name where it is (--encoder, retrieval.encoder). {error}"
             ) from error
         raise

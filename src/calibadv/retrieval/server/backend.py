@@ -99,6 +99,8 @@ class BackendConfig:
     """An index folder."""
     corpus: Path | None = None
     """Its corpus, when that is no longer where the index was built."""
+    encoder: str | None = None
+    """The encoder of a dense index, when that is no longer where the index was built: a folder or a hub id."""
     rerank: str | None = None
     """A cross-encoder: a folder or a hub id."""
     device: str | None = None
@@ -118,7 +120,13 @@ def open_backend(config: BackendConfig, report: Report) -> Backend:
     from calibadv.retrieval.opening import open_index
 
     report("opening the index")
-    retriever = open_index(config.index, corpus=config.corpus, device=config.device, search_device=config.search_device)
+    retriever = open_index(
+        config.index,
+        corpus=config.corpus,
+        encoder=config.encoder,
+        device=config.device,
+        search_device=config.search_device,
+    )
     if config.rerank is None:
         return Backend(retriever)
     report("loading the re-ranker")

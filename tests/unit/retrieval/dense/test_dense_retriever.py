@@ -246,7 +246,7 @@ def test_an_encoder_that_moved_is_named_anew(corpus, plain_encoder, tmp_path):
     folder = shutil.copytree(plain_encoder, tmp_path / "before")
     build_dense(corpus, index_dir=tmp_path / "d", encoder_config=EncoderConfig(model=str(folder)))
     folder.rename(tmp_path / "after")
-    with pytest.raises(ConfigError, match="--encoder DIR"):
+    with pytest.raises(ConfigError, match="--encoder, retrieval"):
         DenseRetriever.open(tmp_path / "d", corpus=corpus)
     retriever = DenseRetriever.open(tmp_path / "d", corpus=corpus, encoder=str(tmp_path / "after"))
     assert len(retriever.search(["song"], 3)[0]) == 3

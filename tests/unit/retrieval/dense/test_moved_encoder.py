@@ -1,0 +1,63 @@
+"""An index whose encoder has moved: opened with the place that is named, and only with the same encoder."""
+
+import pytest
+
+from calibadv.cli.main import main
+from calibadv.errors import ConfigError, DataError
+from calibadv.retrieval.bm25 import build_bm25
+from calibadv.retrieval.dense.build import build_dense
+from calibadv.retrieval.dense.conventions import EncoderConfig
+from calibadv.retrieval.opening import open_index
+from calibadv.retrieval.server import BackendConfig, open_backend
+from calibadv.retrieval.settings import RetrievalConfig, open_retriever
+
+
+@pytest.fixture
+def moved(corpus, new_encoder, tmp_path):
+    """(index, encoder, corpus): the encoder is no longer where it was when the index was built."""
+    model = new_encoder(tmp_path / "built")
+    build_dense(corpus, index_dir=tmp_path / "dense", encoder_config=EncoderConfig(model=str(model), device="cpu"))
+    corpus.write(tmp_path / "corpus.jsonl")
+    return tmp_path / "dense", model.rename(tmp_path / "moved"), tmp_path / "corpus.jsonl"
+
+
+def test_an_index_without_its_encoder_says_how_to_name_it(moved):
+    index, _, corpus = moved
+    with pytest.raises(ConfigError, match=r"name where it is \(--encoder, retrieval\.encoder\)"):
+        open_index(index, corpus=corpus)
+
+
+def test_the_encoder_may_be_named_in_python_a_config_and_a_server(moved):
+    index, encoder, corpus = moved
+    hits = open_index(index, corpus=corpus, encoder=encoder).search(["glass garden"], 3)
+    assert len(hits[0]) == 3
+    config = RetrievalConfig(corpus=corpus, method="dense", index_dir=index, encoder=encoder)
+    assert open_retriever(config, top_k=3).search(["glass garden"], 3) == hits
+    backend = open_backend(BackendConfig(index=index, corpus=corpus, encoder=str(encoder)), lambda stage: None)
+    assert backend.retriever.search(["glass garden"], 3) == hits
+
+
+def test_the_commands_take_it_too(moved, tmp_path, capsys):
+    index, encoder, corpus = moved
+    (tmp_path / "q.jsonl").write_text('{"id": "1", "question": "song", "golden_answers": ["song"]}\n')
+    for tool in ("recall", "audit"):
+        command = ["index", tool, str(index), "--corpus", str(corpus), "--questions", str(tmp_path / "q.jsonl")]
+        assert main(command) == 2
+        assert "--encoder" in capsys.readouterr().err
+        assert main([*command, "--encoder", str(encoder)]) == 0
+    assert main(["retriever", "serve", str(index), "--corpus", str(corpus), "--port", "0", "--encoder", "./no"]) == 2
+    assert "encoder.model ./no: no such folder" in capsys.readouterr().err
+
+
+def test_another_encoder_is_refused(moved, other_encoder):
+    index, _, corpus = moved
+    with pytest.raises(DataError, match="not those that encoded the index"):
+        open_index(index, corpus=corpus, encoder=other_encoder)
+
+
+def test_what_has_no_encoder_refuses_one(moved, corpus, tmp_path):
+    build_bm25(corpus, out=tmp_path / "bm25")
+    with pytest.raises(ConfigError, match="is a BM25 index, which has none; leave the option out"):
+        open_index(tmp_path / "bm25", corpus=corpus, encoder=moved[1])
+    with pytest.raises(ConfigError, match=r"retrieval\.encoder belongs to a dense index; retrieval\.url does not"):
+        RetrievalConfig(url="http://127.0.0.1:8000", encoder="a/b")
