@@ -9,7 +9,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.cli.options import add_corpus_option, add_device_option, new_command, positive, require_packages
+from calibadv.cli.options import (
+    add_corpus_option,
+    add_device_option,
+    add_encoder_option,
+    new_command,
+    positive,
+    require_packages,
+)
 from calibadv.cli.progress import progress_bar, progress_bars
 from calibadv.errors import ConfigError, DataError
 
@@ -55,6 +62,7 @@ def add_tools(tools: Any) -> None:
         parser.add_argument("--json", action="store_true", help="print JSON")
         if name == "verify":
             add_corpus_option(parser)
+            add_encoder_option(parser)
             parser.add_argument(
                 "--note-digests",
                 action="store_true",
@@ -250,7 +258,7 @@ def run_verify(arguments: argparse.Namespace) -> None:
 
     corpus = None if arguments.corpus is None else Corpus.read(arguments.corpus)
     with progress_bars() as progress:
-        options = VerifyOptions(note_digests=arguments.note_digests, progress=progress)
+        options = VerifyOptions(encoder=arguments.encoder, note_digests=arguments.note_digests, progress=progress)
         checks = verify_index(arguments.index, corpus=corpus, options=options)
     if arguments.json:
         rows = [

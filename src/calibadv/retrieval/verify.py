@@ -18,8 +18,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
-    """What is done besides comparing."""
+    """What is done besides comparing, and with what."""
 
+    encoder: str | None = None
+    """The encoder of a dense index, where it is not at the manifest's place."""
     note_digests: bool = False
     """Keep the digests of a dense index that has none: its files as they are now count as what was built."""
     progress: Progress | None = None
@@ -136,8 +138,8 @@ def _dense_steps(index_dir: Path, manifest: IndexManifest, options: VerifyOption
 
     def encoder() -> str:
         indexed = EncoderSpec.from_parameters(manifest.parameters.get("encoder"), where=str(index_dir))
-        check_encoder(describe(indexed.config()), manifest, where=index_dir)
-        return f"{indexed.model}, {indexed.pooling} pooling, dimension {indexed.dimension}"
+        check_encoder(describe(indexed.config(model=options.encoder)), manifest, where=index_dir)
+        return f"{options.encoder or indexed.model}, {indexed.pooling} pooling, dimension {indexed.dimension}"
 
     yield "index", index
     yield "vectors", vectors

@@ -49,6 +49,16 @@ def test_the_commands_take_it_too(moved, tmp_path, capsys):
     assert "encoder.model ./no: no such folder" in capsys.readouterr().err
 
 
+def test_verify_compares_with_the_encoder_that_is_named(moved, other_encoder, capsys):
+    index, encoder, corpus = moved
+    command = ["index", "verify", str(index), "--corpus", str(corpus)]
+    assert main(command) == 2
+    assert main([*command, "--encoder", str(other_encoder)]) == 2
+    capsys.readouterr()
+    assert main([*command, "--encoder", str(encoder)]) == 0
+    assert f"ok     encoder         {encoder}" in capsys.readouterr().out
+
+
 def test_another_encoder_is_refused(moved, other_encoder):
     index, _, corpus = moved
     with pytest.raises(DataError, match="not those that encoded the index"):
