@@ -109,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = os.environ.get("CALIBADV_DEBUG", "") not in ("", "0")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("calibadv").setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     try:
         arguments.command(arguments)
     except KeyboardInterrupt:

@@ -158,3 +158,12 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path):
 
 def test_parser_can_be_made_without_running_anything():
     assert make_parser().prog == "calibadv"
+
+
+def test_a_warning_of_the_hub_s_client_is_printed_once():
+    program = (
+        "from calibadv.cli.main import main; main(['eval', 'diff', 'absent', 'absent']); "
+        "from huggingface_hub.utils import logging as theirs; theirs.get_logger('huggingface_hub.x').warning('retrying')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.count("retrying") == 1
