@@ -163,7 +163,7 @@ def test_parser_can_be_made_without_running_anything():
 def test_a_warning_of_the_hub_s_client_is_printed_once():
     program = (
         "from calibadv.cli.main import main; main(['eval', 'diff', 'absent', 'absent']); "
-        "from huggingface_hub.utils import logging as theirs; theirs.get_logger('huggingface_hub.x').warning('retrying')"
+        "from huggingface_hub.utils import logging as hub; hub.get_logger('huggingface_hub.a').warning('retrying')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.count("retrying") == 1
