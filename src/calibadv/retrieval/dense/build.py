@@ -148,6 +148,8 @@ def _difference(key: str, old: Any, new: Any) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         names = [name for name in new if old.get(name) != new[name]]
         return ", ".join(f"{key}.{name} is {old.get(name)!r}, not {new[name]!r}" for name in names)
+    if key == "chunk" and isinstance(old, int):
+        return f"batch size is {old // CHUNK_BATCHES}, not {new // CHUNK_BATCHES}"
     return f"{key} is {old!r}, not {new!r}"
 
 

@@ -142,6 +142,8 @@ def test_another_encoder_corpus_or_setting_cannot_continue_a_build(
         build_dense(corpus, index_dir=out, encoder_config=config(other_encoder))
     with pytest.raises(ConfigError, match=r"encoder\.max_length is 128, not 16"):
         build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder, max_length=16))
+    with pytest.raises(ConfigError, match="batch size is 4, not 8"):
+        build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder, batch_size=8))
     other = Corpus.from_documents(documents_of(300, seed=1))
     with pytest.raises(ConfigError, match="corpus_sha256"):
         build_dense(other, index_dir=out, encoder_config=config(plain_encoder))
