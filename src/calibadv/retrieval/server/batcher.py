@@ -33,8 +33,7 @@ SMALLEST_BATCH = 16
 NEW_COST_SHARE = 0.3
 """Weight of the last batch in the running mean of what a key costs."""
 MOST_AT_ONCE_S = 0.005
-"""Single work that takes longer goes to the worker. As long may the event loop wait for the interpreter's lock anyway
-when a thread works."""
+"""Single work that takes longer goes to the worker: other requests wait while it is done in the event loop."""
 DELIVERED_AT_ONCE = 32
 """Keys finished in one turn of the event loop; others get their turn in between."""
 MOST_FAILURES = 8

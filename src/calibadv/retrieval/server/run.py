@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -36,6 +37,7 @@ def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], Non
         )
     )
     service.on_failure = server.end
+    service.on_ready = gc.freeze  # looking through index and libraries for garbage takes a tenth of a second each time
     on_listening(url_of(listener, host=config.host))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -43,6 +45,7 @@ def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], Non
         server.run(sockets=[listener])
     finally:
         sys.setswitchinterval(interval)
+        gc.unfreeze()
         listener.close()
     if service.error is not None:
         raise service.error

@@ -48,6 +48,8 @@ class RetrievalService:
         """Why the index could not be loaded."""
         self.on_failure: Callable[[], None] = lambda: None
         """Called when the index could not be loaded."""
+        self.on_ready: Callable[[], object] = lambda: None
+        """Called when searches can be answered."""
         self._load = load
         self._stage = "starting"
         self._started = time.monotonic()
@@ -109,6 +111,7 @@ class RetrievalService:
             is_single=backend.is_single,
         )
         self.state = "ready"
+        self.on_ready()
         logger.info("ready after %.1f s", time.monotonic() - self._started)
 
     def _describe(self, backend: Backend) -> dict[str, Any]:
