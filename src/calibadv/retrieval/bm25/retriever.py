@@ -122,6 +122,11 @@ class BM25Retriever:
         return {**asdict(self._manifest), "version": self._manifest.version}
 
     @property
+    def shares_queries(self) -> bool:
+        """Whether the queries of one call are shared among threads; else they are searched one after the other."""
+        return self.threads > 1 and len(self.corpus) >= _WORTH_THREADS
+
+    @property
     def version(self) -> str:
         """Digest of everything that decides the answers."""
         return self._manifest.version
@@ -134,7 +139,7 @@ class BM25Retriever:
         """As `search`, with row numbers of the corpus in the place of documents."""
         check_search(queries, k)
         with damage_reported(self.corpus.name):
-            if len(queries) < 2 or self.threads < 2 or len(self.corpus) < _WORTH_THREADS:
+            if len(queries) < 2 or not self.shares_queries:
                 return [self._search_one(query, k) for query in queries]
             with ThreadPoolExecutor(min(self.threads, len(queries))) as pool:
                 return list(pool.map(lambda query: self._search_one(query, k), queries))

@@ -52,8 +52,10 @@ class Backend:
         return [[next(scores) for _ in p.documents] for p in payloads]
 
     def is_single(self, key: Key) -> bool:
-        """Whether a batch would do nothing for this search: BM25 looks up the words of one query after the other."""
-        return key.group.kind == SEARCH and isinstance(self.retriever, BM25Retriever) and len(str(key.payload)) < LONG
+        """Whether a batch would do nothing for this search: BM25 looks for one query after the other."""
+        retriever = self.retriever
+        is_words = isinstance(retriever, BM25Retriever) and not retriever.shares_queries
+        return is_words and key.group.kind == SEARCH and len(str(key.payload)) < LONG
 
     def manifest(self) -> dict[str, Any]:
         """The index as it describes itself."""

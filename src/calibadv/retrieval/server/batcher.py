@@ -5,8 +5,8 @@ worked on already is joined, not done again. The worker takes whatever has come 
 waits, a few milliseconds at most, and only when the batch before shows that more clients are about. Batches are cut to
 a fraction of a second of work, and to half of the queries that are about, so that answers go out, and new queries come
 in, while the next batch is being searched.
-Work that gains nothing from company (``is_single``) and takes less time than handing it to a thread and back is done
-where it is submitted, when the worker has nothing to do: there is never more than one at work.
+Work that gains nothing from company (``is_single``) and takes little time is done where it is submitted: handing it to
+a thread and back would take longer.
 A batch that fails is halved until the culprits are alone: one bad query, or a batch too large for the GPU, fails nobody
 else's. All methods are for the event loop's thread, but for those that say so.
 """
@@ -106,7 +106,8 @@ class Batcher:
 
     ``work(group, payloads)`` runs in the worker's thread and gives one result a payload. ``finish(key, result)`` runs
     in the event loop and makes of it what the tickets hand out. ``observe(kind, size, seconds)`` hears of every batch.
-    ``is_single(key)`` is true of work that costs the same in a batch and alone, and may run in the event loop.
+    ``is_single(key)`` is true of work that costs the same in a batch and alone, uses no thread but its own, and may be
+    done in the event loop while the worker does other work.
     """
 
     def __init__(
@@ -210,8 +211,8 @@ class Batcher:
         self._thread.join(timeout_s)
 
     def _is_short(self, jobs: Sequence[_Job]) -> bool:
-        """Whether these jobs are done sooner here than by the worker, which is idle."""
-        if not jobs or self._jobs:
+        """Whether these jobs are done sooner here than by the worker."""
+        if not jobs:
             return False
         group = jobs[0].key.group
         cost_s = self._costs_s.get((group.kind, group.depth))
@@ -245,9 +246,9 @@ class Batcher:
 
     def _work_on(self, group: Group, jobs: list[_Job]) -> Iterator[tuple[list[_Job], Sequence[Any]]]:
         """Parts of the jobs with their results, or with what failed; timed as a whole."""
-        seconds, parts, failures, has_worked = 0.0, [jobs], 0, False
+        seconds, thread_s, parts, failures, has_worked = 0.0, 0.0, [jobs], 0, False
         while parts:
-            part, start = parts.pop(), time.perf_counter()
+            part, start, thread_start = parts.pop(), time.perf_counter(), time.thread_time()
             results: Sequence[Any]
             try:
                 results = self._work(group, [job.key.payload for job in part])
@@ -264,8 +265,10 @@ class Batcher:
                 results = [error] * len(part)
             finally:
                 seconds += time.perf_counter() - start
+                thread_s += time.thread_time() - thread_start
             yield part, results
-        self._learn_cost(group, seconds / len(jobs))
+        # On the wall clock single work under load looks slow: it counts the wait for the interpreter's lock.
+        self._learn_cost(group, (thread_s if self._is_single(jobs[0].key) else seconds) / len(jobs))
         self._observe(group.kind, len(jobs), seconds)
 
     def _learn_cost(self, group: Group, cost_s: float) -> None:

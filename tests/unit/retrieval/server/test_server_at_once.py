@@ -1,6 +1,7 @@
 """Searches that are done in the event loop, because a batch and a thread would only cost them time."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -22,11 +23,22 @@ class Watched(BM25Retriever):
 
     seconds = 0.0
 
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.threads_used = []
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
     def search(self, queries, k):
-        self.__dict__.setdefault("threads_used", []).append(threading.current_thread().name)
+        self.threads_used.append(threading.current_thread().name)
+        if not self.go_on.is_set() and len(queries[0]) >= LONG:
+            self.begun.set()
+            assert self.go_on.wait(30)
         if "broken" in queries:
             raise RuntimeError("told to fail")
-        threading.Event().wait(self.seconds)
+        end = time.thread_time() + self.seconds
+        while time.thread_time() < end:
+            pass
         return super().search(queries, k)
 
 
@@ -71,6 +83,27 @@ def test_searches_that_turn_out_slow_go_back_to_the_worker(serving, retriever):
         for word in WORDS[1:5]:
             running.retrieve(queries=[word])
         assert retriever.threads_used[-1] == WORKER
+
+
+def test_a_short_search_does_not_wait_for_a_worker_that_is_busy(serving, retriever):
+    with serving(Backend(retriever)) as running, ThreadPoolExecutor(1) as pool:
+        running.retrieve(queries=[WORDS[0]])
+        retriever.go_on.clear()
+        long = pool.submit(running.retrieve, queries=["x" * LONG])
+        assert retriever.begun.wait(10)
+        assert len(running.retrieve(queries=[WORDS[1]])) == 1
+        assert not long.done()
+        retriever.go_on.set()
+        assert long.result() == [[]]
+
+
+def test_a_corpus_whose_queries_share_threads_is_left_to_the_worker(serving, retriever, monkeypatch):
+    monkeypatch.setattr("calibadv.retrieval.bm25.retriever._WORTH_THREADS", len(DOCUMENTS))
+    retriever.threads = 2
+    with serving(Backend(retriever)) as running:
+        for word in WORDS[:3]:
+            running.retrieve(queries=[word])
+        assert set(retriever.threads_used[1:]) == {WORKER}
 
 
 def test_many_queries_go_to_the_worker(serving, retriever):
