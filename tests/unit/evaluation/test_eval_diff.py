@@ -111,6 +111,12 @@ def test_an_unfinished_evaluation_counts_a_rollout_that_was_played_again_once(tm
     assert answered.values["f1"] == 1.0
 
 
+def test_an_evaluation_that_has_just_begun_is_refused(tmp_path):
+    (tmp_path / "finished.jsonl").touch()
+    with pytest.raises(DataError, match="no question of that evaluation is finished yet"):
+        read_evaluation(tmp_path)
+
+
 def test_any_seed_will_do():
     same = answered([0, 1, 0.5])
     assert compare(same, same, seed=-1).differences["a"]["f1"].mean == 0
