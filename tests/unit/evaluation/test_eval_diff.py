@@ -112,8 +112,10 @@ def test_an_unfinished_evaluation_counts_a_rollout_that_was_played_again_once(tm
 
 
 def test_an_evaluation_that_has_just_begun_is_refused(tmp_path):
-    (tmp_path / "finished.jsonl").touch()
-    with pytest.raises(DataError, match="no question of that evaluation is finished yet"):
+    with (
+        Journal(tmp_path / "finished.jsonl"),
+        pytest.raises(DataError, match="no question of that evaluation is finished yet"),
+    ):
         read_evaluation(tmp_path)
 
 
