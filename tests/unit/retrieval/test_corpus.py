@@ -63,7 +63,7 @@ def test_slices_and_negative_rows_work():
     [
         ("{broken", "not JSON"),
         ("[1, 2]", "expected an object, got list"),
-        ({"title": "a", "text": "b"}, '"id" must be a string'),
+        ({"title": "a", "text": "b"}, 'no field "id"'),
         ({"id": True, "text": "b"}, '"id" must be a string'),
         ({"id": "", "text": "b"}, "empty id"),
         ({"id": "1", "text": "b"}, "duplicate id '1'"),
