@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from calibadv.errors import ConfigError
+from calibadv.retrieval.asking import Asking
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.bm25 import BM25Config, BM25Retriever
 from calibadv.retrieval.corpus import Corpus, check_top_k
@@ -71,31 +72,16 @@ class RemoteConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebConfig:
-    """How a web search engine is asked. Its keys come from the environment, never from here."""
+class WebConfig(Asking):
+    """How a web search engine is asked in a run."""
 
-    cache: Path | None = None
-    """SQLite file that keeps the answers; not set: every search is sent, and paid for."""
-    cache_days: float | None = None
-    """Age in days at which an answer is asked for again; not set: never."""
-    per_second: float | None = None
-    """Requests a second; not set: what the engine's usual plan allows."""
-    retries: int = 4
-    """How often a failed request is put again, with growing waits, before the search fails."""
-    timeout_s: float = 30.0
-    """Seconds that one request may take."""
+    named: ClassVar[str] = "retrieval.web.{}"
+
     parameters: tuple[str, ...] = ()
     """Further fields of the engine's request, such as ``["gl=us", "hl=en"]``."""
 
     def __post_init__(self) -> None:
-        for name in ("cache_days", "per_second"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"retrieval.web.{name} must be > 0, got {value}; leave it out for the default")
-        if self.retries < 0:
-            raise ConfigError(f"retrieval.web.retries must be >= 0, got {self.retries}")
-        if not self.timeout_s > 0:
-            raise ConfigError(f"retrieval.web.timeout_s must be > 0, got {self.timeout_s}")
+        Asking.__post_init__(self)
         for parameter in self.parameters:
             if not parameter.partition("=")[0] or "=" not in parameter:
                 raise ConfigError(f'retrieval.web.parameters must be like "gl=us", got {parameter!r}')
@@ -191,16 +177,9 @@ def _open_online(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:
     for name, number in wanted.items():
         if number > (most := ENGINES[config.online].max_results):
             raise ConfigError(f"{name} must be <= {most} for {config.online}, got {number}")
-    web = config.web
-    parameters = dict(parameter.split("=", 1) for parameter in web.parameters)
-    settings = OnlineConfig(
-        cache=web.cache,
-        cache_days=web.cache_days,
-        per_second=web.per_second,
-        retries=web.retries,
-        timeout_s=web.timeout_s,
-        parameters=parameters,
-    )
+    shared = {setting.name: getattr(config.web, setting.name) for setting in fields(Asking)}
+    parameters = dict(parameter.split("=", 1) for parameter in config.web.parameters)
+    settings = OnlineConfig(**shared, parameters=parameters)
     return open_online(config.online, config=settings)
 
 

@@ -11,10 +11,10 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from calibadv.errors import ConfigError, RetrieverError
+from calibadv.retrieval.asking import Asking
 from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.exchange import Answer, Backoff, Transient, exchange, hider, require_httpx2
 from calibadv.retrieval.online.cache import PageCache
@@ -32,19 +32,11 @@ _RATE_REASONS = ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnlineConfig:
-    """How an engine is asked. Its keys come from the environment, never from here."""
+class OnlineConfig(Asking):
+    """How an engine is asked from Python."""
 
-    cache: Path | None = None
-    """SQLite file that keeps the answers; not set: every search is sent, and paid for."""
-    cache_days: float | None = None
-    """Age in days at which an answer is asked for again; not set: never."""
-    per_second: float | None = None
-    """Requests a second; not set: what the engine's usual plan allows."""
-    retries: int = 4
-    """How often a failed request is put again, with growing waits, before the search fails."""
-    timeout_s: float = 30.0
-    """Seconds that one request may take."""
+    named: ClassVar[str] = "{} of an online engine"
+
     max_connections: int = 8
     """Requests under way at once."""
     parameters: Mapping[str, str | int] = field(default_factory=dict)
@@ -53,14 +45,7 @@ class OnlineConfig:
     """Another address of the engine, for tests and proxies."""
 
     def __post_init__(self) -> None:
-        for name in ("cache_days", "per_second"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} of an online engine must be > 0, got {value}; leave it out for the default")
-        if self.retries < 0:
-            raise ConfigError(f"retries of an online engine must be >= 0, got {self.retries}")
-        if not self.timeout_s > 0:
-            raise ConfigError(f"timeout_s of an online engine must be > 0, got {self.timeout_s}")
+        Asking.__post_init__(self)
         if self.max_connections < 1:
             raise ConfigError(f"max_connections of an online engine must be >= 1, got {self.max_connections}")
 
