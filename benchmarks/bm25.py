@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from calibadv.retrieval.bm25.analysis import STOP_WORDS
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.importing import ImportOptions, import_corpus
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.importing import ImportOptions, import_corpus
 
 NUM_QUERIES, TOP_K = 1_000, 20
 VOCABULARY, CONTENT_WORDS, STOP_WORDS_EACH = 1_000_000, 60, 40
@@ -69,7 +69,7 @@ def measure(search):
 """
 BUILD_TANTIVY = """
 from calibadv.retrieval.bm25 import build_bm25
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 corpus = Corpus.open(corpus_dir)
 start, cpu = time.perf_counter(), time.process_time()
 build_bm25(corpus, out=index_dir, threads=threads)
@@ -79,7 +79,7 @@ BUILD_BM25S = """
 import re
 import bm25s
 from calibadv.retrieval.bm25.analysis import STOP_WORDS
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 corpus = Corpus.open(corpus_dir)
 start, cpu = time.perf_counter(), time.process_time()
 word, stop, words = re.compile(r"\\w\\w+"), set(STOP_WORDS), {}
@@ -99,7 +99,7 @@ print(json.dumps({**times, "build_peak_mb": round(memory_mb("VmHWM"))}))
 SEARCH_TANTIVY = """
 import tantivy
 from calibadv.retrieval.bm25 import BM25Retriever
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 corpus = Corpus.open(corpus_dir)
 before, start = resident_mb(), time.perf_counter()
 retriever = BM25Retriever.open(index_dir, corpus=corpus, threads=threads)
@@ -243,8 +243,8 @@ def read_set(folder: Path, name: str) -> list[dict[str, Any]]:
 
 def recall_rows(miniwiki: Path, folder: Path, engines: list[str]) -> list[dict[str, Any]]:
     """Answer recall of every question set; the query is the question."""
+    from calibadv.data.questions import load_questions
     from calibadv.evaluation.recall import measure_recall
-    from calibadv.questions import load_questions
     from calibadv.retrieval.base import Hit
     from calibadv.retrieval.bm25 import BM25Retriever
 

@@ -27,7 +27,7 @@ NUM_READS = 1_000
 OPEN = """
 import json, random, sys, time
 import numpy, pyarrow, pyarrow.ipc
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 
 def resident_mb():
     with open("/proc/self/status") as file:
@@ -62,7 +62,7 @@ print(json.dumps({
 """
 IMPORT = """
 import json, resource, sys, time
-from calibadv.retrieval.importing import import_corpus
+from calibadv.retrieval.corpus.importing import import_corpus
 
 start = time.perf_counter()
 report = import_corpus([sys.argv[1]], out=sys.argv[2])

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from calibadv.data.questions import load_questions
 from calibadv.evaluation.coverage import scan_corpus
-from calibadv.questions import load_questions
 from calibadv.retrieval import Corpus, import_corpus
+from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.trajectory import Question
 
 WIKI_18 = 21_015_324
@@ -44,7 +45,7 @@ def main() -> None:
         if not arguments.question_files:
             parser.error("--corpus needs --question-files")
         questions = [q for path in arguments.question_files for q in load_questions(path)]
-        rows = [measure(Corpus.read(arguments.corpus), questions)]
+        rows = [measure(read_corpus(arguments.corpus), questions)]
     else:
         rows = []
         for number in arguments.documents:

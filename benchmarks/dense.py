@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibadv.retrieval.dense.assemble import assemble
+from calibadv.retrieval.dense.faiss_build import assemble
 from calibadv.retrieval.dense.kinds import KINDS, IndexParameters, Kind, check_kind, parameters_for
-from calibadv.retrieval.dense.nearest import VectorIndex
-from calibadv.retrieval.dense.vectors import VectorFile, VectorType, VectorWriter, import_faiss
+from calibadv.retrieval.dense.search import VectorIndex
+from calibadv.retrieval.dense.vector_file import VectorFile, VectorType, VectorWriter, import_faiss
 
 NUM_QUERIES = 200
 TOP_K = 20

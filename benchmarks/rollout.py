@@ -34,18 +34,19 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from calibadv.dialogue.actions import read_turn
+from calibadv.dialogue.parse import read_turn
 from calibadv.lab import LabWorld, load_policy
+from calibadv.lab.questions import make_questions
+from calibadv.models.load import ModelConfig, load_model
+from calibadv.models.open_policy import open_policy
 from calibadv.retrieval.base import Retriever
-from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import Policy, RolloutConfig, Tokenizer, rollout
-from calibadv.rollout.engine import make_prompts
 from calibadv.rollout.episode import search_observation
-from calibadv.rollout.kv_rows import Rows
+from calibadv.rollout.policies.kv_rows import Rows
+from calibadv.rollout.policies.transformers import TransformersPolicy
+from calibadv.rollout.scheduler import make_prompts
 from calibadv.rollout.tokenizer import as_tokenizer
-from calibadv.rollout.transformers_policy import TransformersPolicy
-from calibadv.training.engines import open_policy
-from calibadv.training.load import ModelConfig, load_model
 from calibadv.trajectory import ActionKind, Document, Question
 
 Script = list[list[list[int]]]  # [episodes][turns][tokens]
@@ -84,7 +85,8 @@ def lab(num_questions: int, rollouts: int, rows: int, dtype: Any) -> Work:
     return Work(
         path=path, dtype=dtype, model=model, inner=inner, tokenizer=as_tokenizer(inner), rollouts=rollouts, rows=rows,
         script=None,
-        questions=world.questions("test", count=num_questions), retriever=BM25Retriever.from_documents(world.documents),
+        questions=make_questions(world, "test", count=num_questions),
+        retriever=BM25Retriever.from_documents(world.documents),
         config=RolloutConfig(prompt="question", top_k=2, max_searches=4, max_turn_tokens=64, max_context_tokens=1000),
         stop_ids=stop,
     )  # fmt: skip

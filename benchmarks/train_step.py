@@ -30,11 +30,13 @@ from trl import GRPOTrainer
 
 from calibadv.config import RunConfig
 from calibadv.lab import LabWorld, load_policy
+from calibadv.lab.questions import make_questions, write_world
+from calibadv.models.load import load_model
 from calibadv.retrieval.base import Retriever
-from calibadv.retrieval.settings import open_retriever
-from calibadv.training import CalibAdvTrainer, load_model, read_metrics
-from calibadv.training.arguments import trainer_config
-from calibadv.training.run import quiet
+from calibadv.retrieval.open import open_retriever
+from calibadv.runs.train import quiet
+from calibadv.runs.trainer_args import trainer_config
+from calibadv.training import CalibAdvTrainer, read_metrics
 from calibadv.training.trainer import Prepared
 from calibadv.trajectory import Question
 
@@ -152,8 +154,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, quiet():
         folder = Path(temporary)
         world = LabWorld.make(901)
-        world.write(folder)
-        questions = world.questions("train")
+        write_world(world, folder)
+        questions = make_questions(world, "train")
         for repeat in range(options.repeats + 1):  # the first is a warm-up
             for name, size in arms:
                 config = run_config(

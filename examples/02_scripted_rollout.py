@@ -3,11 +3,11 @@
     python examples/02_scripted_rollout.py
 
 The engine renders the prompt, reads each turn's action, searches, shows the documents, and keeps every token id. Put
-`calibadv.rollout.transformers_policy.TransformersPolicy` and `calibadv.retrieval.bm25.BM25Retriever` in the places of
+`calibadv.rollout.policies.transformers.TransformersPolicy` and `calibadv.retrieval.bm25.BM25Retriever` in the places of
 the two fakes, and the same call plays a real model over a real corpus.
 """
 
-from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import CharTokenizer, RolloutConfig, ScriptedPolicy, rollout
 from calibadv.trajectory import Document, Question
 

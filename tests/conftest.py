@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from calibadv.lab.questions import write_world
+from calibadv.retrieval.corpus.read import read_corpus
+
 # Before anything imports torch or matplotlib. `scripts/test` sets the same; this is for a bare `pytest`.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -37,7 +40,7 @@ def lab_run() -> Callable[..., Sections]:
     from calibadv.lab import LabWorld, load_policy
 
     def make(folder: Path, **given: dict[str, Any]) -> Sections:
-        LabWorld.make(3, size=60).write(folder)
+        write_world(LabWorld.make(3, size=60), folder)
         sections: Sections = {
             "model": {"path": str(load_policy()), "device": "cpu"},
             "data": {"train": [str(folder / "questions.train.jsonl")]},
@@ -77,15 +80,14 @@ def miniwiki() -> Path:
 @pytest.fixture(scope="session")
 def miniwiki_corpus(miniwiki: Path) -> Any:
     """Its passages."""
-    from calibadv.retrieval import Corpus
 
-    return Corpus.read(miniwiki / "corpus.jsonl.gz")
+    return read_corpus(miniwiki / "corpus.jsonl.gz")
 
 
 @pytest.fixture(scope="session")
 def miniwiki_questions(miniwiki: Path) -> Callable[..., list[Any]]:
     """``miniwiki_questions("nq", "musique")``: all questions of these data sets."""
-    from calibadv.questions import load_questions
+    from calibadv.data.questions import load_questions
 
     def read(*names: str) -> list[Any]:
         paths = [path for name in names for path in sorted(miniwiki.glob(f"{name}.*jsonl"))]

@@ -1,7 +1,7 @@
 """Train deep search agents with calibrated advantages (CalibAdv, arXiv 2604.18235).
 
 Here are the vocabulary, the errors and the method; the rest is imported from its home, for example
-``from calibadv.rollout import rollout`` or ``from calibadv.training.run import train``. Importing this loads no torch.
+``from calibadv.rollout import rollout`` or ``from calibadv.runs.train import train``. Importing this loads no torch.
 """
 
 from calibadv.advantage import CalibrationConfig, CalibrationStats, calibrate, query_correctness, spread
@@ -25,6 +25,7 @@ from calibadv.trajectory import (
     Trajectory,
     Turn,
 )
+from calibadv.version import __version__
 
 __all__ = [
     "Action",
@@ -45,9 +46,8 @@ __all__ = [
     "TokenMismatchError",
     "Trajectory",
     "Turn",
+    "__version__",
     "calibrate",
     "query_correctness",
     "spread",
 ]
-
-__version__ = "0.1.0"

@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from calibadv.dialogue.actions import cut_at_stop, read_turn
 from calibadv.dialogue.observation import render_observation
+from calibadv.dialogue.parse import cut_at_stop, read_turn
 from calibadv.tags import INFORMATION_CLOSE, ROLE_TAG
 from calibadv.trajectory import ActionKind, Document
 

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibadv.advantage import kl_estimate, lld_loss, ppo_clip_loss
-from calibadv.advantage.losses import masked_mean
-from calibadv.rewards.garbled import is_garbled, segment_perplexities
+from calibadv.rewards.perplexity import is_garbled, segment_perplexities
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
+from reference_losses import kl_estimate, lld_loss, masked_mean, ppo_clip_loss
 
 pytestmark = pytest.mark.golden
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from calibadv.errors import DataError
-from calibadv.rewards.metrics import cover_exact_match, exact_match, f1_score, normalize_answer
+from calibadv.rewards.answer_scores import cover_exact_match, exact_match, f1_score, normalize_answer
 
 pytestmark = pytest.mark.golden
 

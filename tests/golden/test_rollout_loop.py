@@ -25,8 +25,8 @@ from typing import Any
 
 import pytest
 
-from calibadv.dialogue.actions import cut_at_stop
-from calibadv.retrieval.list import ListRetriever
+from calibadv.dialogue.parse import cut_at_stop
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rewards.format import is_well_formed
 from calibadv.rollout import CharTokenizer, RolloutConfig, ScriptedPolicy, rollout
 from calibadv.tags import ANSWER_CLOSE, INFORMATION_CLOSE, ROLE_TAG, SEARCH_CLOSE, THINK_OPEN

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from calibadv.data.questions import check_questions, load_questions
 from calibadv.errors import ConfigError, DataError
-from calibadv.questions import check_questions, load_questions
 from calibadv.trajectory import Question
 
 

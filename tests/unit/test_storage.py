@@ -9,8 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from calibadv.data.trajectory_files import (
+    FORMAT,
+    VERSION,
+    Record,
+    from_row,
+    read_trajectories,
+    to_row,
+    write_trajectories,
+)
 from calibadv.errors import ConfigError, DataError
-from calibadv.storage import FORMAT, VERSION, Record, from_row, read_trajectories, to_row, write_trajectories
 from calibadv.trajectory import (
     Action,
     ActionKind,

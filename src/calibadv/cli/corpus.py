@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.cli.options import new_command, positive, require_packages
-from calibadv.cli.progress import progress_bar
+from calibadv.cli.terminal import progress_bar
 from calibadv.cli.trajectories import clean
 
 EPILOG = """\
@@ -88,7 +88,7 @@ def _add_import(actions: Any) -> None:
 def run_import(arguments: argparse.Namespace) -> None:
     """Import and say what happened."""
     require_packages("pyarrow", extra="retrieval", what="a corpus")
-    from calibadv.retrieval.importing import ImportOptions, import_corpus
+    from calibadv.retrieval.corpus.importing import ImportOptions, import_corpus
 
     options = ImportOptions(
         id_field=arguments.id_field,
@@ -115,7 +115,7 @@ def run_import(arguments: argparse.Namespace) -> None:
 def run_info(arguments: argparse.Namespace) -> None:
     """Describe a corpus."""
     require_packages("pyarrow", extra="retrieval", what="a corpus")
-    from calibadv.retrieval.corpus import Corpus
+    from calibadv.retrieval.corpus.corpus import Corpus
 
     corpus = Corpus.open(arguments.corpus)
     manifest = corpus.manifest
@@ -149,7 +149,7 @@ def run_info(arguments: argparse.Namespace) -> None:
 def run_verify(arguments: argparse.Namespace) -> None:
     """Check a corpus."""
     require_packages("pyarrow", extra="retrieval", what="a corpus")
-    from calibadv.retrieval.corpus import Corpus
+    from calibadv.retrieval.corpus.corpus import Corpus
 
     corpus = Corpus.open(arguments.corpus)
     with progress_bar("checking") as progress:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibadv.cli.options import names, new_command, positive, require_packages
-from calibadv.cli.tables import print_table
+from calibadv.cli.terminal import print_table
 
 if TYPE_CHECKING:
-    from calibadv.preparation import SplitReport
+    from calibadv.data.prepare import SplitReport
 
 EPILOG = """\
 examples
@@ -81,8 +81,8 @@ def add_parser(commands: Any) -> None:
 
 def run_prepare(arguments: argparse.Namespace) -> None:
     """Prepare and say what was done."""
-    from calibadv.preparation import PrepareOptions, open_source, prepare
-    from calibadv.preparation.select import parse_weights
+    from calibadv.data.prepare import PrepareOptions, open_source, prepare
+    from calibadv.data.prepare.selection import parse_weights
 
     require_packages("pyarrow", extra="retrieval", what="preparing data")
     if arguments.source == "hub":

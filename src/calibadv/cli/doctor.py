@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from calibadv.cli.evaluate import progress_line
+from calibadv.cli.eval.run import progress_line
 from calibadv.cli.options import add_set_option, new_command, positive, read_run_config, require_packages
 from calibadv.errors import ConfigError
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{arguments.config} is a run that exists already; name the .toml config of one to come")
     require_packages("torch", "transformers", extra="train", what="the doctor")
     from calibadv.doctor import Blocked, Level, examine, worst
-    from calibadv.evaluation.output import leaves
+    from calibadv.evaluation.folder import leaves
 
     if not arguments.json:
         unset = [name for name, value in leaves(config.effective()) if value is None]

@@ -11,6 +11,7 @@ from typing import Any
 from calibadv.cli.options import new_command, positive, require_packages
 from calibadv.cli.train import PACKAGES
 from calibadv.errors import ConfigError
+from calibadv.lab.questions import write_world
 
 EPILOG = """\
 examples
@@ -103,7 +104,7 @@ def run_lab_command(arguments: argparse.Namespace) -> None:
     check_new_folder(arguments.out)
     require_packages(*PACKAGES, "matplotlib", extra="all", what="the lab")
     from calibadv.cli.lab_progress import LabProgress, print_summary
-    from calibadv.lab.run import LabRun, run_lab
+    from calibadv.lab.compare import LabRun, run_lab
 
     lab = LabRun(
         preset=arguments.preset,
@@ -128,8 +129,8 @@ def run_lab_command(arguments: argparse.Namespace) -> None:
 def run_pretrain(arguments: argparse.Namespace) -> None:
     """Train the base policy."""
     require_packages("torch", "transformers", extra="train", what="pretraining")
-    from calibadv.lab.presets import PRESETS
-    from calibadv.lab.pretrain import pretrain
+    from calibadv.lab.base_policy.presets import PRESETS
+    from calibadv.lab.base_policy.pretrain import pretrain
 
     if arguments.pretrain_preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {arguments.pretrain_preset}")
@@ -149,7 +150,7 @@ def run_probe(arguments: argparse.Namespace) -> None:
     check_policy_folder(arguments.policy, option="POLICY_DIR")
     require_packages("torch", "transformers", "tantivy", extra="train", what="the probe")
     from calibadv.lab import load_policy
-    from calibadv.lab.probe import ProbeConfig, probe, probe_table
+    from calibadv.lab.base_policy.probe import ProbeConfig, probe, probe_table
 
     given = {"num_questions": arguments.questions, "temperature": arguments.temperature}
     config = ProbeConfig(**{name: value for name, value in given.items() if value is not None})
@@ -164,7 +165,7 @@ def run_world(arguments: argparse.Namespace) -> None:
     folder = arguments.world_out
     check_new_folder(folder)
     world = LabWorld.make(arguments.seed, **({"size": arguments.size} if arguments.size else {}))
-    world.write(folder)
+    write_world(world, folder)
     print(f"World {arguments.seed}: {len(world.documents)} documents and their questions in {folder}")
 
 

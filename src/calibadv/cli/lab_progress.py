@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from calibadv.cli.tables import print_table
+from calibadv.cli.terminal import print_table
 
 if TYPE_CHECKING:
-    from calibadv.lab.run import Job
+    from calibadv.lab.compare import Job
 
 
 class LabProgress:

@@ -14,15 +14,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from calibadv import __version__
 from calibadv.cli import (
     ask,
     corpus,
     data,
     doctor,
-    evaluate,
-    evaluate_diff,
-    evaluate_score,
     index,
     lab,
     report,
@@ -32,7 +28,11 @@ from calibadv.cli import (
     train,
     trajectories,
 )
+from calibadv.cli.eval import diff as evaluate_diff
+from calibadv.cli.eval import run as evaluate
+from calibadv.cli.eval import score as evaluate_score
 from calibadv.errors import CalibAdvError, ConfigError, DataError, PolicyError, RetrieverError
+from calibadv.version import __version__
 
 EXIT_CODES: tuple[tuple[type[CalibAdvError], int], ...] = (
     (ConfigError, 2),

@@ -88,7 +88,7 @@ def require_packages(*modules: str, extra: str, what: str) -> None:
 def read_run_config(target: Path, *, overrides: Sequence[str]) -> RunConfig:
     """The config of a TOML file or of a run's folder."""
     from calibadv.config import RunConfig
-    from calibadv.config.folder import CONFIG
+    from calibadv.config.run_folder import CONFIG
 
     if target.is_dir():
         if not (target / CONFIG).is_file():

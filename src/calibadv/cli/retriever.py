@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.rerank is not None:
         require_packages("torch", "sentence_transformers", extra="dense", what="--rerank")
     from calibadv.retrieval.server import BackendConfig, ServerConfig, open_backend, serve
-    from calibadv.retrieval.server.settings import TOKEN_VARIABLE
+    from calibadv.retrieval.server.config import TOKEN_VARIABLE
 
     backend = BackendConfig(
         index=arguments.index,

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Serve until a signal comes."""
     require_packages("fastapi", "uvicorn", "prometheus_client", extra="serve", what="serving an agent")
     from calibadv.agent.server import AgentServerConfig, claim_address, serve
-    from calibadv.agent.server.settings import TOKEN_VARIABLE
+    from calibadv.agent.server.config import TOKEN_VARIABLE
 
     config = AgentServerConfig(
         host=arguments.host,

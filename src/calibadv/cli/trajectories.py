@@ -17,7 +17,7 @@ from calibadv.cli.options import new_command, positive
 from calibadv.errors import DataError
 
 if TYPE_CHECKING:
-    from calibadv.storage import Record
+    from calibadv.data.trajectory_files import Record
     from calibadv.trajectory import Turn
 
 EPILOG = """\
@@ -101,7 +101,7 @@ def files_of(target: Path, *, step: int | None, every_step: bool) -> list[Path]:
 
 def read(files: Iterable[Path]) -> Iterator[Record]:
     """All records, file after file."""
-    from calibadv.storage import read_trajectories
+    from calibadv.data.trajectory_files import read_trajectories
 
     for file in files:
         yield from read_trajectories(file)

@@ -1,10 +1,12 @@
-"""The configuration of a run: `RunConfig` read from TOML, ``--set`` overrides, the run's folder. Loads nothing heavy.
+"""The configuration of a run: `RunConfig` composes the sections of all components.
 
-Settings are documented beside the component they belong to; this package only composes and checks them.
+- `run_config`: `RunConfig`: the configs of all components, composed; read from TOML, changed with ``--set``, printed
+  and saved
+- `run_folder`: A run's folder belongs to one run: a new run needs a new folder, a resumed one must be the run that is
+  there
+- `toml`: from a mapping (TOML) to frozen dataclasses: unknown keys and wrong types are errors that name the key
 """
 
-from calibadv.config.data import DataConfig, RewardConfig, load_split
-from calibadv.config.folder import check_run_folder, claim_run_folder
-from calibadv.config.run import RunConfig
+from calibadv.config.run_config import RunConfig
 
-__all__ = ["DataConfig", "RewardConfig", "RunConfig", "check_run_folder", "claim_run_folder", "load_split"]
+__all__ = ["RunConfig"]

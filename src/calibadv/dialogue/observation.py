@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from calibadv.dialogue.neutralise import neutralise
+from calibadv.dialogue.sanitize import neutralise
 from calibadv.errors import ConfigError
 from calibadv.tags import INFORMATION_CLOSE, INFORMATION_OPEN, INVALID_MESSAGE, THINK_OPEN
 from calibadv.trajectory import Document

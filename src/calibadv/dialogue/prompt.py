@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from calibadv.dialogue.neutralise import neutralise
+from calibadv.dialogue.sanitize import neutralise
 from calibadv.errors import ConfigError
 from calibadv.tags import THINK_OPEN
 

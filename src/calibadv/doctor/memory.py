@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from calibadv.models.sizes import ModelShape
 from calibadv.rollout.config import RolloutConfig
-from calibadv.training.settings import TrainingSettings
-from calibadv.training.shape import ModelShape
+from calibadv.training.config import TrainingSettings
 
 HALF = frozenset({"bfloat16", "float16"})
 ROWS_AT_ONCE = 64

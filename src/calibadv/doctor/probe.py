@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from calibadv.config import RunConfig
-from calibadv.config.data import draw
+from calibadv.data.config import draw
 from calibadv.doctor.check import Check, Level
+from calibadv.doctor.check_resources import check_memory
 from calibadv.doctor.memory import Lengths
-from calibadv.doctor.resources import check_memory
 from calibadv.evaluation.evidence import evidence_of, holds, padded, passage_words
 from calibadv.retrieval.base import Retriever
-from calibadv.rollout.engine import RolloutResult, rollout
+from calibadv.rollout.scheduler import RolloutResult, rollout
 from calibadv.trajectory import Question, Trajectory
 
 NO_SIGNAL_BLOCKS, NO_SIGNAL_WARNS = 0.9, 0.6
@@ -32,9 +32,9 @@ def check_probe(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Check]:
     """Roll out ``count`` training questions as the first batch would, and judge what came of it."""
+    from calibadv.models.open_policy import open_policy
+    from calibadv.models.sizes import read_shape
     from calibadv.training.credit import Outcome, assign_credit
-    from calibadv.training.engines import open_policy
-    from calibadv.training.shape import read_shape
 
     asked = draw(questions, limit=count, seed=config.training.seed)
     with open_policy(config.model, threads=config.training.threads) as opened:

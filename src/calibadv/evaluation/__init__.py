@@ -1,12 +1,34 @@
-"""Evaluation: play every question, grade the model's own answers, say how sure the figures are. Loads no torch."""
+"""Evaluation: play every question, grade the model's own answers, say how sure the figures are. Loads no torch.
 
-from calibadv.evaluation.diff import Comparison, compare, read_evaluation
+- `compare`: `compare`: two evaluations of the same questions, paired question by question
+- `config`: how a policy is evaluated: the [evaluation] section of a run
+- `coverage`: can these questions be answered from this corpus at all? One pass over every document, whatever the
+  retriever finds
+- `evaluate`: `evaluate`: every question exactly once per sample, graded on what the model itself wrote
+- `evidence`: what a question needs from a corpus: a passage with a golden answer, and its supporting passages where
+  named
+- `folder`: an evaluation's folder: what is being evaluated (manifest.json), finished rollouts, and at the end the
+  results
+- `grade`: what one trajectory is worth: its grade
+- `journal`: the journal of an evaluation: every finished rollout, on disk the moment it finishes, so that none is
+  played twice
+- `judge`: an optional judge: a language model says whether an answer means the same as a golden answer
+- `recall`: how much of what questions need a retriever finds: recall@k of answers, of supporting passages, of exact
+  search
+- `statistics`: from grades to figures: means over questions with standard errors and bootstrap intervals, per data
+  set and together
+- `tables`: tables of figures: as text for a terminal, as Markdown, and as LaTeX
+- `traces`: existing rollouts to trajectories and grades: files of this package, and plain-text traces of other
+  systems
+"""
+
+from calibadv.evaluation.compare import Comparison, compare, read_evaluation
+from calibadv.evaluation.config import EvaluationConfig
 from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
+from calibadv.evaluation.folder import as_json, table, write_evaluation
+from calibadv.evaluation.grade import Grade, grade
 from calibadv.evaluation.journal import Journal
-from calibadv.evaluation.metrics import Grade, grade
-from calibadv.evaluation.output import as_json, table, write_evaluation
-from calibadv.evaluation.settings import EvaluationConfig
-from calibadv.evaluation.summary import Estimate, Summary, pass_at_k, summarise
+from calibadv.evaluation.statistics import Estimate, Summary, pass_at_k, summarise
 from calibadv.evaluation.traces import Trace, read_traces, score_traces
 
 __all__ = [

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from calibadv.data.questions import check_questions
 from calibadv.evaluation.evidence import NEVER, Evidence, evidence_of, holds, padded, passage_words, title_key
 from calibadv.evaluation.recall import Found
-from calibadv.questions import check_questions
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.trajectory import Document, Question
 
 Progress = Callable[[int, int], None]

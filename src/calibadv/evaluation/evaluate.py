@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from calibadv.data.questions import check_questions
 from calibadv.errors import PolicyError, RetrieverUnavailable
+from calibadv.evaluation.config import EvaluationConfig
+from calibadv.evaluation.grade import Grade, grade
 from calibadv.evaluation.journal import Journal, key_of
-from calibadv.evaluation.metrics import Grade, grade
-from calibadv.evaluation.settings import EvaluationConfig
-from calibadv.evaluation.summary import Summary, check_names, summarise
-from calibadv.questions import check_questions
+from calibadv.evaluation.statistics import Summary, check_names, summarise
 from calibadv.retrieval.base import Retriever
 from calibadv.rollout import Policy, RolloutConfig, RolloutResult, rollout
 from calibadv.trajectory import Question, Trajectory

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from calibadv.data.trajectory_files import Record, from_row, json_line, to_row, write_trajectories
 from calibadv.errors import ConfigError, DataError
-from calibadv.storage import Record, from_row, json_line, to_row, write_trajectories
 from calibadv.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)

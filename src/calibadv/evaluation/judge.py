@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from calibadv.dialogue.neutralise import neutralise
+from calibadv.dialogue.sanitize import neutralise
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.evaluate import EvalResult
 

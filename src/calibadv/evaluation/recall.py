@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from calibadv.data.questions import check_questions
 from calibadv.errors import ConfigError, DataError
 from calibadv.evaluation.evidence import NEVER, Evidence, PassageTexts, Ranks, evidence_of, ranks_of, title_key
-from calibadv.questions import check_questions
 from calibadv.retrieval.base import Retriever
 from calibadv.trajectory import Document, Question
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calibadv.evaluation.summary import PASS, Estimate, Summary
+from calibadv.evaluation.statistics import PASS, Estimate, Summary
 
 FORMATS = ("text", "markdown", "latex")
 COLUMNS = {

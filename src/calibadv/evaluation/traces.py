@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from calibadv.data.questions import json_rows
+from calibadv.data.trajectory_files import FORMAT, read_trajectories
 from calibadv.errors import DataError
 from calibadv.evaluation.evaluate import EvalResult, grade_all
-from calibadv.questions import json_rows
-from calibadv.storage import FORMAT, read_trajectories
 from calibadv.tags import (
     END_MARKERS,
     INFORMATION_CLOSE,

@@ -1,9 +1,12 @@
 """The lab: a fictional encyclopedia and a tiny policy that learns to search it, for complete runs on a laptop.
 
-`world` (with `names`, `schema`, `questions`) makes the encyclopedia and its questions, `tokenizer` the vocabulary,
-`demonstrations` (with `phrases`) the programmatic trajectories, `pretrain` (with `presets`, `initialise`) the base
-policy, `probe` measures whether a policy really reads, `run` (with `arms`) trains several arms side by side. The base
-policy of the preset "default" is packaged: `load_policy`.
+- `arms`: the arms of a lab experiment: an algorithm with changed settings, written ``calibadv:lambda=0.5``
+- `base_policy`: making the tiny policy that the lab trains
+- `compare`: `run_lab`: train several arms from the same base policy on the same questions, side by side, and compare
+  them
+- `names`: the words of the fictional encyclopedia: names, countries, rivers, years
+- `questions`: questions about a world, with the chain of facts that answers each one
+- `world`: A seeded fictional encyclopedia: people, films, bands, books, towns and companies that refer to each other
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from calibadv.errors import ConfigError
-from calibadv.lab.presets import PRESETS, LabPreset, PretrainConfig
+from calibadv.lab.base_policy.presets import PRESETS, LabPreset, PretrainConfig
 from calibadv.lab.questions import Puzzle, make_questions
 from calibadv.lab.world import LabWorld
 

@@ -6,13 +6,15 @@ hops, type and gold documents. Comparison questions ask which of two entities of
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Container
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from calibadv.errors import ConfigError
-from calibadv.lab.schema import YEAR_RELATIONS
-from calibadv.lab.world import Entity, LabWorld
+from calibadv.lab.world import YEAR_RELATIONS, Entity, LabWorld
 from calibadv.trajectory import Question
 
 SHARES: dict[str, float] = {"1-hop": 0.35, "2-hop": 0.45, "3-hop": 0.10, "comparison": 0.10}
@@ -135,3 +137,20 @@ def _question(world: LabWorld, split: str, number: int, puzzle: Puzzle) -> Quest
             "gold_documents": [world.document_id(index) for _, index in puzzle.steps],
         },
     )
+
+
+def write_world(world: LabWorld, folder: Path) -> None:
+    """Write ``corpus.jsonl`` (wiki-18 form) and ``questions.{train,test}.jsonl`` (FlashRAG form)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus: list[dict[str, Any]] = [{"id": d.id, "contents": f'"{d.title}"\n{d.text}'} for d in world.documents]
+    _write_lines(folder / "corpus.jsonl", corpus)
+    for split in ("train", "test"):
+        rows: list[dict[str, Any]] = [
+            {"id": q.id, "question": q.text, "golden_answers": list(q.golden_answers), "metadata": dict(q.metadata)}
+            for q in make_questions(world, split)
+        ]
+        _write_lines(folder / f"questions.{split}.jsonl", rows)
+
+
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -13,16 +13,54 @@ to each other: no article of a test question plays a part in a training question
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from calibadv.errors import ConfigError
 from calibadv.lab import names
-from calibadv.lab.schema import FACTS_PER_DOCUMENT, KINDS, Kind
-from calibadv.trajectory import Document, Question
+from calibadv.trajectory import Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of entity."""
+
+    name: str
+    share: float
+    """Part of a world's entities; the shares add up to 1."""
+    relations: dict[str, str]
+    """Relation word -> kind of its value: a kind of entity, or "year", "country", "river"."""
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        name="person",
+        share=0.34,
+        relations={"birthplace": "town", "spouse": "person", "employer": "company", "birthyear": "year"},
+    ),
+    Kind(
+        name="film",
+        share=0.18,
+        relations={"director": "person", "star": "person", "studio": "company", "premiere": "year"},
+    ),
+    Kind(
+        name="band", share=0.14, relations={"singer": "person", "hometown": "town", "label": "company", "debut": "year"}
+    ),
+    Kind(name="book", share=0.12, relations={"author": "person", "publisher": "company", "publication": "year"}),
+    Kind(name="town", share=0.12, relations={"mayor": "person", "river": "river", "country": "country"}),
+    Kind(name="company", share=0.10, relations={"founder": "person", "headquarters": "town", "founding": "year"}),
+)
+
+KIND_BY_NAME: dict[str, Kind] = {kind.name: kind for kind in KINDS}
+
+YEAR_RELATIONS: frozenset[str] = frozenset(
+    r for kind in KINDS for r, value in kind.relations.items() if value == "year"
+)
+
+RELATIONS: tuple[str, ...] = tuple(r for kind in KINDS for r in kind.relations)
+
+FACTS_PER_DOCUMENT = 3
+"""An article states this many of its kind's relations; what it leaves out is not known to the world."""
 
 TRAIN_SHARE = 0.6
 """Part of the entities of each kind that live in the training region."""
@@ -130,28 +168,6 @@ class LabWorld:
     def document_id(self, index: int) -> str:
         """Id of the document about this entity."""
         return f"w{self.seed}-{index}"
-
-    def questions(self, split: str, *, count: int | None = None) -> list[Question]:
-        """Always the same ``count`` questions about one region (default: five for each of its entities)."""
-        from calibadv.lab.questions import make_questions  # questions build on worlds
-
-        return make_questions(self, split, count=count)
-
-    def write(self, folder: Path) -> None:
-        """Write ``corpus.jsonl`` (wiki-18 form) and ``questions.{train,test}.jsonl`` (FlashRAG form)."""
-        folder.mkdir(parents=True, exist_ok=True)
-        corpus: list[dict[str, Any]] = [{"id": d.id, "contents": f'"{d.title}"\n{d.text}'} for d in self.documents]
-        _write_lines(folder / "corpus.jsonl", corpus)
-        for split in ("train", "test"):
-            rows: list[dict[str, Any]] = [
-                {"id": q.id, "question": q.text, "golden_answers": list(q.golden_answers), "metadata": dict(q.metadata)}
-                for q in self.questions(split)
-            ]
-            _write_lines(folder / f"questions.{split}.jsonl", rows)
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _draw_kinds(size: int) -> list[Kind]:

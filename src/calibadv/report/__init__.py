@@ -1,11 +1,14 @@
 """Figures and a page from what a run wrote: files in, files out; no torch, works on a laptop.
 
-=========  ==========================================================================
-runs       a run folder or a lab folder read into `Run` and `Arm` records
-panels     one function a plot: arms drawn onto axes
-figures    `draw_run`, `draw_lab`: every plot of the paper as PNG and SVG
-page       `write_page`: one self-contained HTML page with the figures and a look at trajectories
-=========  ==========================================================================
-
-Importing this package loads nothing; `figures` and `page` need matplotlib (``pip install 'calibadv[report]'``).
+- `curves`: plots against the training step: a curve an arm, the mean over its seeds, in a band from lowest to highest
+  seed
+- `distributions`: plots without a time axis: distributions over a whole run, the arms' test scores, where the time
+  went
+- `figures`: every plot of the paper (and some more) from any run or several: `draw_run`, `draw_lab`
+- `page`: one self-contained HTML page for a run or a lab: summary, figures as inline SVG, a look at trajectories
+- `read_runs`: reading what a run left behind: ``metrics.jsonl``, ``eval.jsonl`` (an object a line), the lab's
+  ``results.json``
+- `style`: how every figure looks: colours that colour-blind readers can tell apart, plain axes, "not recorded"
+- `trajectories`: A look at what the policy wrote: a few steps of a run, of each the group that taught the most, turn
+  by turn
 """

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from calibadv.report.runs import Arm, Floats
+from calibadv.report.read_runs import Arm, Floats
 from calibadv.report.style import NEGATIVE, POSITIVE, colour, legend, marker, not_recorded
 
 STEP_LABEL = "training step"

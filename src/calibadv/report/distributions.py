@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calibadv.report.runs import Arm, Floats, is_number
+from calibadv.report.read_runs import Arm, Floats, is_number
 from calibadv.report.style import GREY, INK, colour, legend, marker, not_recorded
 
 SECONDS = {

@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from calibadv.report import curves, distributions
-from calibadv.report.runs import Arm, arms_of, read_lab
+from calibadv.report.read_runs import Arm, arms_of, read_lab
 from calibadv.report.style import STYLE, new_figure, save
 
 Draw = Callable[[Figure, Sequence[Arm]], None]

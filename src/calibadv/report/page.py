@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib import rc_context
 
 from calibadv.report.figures import PLOTS, TEST_F1, Plot, make_figure
-from calibadv.report.runs import Arm, Floats, is_number, read_arms
+from calibadv.report.read_runs import Arm, Floats, is_number, read_arms
 from calibadv.report.style import STYLE
 from calibadv.report.trajectories import escape, show_run
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from calibadv.report.runs import Run
-from calibadv.storage import Record, read_trajectories
+from calibadv.data.trajectory_files import Record, read_trajectories
+from calibadv.report.read_runs import Run
 from calibadv.trajectory import Turn
 
 T = TypeVar("T")

@@ -1,22 +1,33 @@
 """Finding documents: corpus files, BM25, and the fake that tests use.
 
-Map: ``base`` has the protocol (`Retriever`, `Hit`), ``corpus`` keeps documents and ``importing`` makes it out of files,
-``bm25`` searches by words, ``dense`` by meaning, ``hybrid`` both; ``rerank`` sorts what was found, ``server`` offers
-it over HTTP. ``remote`` asks servers, ``online`` web search engines; ``list`` answers from a list and fails on demand.
-``opening`` opens an index folder, ``settings`` what a run names. Importing any of it loads no torch.
+- `base`: the retriever protocol: queries in, ranked documents out
+- `bm25`: BM25: tantivy keeps the postings on disk and searches them; documents stay in the corpus
+- `client`: the retriever that asks servers over HTTP
+- `config`: which documents are searched and how: the [retrieval] section of a run
+- `corpus`: reading, storing and importing documents
+- `dense`: dense retrieval: encode the corpus once, search its vectors with FAISS
+- `hybrid`: two indexes of one corpus, searched side by side and fused by rank
+- `index`: what BM25 and dense indexes share on disk
+- `list_retriever`: the fake retriever: answers from a list, a table or a function, and fails when told to. For tests
+  and examples
+- `open`: opening retrievers: what the [retrieval] section of a run names, or an index folder as what its manifest
+  says
+- `rerank`: re-ranking: a cross-encoder reads query and document together and sorts what a retriever found
+- `server`: the retrieval server: one index behind HTTP, for many rollouts at once
+- `web`: web search engines as retrievers: Google Programmable Search, SerpAPI, Serper, Brave and Tavily
 """
 
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.bm25 import BM25Config, BM25Retriever, build_bm25
-from calibadv.retrieval.corpus import Corpus, check_top_k
+from calibadv.retrieval.client.retriever import RemoteOptions, RemoteRetriever
+from calibadv.retrieval.config import RetrievalConfig
+from calibadv.retrieval.corpus.corpus import Corpus, check_top_k
+from calibadv.retrieval.corpus.importing import ImportOptions, ImportReport, import_corpus
 from calibadv.retrieval.dense.retriever import DenseRetriever
 from calibadv.retrieval.hybrid import HybridConfig, HybridRetriever
-from calibadv.retrieval.importing import ImportOptions, ImportReport, import_corpus
-from calibadv.retrieval.list import ListRetriever
-from calibadv.retrieval.online import OnlineConfig, OnlineRetriever, open_online
-from calibadv.retrieval.opening import open_index
-from calibadv.retrieval.remote import RemoteOptions, RemoteRetriever
-from calibadv.retrieval.settings import RetrievalConfig, open_retriever
+from calibadv.retrieval.list_retriever import ListRetriever
+from calibadv.retrieval.open import open_index, open_retriever
+from calibadv.retrieval.web import OnlineConfig, OnlineRetriever, open_online
 
 __all__ = [
     "BM25Config",

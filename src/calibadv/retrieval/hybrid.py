@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from calibadv import __version__
 from calibadv.errors import ConfigError, DataError, RetrieverError
+from calibadv.io.thread_pool import Threads
 from calibadv.retrieval.base import Hit, Retriever, check_search
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.index_folder import whole_folder
-from calibadv.retrieval.manifest import IndexManifest
-from calibadv.retrieval.row_hits import RowHits, RowSearcher, with_documents
-from calibadv.retrieval.threads import Threads
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.index.folder import whole_folder
+from calibadv.retrieval.index.manifest import IndexManifest
+from calibadv.retrieval.index.row_search import RowHits, RowSearcher, with_documents
+from calibadv.version import __version__
 
 PARTS = "parts.json"
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from calibadv.devices import first_line, quiet_loading, usable_device
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.retrieval.base import Hit, Retriever
-from calibadv.retrieval.dense.loading import first_line, quiet_loading, usable_device
-from calibadv.retrieval.dense.model_files import hub_folder
+from calibadv.retrieval.dense.encoder_files import hub_folder
 from calibadv.trajectory import Document
 
 logger = logging.getLogger(__name__)

@@ -1,1 +1,7 @@
-"""Rewards: a trajectory in, a float out. Only what the model itself wrote is judged."""
+"""What an answer is worth.
+
+- `answer_scores`: answer scores: exact match, cover exact match and F1 after the usual SQuAD normalisation
+- `format`: the format check: think, search, information, (think, search, information)*, think, answer
+- `outcome`: the outcome reward: score of the model's own answer times the format flag
+- `perplexity`: garbled text: a trajectory is garbled when one of its turns has a perplexity at or above the threshold
+"""

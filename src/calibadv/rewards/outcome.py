@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from calibadv.errors import ConfigError
+from calibadv.rewards.answer_scores import cover_exact_match, exact_match, f1_score
 from calibadv.rewards.format import is_well_formed
-from calibadv.rewards.metrics import cover_exact_match, exact_match, f1_score
 from calibadv.trajectory import Trajectory
 
 SCORES: dict[str, Callable[[str, Sequence[str]], float]] = {

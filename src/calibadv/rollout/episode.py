@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from calibadv.dialogue.actions import read_turn
 from calibadv.dialogue.observation import render_invalid, render_observation
+from calibadv.dialogue.parse import read_turn
 from calibadv.errors import TokenMismatchError
 from calibadv.rollout.config import RolloutConfig
 from calibadv.rollout.policy import Completion, GenerationRequest, SamplingParams

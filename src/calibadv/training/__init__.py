@@ -1,12 +1,22 @@
 """Training with TRL: `CalibAdvTrainer` and `CalibAdvConfig`, or a whole run with `train`.
 
-- ``train(config)`` makes one run from a `calibadv.config.RunConfig`: data, retriever, model, checkpoints, evaluations
-- ``CalibAdvTrainer(model, args=CalibAdvConfig(...), ...)`` is ``trl.GRPOTrainer`` with three overrides, each alone in
-  its file: `advantages`, `batching`, `logprobs`
-- ``make_rollout_func`` and ``outcome_reward_func`` also serve an unmodified ``trl.GRPOTrainer``
-- ``load_model`` loads a causal language model with its tokenizer; ``read_metrics`` reads ``metrics.jsonl``
-
-The package itself is light (its settings are part of the run's configuration): a name is loaded when it is first used.
+- `callbacks`: trainer callbacks: skip updates that would poison the weights, and write one metrics line per batch
+- `checkpoints`: what a resumed run starts from: the newest complete checkpoint, and records that end where it was
+  saved
+- `config`: what a run is: which algorithm, how much, how fast. Light (no torch); `calibadv.runs.train` maps it to TRL
+- `credit`: rewards, query correctness and calibrated advantages of a whole batch, with every number that the paper
+  plots
+- `grpo_config`: `CalibAdvConfig`: TRL's ``GRPOConfig`` with the paper's defaults and the settings of this package
+- `overrides`: each file overrides one method of TRL's trainer
+- `rollout_func`: TRL's ``rollout_func`` on top of `calibadv.rollout`: prompts in, token ids, log-probabilities and
+  trajectories out
+- `sft`: supervised fine-tuning: teach a model the tags, searching and reading before it learns by reinforcement
+- `signals`: SIGINT and SIGTERM during training: the first asks for a checkpoint and an orderly end, the second ends
+  at once
+- `timers`: A stopwatch with named laps: where the time of a batch goes
+- `trainer`: `CalibAdvTrainer`: TRL's GRPO trainer with search rollouts and calibrated advantages
+- `trl_batch`: trajectories -> the fields that TRL's ``rollout_func`` returns, and the order in which questions are
+  asked
 """
 
 from __future__ import annotations
@@ -15,41 +25,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from calibadv.training.bridge import question_order, question_rows
     from calibadv.training.callbacks import read_metrics
-    from calibadv.training.config import CalibAdvConfig
     from calibadv.training.credit import assign_credit
-    from calibadv.training.load import load_model
-    from calibadv.training.rollouts import make_rollout_func, outcome_reward_func
-    from calibadv.training.run import train
+    from calibadv.training.grpo_config import CalibAdvConfig
+    from calibadv.training.rollout_func import make_rollout_func, outcome_reward_func
     from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
+    from calibadv.training.trl_batch import question_order, question_rows
 
 __all__ = [
     "CalibAdvConfig",
     "CalibAdvTrainer",
     "NoSignalError",
     "assign_credit",
-    "load_model",
     "make_rollout_func",
     "outcome_reward_func",
     "question_order",
     "question_rows",
     "read_metrics",
-    "train",
 ]
 
 _HOMES = {
-    "CalibAdvConfig": "config",
+    "CalibAdvConfig": "grpo_config",
     "CalibAdvTrainer": "trainer",
     "NoSignalError": "trainer",
     "assign_credit": "credit",
-    "load_model": "load",
-    "make_rollout_func": "rollouts",
-    "outcome_reward_func": "rollouts",
-    "question_order": "bridge",
-    "question_rows": "bridge",
+    "make_rollout_func": "rollout_func",
+    "outcome_reward_func": "rollout_func",
+    "question_order": "trl_batch",
+    "question_rows": "trl_batch",
     "read_metrics": "callbacks",
-    "train": "run",
 }
 
 

@@ -1,120 +1,142 @@
-"""`CalibAdvConfig`: TRL's ``GRPOConfig`` with the paper's defaults and the settings of this package."""
+"""What a run is: which algorithm, how much, how fast. Light (no torch); `calibadv.runs.train` maps it to TRL.
+
+Defaults are the paper's where it names them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from trl import GRPOConfig
-
-from calibadv.advantage import CalibrationConfig
 from calibadv.errors import ConfigError
-from calibadv.rollout import RolloutConfig
-
-SCORES = ("f1", "em", "cem")
-OLD_LOGPROBS = ("auto", "sampled", "recomputed")
-WITHOUT_EFFECT = {
-    "top_k": "rollouts draw by temperature and top_p",
-    "min_p": "rollouts draw by temperature and top_p",
-    "repetition_penalty": "rollouts draw by temperature and top_p",
-    "generation_kwargs": "rollouts draw by temperature and top_p",
-    "use_vllm": "rollouts are played by the trainer's policy argument",
-    "scale_rewards": "advantages are those of calibration.estimator",
-    "reward_weights": "the outcome reward is the only one",
-    "mask_truncated_completions": "every token that the policy wrote is trained",
-}
-"""Settings of TRL that have none here, and why."""
 
 
-@dataclass
-class CalibAdvConfig(GRPOConfig):
-    """All of `trl.GRPOConfig`, plus the fields below.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlgorithmConfig:
+    """What turns rewards into advantages."""
 
-    Changed defaults: token-mean loss with symmetric clipping (TRL's ``"dapo"`` normalisation), advantage epsilon and
-    normalisation as the paper has it, no gradient checkpointing, one log line per optimizer step.
+    name: Literal["calibadv", "grpo"] = "calibadv"
+    """"calibadv" applies the soft penalty and the rebalance of [calibration]; "grpo" leaves the advantages alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """Batches, optimizer and output of one run.
+
+    A *batch* is ``questions_per_batch`` x ``num_rollouts`` trajectories; it gives ``mini_batches`` x ``epochs``
+    optimizer steps.
     """
 
-    loss_type: str = field(default="dapo", metadata={"help": "TRL's name; 'dapo' is the paper's token mean."})
-    activation_checkpointing: bool | None = field(
-        default=False, metadata={"help": "Save memory by recomputing activations."}
-    )
-    logging_steps: float = field(default=1, metadata={"help": "Log every this many optimizer steps."})
-    shuffle_dataset: bool | None = field(
-        default=False, metadata={"help": "Off: the order of questions is laid down before the run (step-exact resume)."}
-    )
-    calibration: dict[str, Any] | None = field(
-        default_factory=dict,
-        metadata={"help": "Settings of calibadv.advantage.CalibrationConfig; None trains plain GRPO."},
-    )
-    rollout: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Settings of calibadv.rollout.RolloutConfig."}
-    )
-    reward_score: str = field(default="f1", metadata={"help": "Score of the outcome reward: f1, em or cem."})
-    old_logprobs: str = field(
-        default="auto",
-        metadata={
-            "help": "Where the old log-probabilities of the loss come from: 'sampled' (the policy's own), 'recomputed' "
-            "(one more forward pass) or 'auto' (sampled in float32 at temperature 1, else recomputed)."
-        },
-    )
-    max_batches_without_signal: int = field(
-        default=10,
-        metadata={"help": "Stop after this many batches in a row in which no group holds two different rewards."},
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[no-untyped-call]  # TRL leaves it without annotations
-        self._refuse_without_effect()
-        if self.reward_score not in SCORES:
-            raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
-        if self.old_logprobs not in OLD_LOGPROBS:
-            raise ConfigError(f"old_logprobs must be one of {', '.join(OLD_LOGPROBS)}, got {self.old_logprobs!r}")
-        if self.old_logprobs == "sampled" and self.temperature != 1:
-            raise ConfigError(
-                f"old_logprobs is 'sampled' at temperature {self.temperature}, but a policy reports log-probabilities "
-                "at temperature 1 and the loss uses its own: choose 'auto' or 'recomputed'"
-            )
-        drawing = {"temperature": self.temperature, "top_p": self.top_p}
-        self.rollout_config = RolloutConfig(**drawing | self.rollout)
-        if self.rollout_config.temperature != self.temperature:
-            raise ConfigError(
-                f"rollout.temperature is {self.rollout_config.temperature}, but the loss scales its logits by "
-                f"temperature {self.temperature}: give both the same value, or leave the one in rollout out"
-            )
-        self.calibration_config = None if self.calibration is None else CalibrationConfig(**self.calibration)
-        wants_correctness = self.calibration_config is not None and self.calibration_config.soft_penalty != "none"
-        if wants_correctness and self.rollout_config.max_searches < 1:
-            raise ConfigError(
-                "calibration is on but rollout.max_searches is 0, so no query correctness can arrive: "
-                'allow searches, or set calibration.soft_penalty = "none"'
-            )
-
-    def _refuse_without_effect(self) -> None:
-        defaults = {field.name: field.default for field in fields(self)}
-        for name, reason in WITHOUT_EFFECT.items():
-            if getattr(self, name) != defaults[name]:
-                raise ConfigError(f"{name} = {getattr(self, name)!r} would have no effect: {reason}. Leave it out")
-
-    @property
-    def micro_batches_per_update(self) -> int:
-        """Forward and backward passes before each optimizer step."""
-        assert self.steps_per_generation is not None  # TRL's __post_init__ fills it in
-        return min(self.gradient_accumulation_steps, self.steps_per_generation)
-
-    @property
-    def mini_batches(self) -> int:
-        """Optimizer steps per pass over a batch."""
-        assert self.steps_per_generation is not None
-        return self.steps_per_generation // self.micro_batches_per_update
+    steps: int = 410
+    """Optimizer steps in all; a multiple of ``mini_batches * epochs``."""
+    questions_per_batch: int = 512
+    """Questions asked before each round of updates."""
+    num_rollouts: int = 5
+    """Rollouts per question (the group size G); at least 2."""
+    mini_batches: int = 2
+    """Optimizer steps per pass over a batch; divides ``questions_per_batch``."""
+    epochs: int = 1
+    """Passes over each batch."""
+    micro_batch: int = 16
+    """Most rollouts in one forward and backward pass. More takes more memory and is faster on a GPU; on a CPU few are
+    faster, because rows of one length need no padding."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
+    shard_optimizer: bool = False
+    """With several processes: each keeps AdamW's moments of its share of the parameters (ZeRO stage 1) and sends the
+    others what it updated. The weights are those of an unsharded run."""
+    max_batches_without_signal: int = 10
+    """Stop after this many batches in a row in which no group holds two different rewards."""
+    learning_rate: float = 5e-7
+    """AdamW's peak learning rate."""
+    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
+    warmup_steps: int = 0
+    """Optimizer steps of linear warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moment decays."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    clip: float = 0.2
+    """PPO clip range on both sides."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    loss_type: Literal["dapo", "grpo", "dr_grpo", "cispo", "gspo"] = "dapo"
+    """How token losses are put together, in TRL's names: "dapo" is the paper's mean over all tokens of a batch, "grpo"
+    the mean of trajectory means, "dr_grpo" divides by a constant, "cispo" clips weights at
+    1 + ``clip``, "gspo" has one ratio a trajectory."""
+    save_every: int = 50
+    """Optimizer steps between checkpoints; 0 keeps only the last. A multiple of ``mini_batches * epochs``."""
+    keep_checkpoints: int | None = None
+    """Keep this many of the newest complete checkpoints and delete older ones; not set: all stay."""
+    eval_every: int = 0
+    """Optimizer steps between evaluations on data.test; 0 never evaluates during training."""
+    best_metric: Literal["f1", "em", "cem", "reward", "none"] = "f1"
+    """The evaluation with the best value of this metric leaves its weights in ``best/``, if it beats the base model;
+    "none" keeps none."""
+    seed: int = 0
+    """Seeds the order of the questions and every draw."""
+    threads: int | None = None
+    """CPU threads of torch; not set: torch decides."""
+    report_to: tuple[str, ...] = ()
+    """The Hugging Face Trainer's trackers, such as "tensorboard" or "wandb"; metrics.jsonl is always written."""
+    output: Path = Path("runs/run")
+    """The run's folder: config, metrics, trajectories, checkpoints. New, or this run's own with --resume."""
 
     @property
     def updates_per_batch(self) -> int:
-        """Optimizer steps made from each batch of rollouts."""
-        return self.mini_batches * self.num_iterations
+        """Optimizer steps that one batch gives."""
+        return self.mini_batches * self.epochs
 
-    @property
-    def questions_per_batch(self) -> int:
-        """Questions asked before each round of updates, over all processes."""
-        assert self.generation_batch_size is not None
-        assert self.num_generations is not None
-        return self.generation_batch_size // self.num_generations
+    def __post_init__(self) -> None:
+        at_least_one = (
+            "steps",
+            "questions_per_batch",
+            "mini_batches",
+            "epochs",
+            "micro_batch",
+            "max_batches_without_signal",
+        )
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("warmup_steps", "save_every", "eval_every", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"training.{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"training.{name} must be > 0, got {getattr(self, name)}")
+        if self.num_rollouts < 2:
+            raise ConfigError(
+                f"training.num_rollouts must be >= 2, got {self.num_rollouts}: advantages compare the rollouts of one "
+                "question, and a group of one has nothing to compare; the paper uses 5"
+            )
+        if self.keep_checkpoints is not None and self.keep_checkpoints < 1:
+            raise ConfigError(
+                f"training.keep_checkpoints must be >= 1, got {self.keep_checkpoints}; leave it out to keep all"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"training.threads must be >= 1, got {self.threads}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"training.betas must be in [0, 1), got {list(self.betas)}")
+        self._check_multiples()
+
+    def _check_multiples(self) -> None:
+        if self.questions_per_batch % self.mini_batches:
+            raise ConfigError(
+                f"training.questions_per_batch ({self.questions_per_batch}) must be a multiple of "
+                f"training.mini_batches ({self.mini_batches})"
+            )
+        updates = self.updates_per_batch
+        for name in ("steps", "save_every", "eval_every"):
+            if getattr(self, name) % updates:
+                raise ConfigError(
+                    f"training.{name} must be a multiple of mini_batches * epochs ({updates} optimizer steps a batch), "
+                    f"got {getattr(self, name)}"
+                )
+        if self.warmup_steps > self.steps:
+            raise ConfigError(
+                f"training.warmup_steps ({self.warmup_steps}) must be <= training.steps ({self.steps}); lower it"
+            )

@@ -25,8 +25,8 @@ from calibadv.advantage import (
     query_correctness,
 )
 from calibadv.rewards.format import is_well_formed
-from calibadv.rewards.garbled import is_garbled
 from calibadv.rewards.outcome import outcome_reward, score_trajectory
+from calibadv.rewards.perplexity import is_garbled
 from calibadv.trajectory import ActionKind, Credit, Trajectory
 
 

@@ -1,8 +1,7 @@
 """`CalibAdvTrainer`: TRL's GRPO trainer with search rollouts and calibrated advantages.
 
-Three overrides, each alone in its file: `calibadv.training.advantages` (advantages of shape (B, T)),
-`calibadv.training.batching` (micro-batches without waste) and `calibadv.training.logprobs` (only trained tokens are
-scored).
+Its overrides stand each alone in a file of `calibadv.training.overrides`: `turn_advantages` (advantages of shape
+(B, T)), `micro_batches` (micro-batches without waste), `token_logprobs` (only trained tokens are scored).
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import ConfigError
 from calibadv.retrieval.base import Retriever
 from calibadv.rollout import HFTokenizer, Policy, RolloutResult
-from calibadv.storage import Record, write_trajectories
-from calibadv.training.advantages import CalibratedAdvantages
-from calibadv.training.batching import LeanMicroBatches
-from calibadv.training.bridge import question_order, question_rows
 from calibadv.training.callbacks import BatchMetrics, SkipNonFiniteUpdate
 from calibadv.training.checkpoints import METRICS, TRAJECTORIES, missing_part
-from calibadv.training.clock import Clock
-from calibadv.training.config import CalibAdvConfig
 from calibadv.training.credit import BatchCredit, Outcome
-from calibadv.training.logprobs import TrainedTokenLogprobs, add_token_head
-from calibadv.training.rollouts import RolloutFunc, make_rollout_func, outcome_reward_func
-from calibadv.training.saving import SafeCheckpoints
-from calibadv.training.sharding import ShardedOptimizer
+from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
+from calibadv.training.overrides.micro_batches import LeanMicroBatches
+from calibadv.training.overrides.sharded_optimizer import ShardedOptimizer
+from calibadv.training.overrides.token_logprobs import TrainedTokenLogprobs, add_token_head
+from calibadv.training.overrides.turn_advantages import CalibratedAdvantages
+from calibadv.training.rollout_func import RolloutFunc, make_rollout_func, outcome_reward_func
 from calibadv.training.signals import StopAtBatchEnd, StopSignals
+from calibadv.training.timers import Clock
+from calibadv.training.trl_batch import question_order, question_rows
 from calibadv.trajectory import Question, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -209,7 +208,7 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
 
 def transformers_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
     """The default policy: the model itself, with its key-value cache kept across turns."""
-    from calibadv.rollout.transformers_policy import TransformersPolicy
+    from calibadv.rollout.policies.transformers import TransformersPolicy
 
     return TransformersPolicy(model, tokenizer)
 

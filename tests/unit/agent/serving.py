@@ -11,10 +11,10 @@ import uvicorn
 
 from calibadv.agent import LiveAgent
 from calibadv.agent.server.app import create_app
+from calibadv.agent.server.config import AgentServerConfig
 from calibadv.agent.server.run import claim_address
-from calibadv.agent.server.settings import AgentServerConfig
+from calibadv.io.serving import url_of
 from calibadv.retrieval import ListRetriever
-from calibadv.retrieval.server.listening import url_of
 from calibadv.rollout import CharTokenizer, RolloutConfig, ScriptedPolicy
 from calibadv.trajectory import Document
 

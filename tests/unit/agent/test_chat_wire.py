@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from calibadv.agent.server.settings import AgentServerConfig
-from calibadv.agent.server.wire import BadChat, Chat, read_chat
+from calibadv.agent.server.config import AgentServerConfig
+from calibadv.agent.server.openai_format import BadChat, Chat, read_chat
 from calibadv.errors import ConfigError
 from calibadv.rollout import RolloutConfig
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-import calibadv.training.engines
+import calibadv.models.open_policy
+from calibadv.models.open_policy import OpenedPolicy
 from calibadv.rollout import CharTokenizer, ScriptedPolicy
-from calibadv.training.engines import OpenedPolicy
 
 CONFIG = """
 [model]
@@ -65,7 +65,7 @@ def script(monkeypatch):
             tokenizer = CharTokenizer()
             return OpenedPolicy(policy=ScriptedPolicy(script, tokenizer=tokenizer), tokenizer=tokenizer)
 
-        monkeypatch.setattr(calibadv.training.engines, "open_policy", open_policy)
+        monkeypatch.setattr(calibadv.models.open_policy, "open_policy", open_policy)
         return loaded
 
     return install

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from calibadv.cli.main import main
-from calibadv.questions import load_questions
+from calibadv.data.questions import load_questions
 
 pytest.importorskip("pyarrow")
 

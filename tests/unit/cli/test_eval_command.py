@@ -5,8 +5,9 @@ import json
 import pytest
 
 from calibadv.cli.main import main
-from calibadv.config import RunConfig, claim_run_folder
-from calibadv.storage import read_trajectories
+from calibadv.config import RunConfig
+from calibadv.config.run_folder import claim_run_folder
+from calibadv.data.trajectory_files import read_trajectories
 
 SEARCH = "hm</think><search>capital of France</search>"
 RIGHT = "ok</think><answer>Paris</answer>"
@@ -178,7 +179,7 @@ def test_bad_input_is_one_clear_line(config_file, script, arguments, message, ca
 
 
 def test_engine_and_address_reach_the_model_settings(config_file, script, monkeypatch):
-    import calibadv.training.engines as engines
+    import calibadv.models.open_policy as engines
 
     script(half_right)
     opened, install = [], engines.open_policy
@@ -197,7 +198,7 @@ def test_engine_and_address_reach_the_model_settings(config_file, script, monkey
 
 
 def test_the_progress_bar_knows_what_was_there_before(monkeypatch, capsys):
-    from calibadv.cli.evaluate import progress_line
+    from calibadv.cli.eval.run import progress_line
 
     assert progress_line() is None, "no bar when nobody looks"
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)

@@ -17,10 +17,10 @@ import time
 import pytest
 
 from calibadv.cli.main import main
+from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import RetrieverError
 from calibadv.evaluation.journal import Journal
 from calibadv.retrieval import BM25Retriever
-from calibadv.storage import read_trajectories
 
 TURNS = ("hm</think><search>capital of {episode:03}</search>", "ok</think><answer>Paris</answer>")
 
@@ -203,7 +203,7 @@ def test_a_full_disk_is_said_clearly_and_loses_nothing(many, script, monkeypatch
 
 
 def test_a_full_disk_while_the_results_are_written_keeps_the_journal(many, script, monkeypatch, capsys):
-    import calibadv.evaluation.output as output
+    import calibadv.evaluation.folder as output
 
     script(play)
 
@@ -222,7 +222,7 @@ def test_a_full_disk_while_the_results_are_written_keeps_the_journal(many, scrip
 
 SLOW_RUN = textwrap.dedent("""
     import sys, time
-    import calibadv.training.engines as engines
+    import calibadv.models.open_policy as engines
     from calibadv.cli.main import main
     from calibadv.retrieval import BM25Retriever
     from calibadv.rollout import CharTokenizer, ScriptedPolicy

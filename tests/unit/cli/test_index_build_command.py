@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from calibadv.cli.main import main
-from calibadv.retrieval.importing import import_corpus
-from calibadv.retrieval.opening import open_index
+from calibadv.retrieval.corpus.importing import import_corpus
+from calibadv.retrieval.open import open_index
 
 pytest.importorskip("tantivy")
 

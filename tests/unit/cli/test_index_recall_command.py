@@ -7,7 +7,7 @@ import pytest
 
 from calibadv.cli.main import main
 from calibadv.retrieval import ListRetriever
-from calibadv.retrieval.importing import import_corpus
+from calibadv.retrieval.corpus.importing import import_corpus
 
 pytest.importorskip("tantivy")
 
@@ -74,7 +74,7 @@ def test_a_running_server_is_measured_by_its_address(towns, capsys, monkeypatch)
         def manifest(self):
             return {"method": "remote", "urls": [self.url]}
 
-    monkeypatch.setattr("calibadv.retrieval.remote.RemoteRetriever", Server)
+    monkeypatch.setattr("calibadv.retrieval.client.retriever.RemoteRetriever", Server)
     assert main(["index", "recall", "http://127.0.0.1:8000", "--questions", "more.jsonl", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["index"]["urls"] == ["http://127.0.0.1:8000"]

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-import calibadv.lab.run
+import calibadv.lab.compare
 from calibadv.cli.lab_progress import figures_of, print_summary
 from calibadv.cli.main import main
-from calibadv.config import RunConfig, load_split
-from calibadv.retrieval import Corpus
+from calibadv.config import RunConfig
+from calibadv.data.config import load_split
+from calibadv.retrieval.corpus.read import read_corpus
 
 
 def test_a_world_is_written_as_files_that_a_run_reads(tmp_path, capsys):
     folder = tmp_path / "runs" / "world"
     assert main(["lab", "world", "--out", str(folder), "--size", "60", "--seed", "3"]) == 0
-    corpus = Corpus.read(folder / "corpus.jsonl")
+    corpus = read_corpus(folder / "corpus.jsonl")
     assert f"World 3: {len(corpus)} documents" in capsys.readouterr().out
     assert main(["lab", "world", "--out", str(folder)]) == 2
     assert "is not an empty folder" in capsys.readouterr().err
@@ -65,7 +66,7 @@ def test_options_reach_the_lab_and_its_result_is_summed_up(tmp_path, monkeypatch
         (folder / "results.json").write_text(json.dumps({"arms": arms}))
         return folder
 
-    monkeypatch.setattr(calibadv.lab.run, "run_lab", run_lab)
+    monkeypatch.setattr(calibadv.lab.compare, "run_lab", run_lab)
     arguments = ["--steps", "4", "--seeds", "2", "--arms", "grpo,calibadv:lambda=0.5", "--preset", "aggressive"]
     assert main(["lab", *arguments]) == 0
     assert (asked[0].steps, asked[0].seeds, asked[0].preset) == (4, 2, "aggressive")

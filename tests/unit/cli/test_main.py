@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from calibadv.cli import evaluate
+from calibadv.cli.eval import run as evaluate
 from calibadv.cli.main import main, make_parser
 from calibadv.errors import (
     CalibAdvError,

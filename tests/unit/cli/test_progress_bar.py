@@ -2,7 +2,7 @@
 
 import sys
 
-from calibadv.cli.progress import progress_bar, progress_bars
+from calibadv.cli.terminal import progress_bar, progress_bars
 
 
 def test_a_terminal_gets_a_bar_on_its_error_output(monkeypatch, capsys):

@@ -6,7 +6,8 @@ import pytest
 
 from calibadv.cli.main import main
 from calibadv.cli.train import config_of, show_line
-from calibadv.config import RunConfig, claim_run_folder
+from calibadv.config import RunConfig
+from calibadv.config.run_folder import claim_run_folder
 
 
 class Arguments:

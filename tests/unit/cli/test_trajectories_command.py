@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from calibadv.cli.main import main
-from calibadv.storage import Record, write_trajectories
+from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.trajectory import Action, ActionKind, Credit, Document, Question, StopReason, Trajectory, Turn
 
 PARIS = Document(id="1", title="Paris \x1b[31mred\x9b2J \u202ederp", text="x")

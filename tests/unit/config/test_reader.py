@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.config.reader import apply_override, build, read_toml, with_base
+from calibadv.config.toml import apply_override, build, read_toml, with_base
 from calibadv.errors import ConfigError
 
 

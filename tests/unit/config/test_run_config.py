@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.config import DataConfig, RunConfig, claim_run_folder, load_split
+from calibadv.config import RunConfig
+from calibadv.config.run_folder import claim_run_folder
+from calibadv.data.config import DataConfig, load_split
 from calibadv.errors import ConfigError, DataError
 
 MINIMAL = """

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibadv.dialogue.neutralise import neutralise
+from calibadv.dialogue.sanitize import neutralise
 from calibadv.tags import ROLE_TAG
 
 PARTS = [

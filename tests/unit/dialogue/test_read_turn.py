@@ -1,6 +1,6 @@
 """What a turn asks for."""
 
-from calibadv.dialogue.actions import read_turn
+from calibadv.dialogue.parse import read_turn
 from calibadv.trajectory import Action, ActionKind
 
 

@@ -7,17 +7,17 @@ import pytest
 from calibadv.config import RunConfig
 from calibadv.doctor import Level, worst
 from calibadv.doctor.check import Check, guarded
-from calibadv.doctor.data import check_data
-from calibadv.doctor.examine import check_context
+from calibadv.doctor.check_data import check_data
+from calibadv.doctor.check_resources import check_disk, check_memory
+from calibadv.doctor.check_retriever import check_retriever
+from calibadv.doctor.check_tokenizer import check_chat, check_tags
 from calibadv.doctor.memory import Lengths
 from calibadv.doctor.probe import evidence_rate, verdict
-from calibadv.doctor.resources import check_disk, check_memory
-from calibadv.doctor.retriever import check_retriever
-from calibadv.doctor.tokenizer import check_chat, check_tags
+from calibadv.doctor.run_checks import check_context
 from calibadv.errors import ConfigError, RetrieverUnavailable
+from calibadv.models.sizes import ModelShape
 from calibadv.retrieval import Hit
 from calibadv.rollout import CharTokenizer, RolloutConfig
-from calibadv.training.shape import ModelShape
 from calibadv.trajectory import Action, ActionKind, Document, Question, StopReason, Trajectory, Turn
 
 QUESTIONS = [Question(id=f"q{n}", text=f"who wrote book {n}?", golden_answers=(f"author {n}",)) for n in range(8)]

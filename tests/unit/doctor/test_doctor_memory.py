@@ -15,12 +15,12 @@ from calibadv.doctor.memory import (
     logit_bytes,
     plan_memory,
 )
+from calibadv.models.load import ModelConfig
+from calibadv.models.lora import LoraSettings, add_adapter
+from calibadv.models.sizes import ModelShape, read_shape
 from calibadv.rollout import RolloutConfig
-from calibadv.rollout.transformers_policy import DEFAULT_ROWS
-from calibadv.training.load import ModelConfig
-from calibadv.training.lora import LoraSettings, add_adapter
-from calibadv.training.settings import TrainingSettings
-from calibadv.training.shape import ModelShape, read_shape
+from calibadv.rollout.policies.transformers import DEFAULT_ROWS
+from calibadv.training.config import TrainingSettings
 
 FACTOR = 1.3
 """How far an estimate may be off, either way."""

@@ -8,7 +8,7 @@ import pytest
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.evaluation import Journal, compare, read_evaluation
-from calibadv.evaluation.diff import Answered
+from calibadv.evaluation.compare import Answered
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 

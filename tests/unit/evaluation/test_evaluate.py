@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError, DataError, RetrieverUnavailable
 from calibadv.evaluation import EvaluationConfig, Grade, as_json, evaluate, rollout_config_of, summarise, table
-from calibadv.evaluation.metrics import METRICS
-from calibadv.evaluation.output import claim_folder, question_lines, versions, write_evaluation
+from calibadv.evaluation.folder import claim_folder, question_lines, versions, write_evaluation
+from calibadv.evaluation.grade import METRICS
 from calibadv.retrieval import ListRetriever
 from calibadv.rollout import CharTokenizer, RolloutConfig, ScriptedPolicy
-from calibadv.storage import read_trajectories
 from calibadv.trajectory import Document, Question, StopReason
 
 CONFIG = RolloutConfig(prompt="question", top_k=1, max_searches=2, search_retries=0, retry_wait_s=0.0)

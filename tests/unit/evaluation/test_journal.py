@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError, DataError
 from calibadv.evaluation import Journal
-from calibadv.storage import read_trajectories
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 

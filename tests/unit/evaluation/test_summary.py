@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibadv.evaluation import Grade, pass_at_k, summarise
-from calibadv.evaluation.metrics import METRICS
-from calibadv.evaluation.summary import draw_means, pass_ks
+from calibadv.evaluation.grade import METRICS
+from calibadv.evaluation.statistics import draw_means, pass_ks
 
 
 def grades(values, *, dataset="a", names=METRICS):

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
+from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import DataError
 from calibadv.evaluation import read_traces, score_traces
 from calibadv.evaluation.traces import trajectory_of
-from calibadv.storage import Record, write_trajectories
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 QUESTION = Question(id="q", text="Capital of France?", golden_answers=("Paris",), dataset="geo")

@@ -8,15 +8,15 @@ import pytest
 
 from calibadv.errors import ConfigError
 from calibadv.lab import PRESETS, LabWorld, PretrainConfig, load_policy
-from calibadv.lab.presets import PolicyShape
-from calibadv.lab.tokenizer import vocabulary
+from calibadv.lab.base_policy.presets import PolicyShape
+from calibadv.lab.base_policy.tokenizer import vocabulary
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from calibadv.lab.initialise import CONSTANT, ONE_BACK_LAYERS  # noqa: E402 - they need torch
-from calibadv.lab.pretrain import FIRST_PRETRAINING_WORLD, make_model, pretrain  # noqa: E402
-from calibadv.lab.probe import ProbeConfig, RandomDocuments, probe, probe_table, write_probe  # noqa: E402
+from calibadv.lab.base_policy.initialise import CONSTANT, ONE_BACK_LAYERS  # noqa: E402 - they need torch
+from calibadv.lab.base_policy.pretrain import FIRST_PRETRAINING_WORLD, make_model, pretrain  # noqa: E402
+from calibadv.lab.base_policy.probe import ProbeConfig, RandomDocuments, probe, probe_table, write_probe  # noqa: E402
 
 TINY = PretrainConfig(
     shape=PolicyShape(hidden_size=32, num_layers=2, num_heads=2, ff_size=64),

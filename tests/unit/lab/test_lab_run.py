@@ -11,9 +11,9 @@ import pytest
 
 from calibadv.config import RunConfig
 from calibadv.errors import CalibAdvError, ConfigError
-from calibadv.lab import run as lab_run
+from calibadv.lab import compare as lab_run
 from calibadv.lab.arms import Arm, parse_arms
-from calibadv.lab.run import Job, LabRun, check_jobs, collapsed, lab_config, play, result_of, write_results
+from calibadv.lab.compare import Job, LabRun, check_jobs, collapsed, lab_config, play, result_of, write_results
 
 ROOT = Path(__file__).parents[3]
 

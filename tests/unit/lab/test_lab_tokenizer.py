@@ -4,14 +4,15 @@ import random
 
 import pytest
 
-from calibadv.dialogue.actions import read_turn
 from calibadv.dialogue.observation import render_observation
+from calibadv.dialogue.parse import read_turn
 from calibadv.dialogue.prompt import QUESTION_ONLY, render_prompt
-from calibadv.lab import LabWorld, load_policy, names, phrases
-from calibadv.lab.demonstrations import Agent, Habits, observation_tokens, reading_drill, split_words
-from calibadv.lab.presets import CARELESS, CLEAN
+from calibadv.lab import LabWorld, load_policy, names
+from calibadv.lab.base_policy import phrases
+from calibadv.lab.base_policy.demonstrations import Agent, Habits, observation_tokens, reading_drill, split_words
+from calibadv.lab.base_policy.presets import CARELESS, CLEAN
+from calibadv.lab.base_policy.tokenizer import MAX_DOCUMENTS, SCAFFOLDING, SPECIAL, TAGS, make_tokenizer, vocabulary
 from calibadv.lab.questions import Puzzle, draw_puzzle
-from calibadv.lab.tokenizer import MAX_DOCUMENTS, SCAFFOLDING, SPECIAL, TAGS, make_tokenizer, vocabulary
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.trajectory import ActionKind
 

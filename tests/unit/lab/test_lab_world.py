@@ -6,25 +6,25 @@ from itertools import pairwise
 
 import pytest
 
+from calibadv.data.questions import load_questions
 from calibadv.errors import ConfigError
 from calibadv.lab import LabWorld
-from calibadv.lab.questions import SHARES, draw_puzzle
-from calibadv.lab.schema import FACTS_PER_DOCUMENT, KINDS, RELATIONS
-from calibadv.questions import load_questions
+from calibadv.lab.questions import SHARES, draw_puzzle, make_questions, write_world
+from calibadv.lab.world import FACTS_PER_DOCUMENT, KINDS, RELATIONS
 from calibadv.retrieval.bm25 import BM25Retriever
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.trajectory import Document, Question
 
 WORLD = LabWorld.make(5, size=200)
 DOCUMENTS = {document.id: document for document in WORLD.documents}
-QUESTIONS = [*WORLD.questions("train", count=250), *WORLD.questions("test", count=150)]
+QUESTIONS = [*make_questions(WORLD, "train", count=250), *make_questions(WORLD, "test", count=150)]
 
 
 def test_a_world_is_decided_by_its_seed_and_size():
     again = LabWorld.make(5, size=200)
     assert again.documents == WORLD.documents
     assert [(d.title, d.text) for d in again.documents] == [(d.title, d.text) for d in WORLD.documents]
-    assert again.questions("train", count=250) == QUESTIONS[:250]
+    assert make_questions(again, "train", count=250) == QUESTIONS[:250]
     assert [e.name for e in LabWorld.make(6, size=200).entities] != [e.name for e in WORLD.entities]
 
 
@@ -97,7 +97,7 @@ def test_no_article_plays_a_part_in_both_splits():
 
 
 def test_asking_for_fewer_questions_gives_the_first_of_them():
-    assert WORLD.questions("train", count=40) == QUESTIONS[:40]
+    assert make_questions(WORLD, "train", count=40) == QUESTIONS[:40]
     assert len({q.id for q in QUESTIONS}) == len(QUESTIONS)
 
 
@@ -140,14 +140,14 @@ def test_several_hops_cannot_be_answered_with_the_question_as_the_only_query():
 
 
 def test_the_world_on_disk_is_a_corpus_and_two_data_sets(tmp_path):
-    WORLD.write(tmp_path)
-    corpus = Corpus.read(tmp_path / "corpus.jsonl")
+    write_world(WORLD, tmp_path)
+    corpus = read_corpus(tmp_path / "corpus.jsonl")
     assert [(d.id, d.title, d.text) for d in corpus] == [(d.id, d.title, d.text) for d in WORLD.documents]
     rows = (tmp_path / "questions.test.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(rows[0]).keys() == {"id", "question", "golden_answers", "metadata"}
     loaded = load_questions(tmp_path / "questions.test.jsonl")
     assert [(q.id, q.text, q.golden_answers) for q in loaded] == [
-        (q.id, q.text, q.golden_answers) for q in WORLD.questions("test")
+        (q.id, q.text, q.golden_answers) for q in make_questions(WORLD, "test")
     ]
 
 
@@ -155,8 +155,8 @@ def test_the_world_on_disk_is_a_corpus_and_two_data_sets(tmp_path):
     ("call", "message"),
     [
         (lambda: LabWorld.make(1, size=10), "size must be >= 40"),
-        (lambda: WORLD.questions("dev"), 'split must be "train" or "test"'),
-        (lambda: LabWorld.make(1, size=40).questions("test", count=5000), "count must be at most"),
+        (lambda: make_questions(WORLD, "dev"), 'split must be "train" or "test"'),
+        (lambda: make_questions(LabWorld.make(1, size=40), "test", count=5000), "count must be at most"),
     ],
 )
 def test_impossible_worlds_are_refused(call, message):

@@ -8,9 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from calibadv.data.prepare import HUB_REPOSITORY, HUB_REVISION, HubSource, PrepareOptions, prepare
+from calibadv.data.questions import load_questions
 from calibadv.errors import ConfigError, DataError
-from calibadv.preparation import HUB_REPOSITORY, HUB_REVISION, HubSource, PrepareOptions, prepare
-from calibadv.questions import load_questions
 
 constants = pytest.importorskip("huggingface_hub.constants")
 pytest.importorskip("pyarrow")

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from calibadv.data.prepare import DATASETS, LocalSource, PrepareOptions, open_source, prepare
+from calibadv.data.prepare.datasets import COUNTS
+from calibadv.data.questions import load_questions
 from calibadv.errors import ConfigError, DataError
-from calibadv.preparation import DATASETS, LocalSource, PrepareOptions, open_source, prepare
-from calibadv.preparation.catalog import COUNTS
-from calibadv.questions import load_questions
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from calibadv.report import figures
 from calibadv.report.figures import PLOTS, TEST_F1, Plot, draw_arms, draw_lab, draw_run, make_figure
-from calibadv.report.runs import Arm, Run, arms_of, read_lab
+from calibadv.report.read_runs import Arm, Run, arms_of, read_lab
 
 MakeRun = Callable[..., Path]
 BY_NAME = {plot.name: plot for plot in (TEST_F1, *PLOTS)}

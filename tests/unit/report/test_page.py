@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.report.page import inline, write_page
-from calibadv.storage import Record, write_trajectories
 from calibadv.trajectory import Action, ActionKind, Credit, Document, Question, StopReason, Trajectory, Turn
 
 MakeRun = Callable[..., Path]

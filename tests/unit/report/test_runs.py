@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.errors import DataError
-from calibadv.report.runs import arms_of, read_arms, read_lab, read_run
+from calibadv.report.read_runs import arms_of, read_arms, read_lab, read_run
 
 
 def write_lines(folder: Path, *lines: str) -> Path:

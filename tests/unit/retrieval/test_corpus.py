@@ -7,7 +7,8 @@ import pytest
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval import Corpus, check_top_k
-from calibadv.retrieval.corpus import split_contents
+from calibadv.retrieval.corpus.read import read_corpus
+from calibadv.retrieval.corpus.text import split_contents
 from calibadv.trajectory import Document
 
 GOOD = {"id": "1", "title": "Ada", "text": "Ada wrote programs."}
@@ -21,22 +22,22 @@ def write_lines(path, *lines):
 def test_both_forms_give_the_same_document(tmp_path):
     plain = write_lines(tmp_path / "a.jsonl", {"id": "1", "title": "Ada", "text": "Ada wrote programs."})
     wiki = write_lines(tmp_path / "b.jsonl", {"id": 1, "contents": '"Ada"\nAda wrote programs.'})
-    assert Corpus.read(plain)[0] == Corpus.read(wiki)[0]
-    assert Corpus.read(plain).sha256 == Corpus.read(wiki).sha256
+    assert read_corpus(plain)[0] == read_corpus(wiki)[0]
+    assert read_corpus(plain).sha256 == read_corpus(wiki).sha256
 
 
 def test_gzip_is_read(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     with gzip.open(path, "wt") as file:
         file.write(json.dumps(GOOD) + "\n")
-    assert Corpus.read(path).get("1").title == "Ada"
+    assert read_corpus(path).get("1").title == "Ada"
 
 
 def test_written_corpus_reads_back(tmp_path):
     corpus = Corpus.from_documents([Document(id="é", title='"Q" Is', text="line\nline ☃")])
     for name in ("a.jsonl", "a.jsonl.gz"):
         corpus.write(tmp_path / name)
-        assert Corpus.read(tmp_path / name).sha256 == corpus.sha256
+        assert read_corpus(tmp_path / name).sha256 == corpus.sha256
 
 
 def test_title_keeps_its_own_quotes():
@@ -49,7 +50,7 @@ def test_title_keeps_its_own_quotes():
 def test_blank_lines_and_a_byte_order_mark_are_harmless(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\n\n")
-    assert len(Corpus.read(path)) == 1
+    assert len(read_corpus(path)) == 1
 
 
 def test_slices_and_negative_rows_work():
@@ -78,7 +79,7 @@ def test_slices_and_negative_rows_work():
 def test_a_bad_line_is_named_with_file_and_number(tmp_path, second, message):
     path = write_lines(tmp_path / "corpus.jsonl", GOOD, second)
     with pytest.raises(DataError, match=r"corpus.jsonl:2: ") as error:
-        Corpus.read(path)
+        read_corpus(path)
     assert message in str(error.value)
 
 
@@ -86,7 +87,7 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path):
     path = tmp_path / "corpus.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b'\n{"id": "2", "text": "\xff"}\n')
     with pytest.raises(DataError, match=r"corpus.jsonl:2: not UTF-8"):
-        Corpus.read(path)
+        read_corpus(path)
 
 
 def test_truncated_and_fake_gzip_are_errors(tmp_path):
@@ -95,14 +96,14 @@ def test_truncated_and_fake_gzip_are_errors(tmp_path):
         path = tmp_path / f"{number}.jsonl.gz"
         path.write_bytes(data)
         with pytest.raises(DataError):
-            Corpus.read(path)
+            read_corpus(path)
 
 
 def test_missing_and_empty_files_are_errors(tmp_path):
     with pytest.raises(DataError, match="no such file"):
-        Corpus.read(tmp_path / "absent.jsonl")
+        read_corpus(tmp_path / "absent.jsonl")
     with pytest.raises(DataError, match="no documents"):
-        Corpus.read(write_lines(tmp_path / "empty.jsonl"))
+        read_corpus(write_lines(tmp_path / "empty.jsonl"))
 
 
 def test_unknown_id_is_an_error():

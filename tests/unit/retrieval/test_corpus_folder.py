@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io import mapped_file as mapped_file_module
 from calibadv.retrieval import Corpus
-from calibadv.retrieval import mapped_file as mapped_file_module
-from calibadv.retrieval.document_table import ROWS_PER_BATCH
-from calibadv.retrieval.id_index import IdIndex, hash_ids
-from calibadv.retrieval.importing import import_corpus
-from calibadv.retrieval.importing.hash_runs import HashRuns
-from calibadv.retrieval.importing.report import ImportReport
-from calibadv.retrieval.importing.writer import CorpusWriter
+from calibadv.retrieval.corpus.id_index import IdIndex, hash_ids
+from calibadv.retrieval.corpus.importing import import_corpus
+from calibadv.retrieval.corpus.importing.hash_runs import HashRuns
+from calibadv.retrieval.corpus.importing.report import ImportReport
+from calibadv.retrieval.corpus.importing.writer import CorpusWriter
+from calibadv.retrieval.corpus.read import read_corpus
+from calibadv.retrieval.corpus.table import ROWS_PER_BATCH
 from calibadv.trajectory import Document
 
 TEXT = st.text(max_size=40)
@@ -128,8 +129,8 @@ def test_ids_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
     def few_bits(ids):
         return np.array([len(document_id) for document_id in ids], "<u8")
 
-    monkeypatch.setattr("calibadv.retrieval.id_index.hash_ids", few_bits)
-    monkeypatch.setattr("calibadv.retrieval.importing.seen_ids.hash_ids", few_bits)
+    monkeypatch.setattr("calibadv.retrieval.corpus.id_index.hash_ids", few_bits)
+    monkeypatch.setattr("calibadv.retrieval.corpus.importing.seen_ids.hash_ids", few_bits)
     documents = named(300)
     source = tmp_path / "twice.jsonl"
     Corpus.from_documents(documents).write(source)
@@ -157,7 +158,7 @@ def test_the_digest_is_that_of_one_json_list_a_line(tmp_path):
 
 def test_many_threads_read_the_same_documents(tmp_path, monkeypatch):
     monkeypatch.setattr(mapped_file_module, "RESIDENT_BYTES", 1 << 16)  # views are given back all the time
-    monkeypatch.setattr("calibadv.retrieval.document_table._CACHED_BATCHES", 2)
+    monkeypatch.setattr("calibadv.retrieval.corpus.table._CACHED_BATCHES", 2)
     corpus = write_folder(named(3000), tmp_path / "corpus")
     wrong = []
 
@@ -187,7 +188,8 @@ def test_random_reads_of_a_large_corpus_stay_out_of_resident_memory(tmp_path):
 import random, sys
 from pathlib import Path
 import pyarrow, pyarrow.ipc
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.read import read_corpus
 
 def resident():
     return int(next(x for x in open("/proc/self/status") if x.startswith("VmRSS")).split()[1]) / 1024
@@ -210,7 +212,7 @@ print(resident() - before)
 
 def test_read_opens_a_folder(tmp_path):
     corpus = write_folder(named(3), tmp_path / "corpus")
-    assert Corpus.read(tmp_path / "corpus").sha256 == corpus.sha256
+    assert read_corpus(tmp_path / "corpus").sha256 == corpus.sha256
     assert corpus.path == tmp_path / "corpus"
     assert Corpus.from_documents(named(3)).path is None
 

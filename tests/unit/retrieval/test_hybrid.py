@@ -11,7 +11,7 @@ from calibadv.errors import ConfigError, DataError, RetrieverError
 from calibadv.retrieval import BM25Config, BM25Retriever, Corpus
 from calibadv.retrieval.bm25 import build_bm25
 from calibadv.retrieval.hybrid import HybridConfig, HybridRetriever, fuse, write_hybrid
-from calibadv.retrieval.opening import open_index
+from calibadv.retrieval.open import open_index
 from calibadv.trajectory import Document
 
 pytest.importorskip("tantivy")

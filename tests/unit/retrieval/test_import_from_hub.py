@@ -12,8 +12,8 @@ import threading
 import pytest
 
 from calibadv.errors import DataError
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.importing import import_corpus
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.importing import import_corpus
 
 pytest.importorskip("huggingface_hub")
 
@@ -48,7 +48,7 @@ def run_import(tmp_path, source, **environment):
     code = """
 import json, sys
 from calibadv.errors import DataError
-from calibadv.retrieval.importing import import_corpus
+from calibadv.retrieval.corpus.importing import import_corpus
 try:
     print(json.dumps(import_corpus([sys.argv[1]], out=sys.argv[2]).to_record()))
 except DataError as error:

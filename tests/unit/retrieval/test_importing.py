@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.importing import ImportOptions, import_corpus
-from calibadv.retrieval.importing import json_lines as json_lines_module
-from calibadv.retrieval.importing import text_files as text_files_module
-from calibadv.retrieval.importing.chunking import passages
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.importing import ImportOptions, import_corpus
+from calibadv.retrieval.corpus.importing import jsonl as json_lines_module
+from calibadv.retrieval.corpus.importing import text_files as text_files_module
+from calibadv.retrieval.corpus.importing.chunking import passages
+from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.trajectory import Document
 
 ADA = {"id": "1", "title": "Ada", "text": "Ada wrote programs."}
@@ -72,7 +73,7 @@ def test_gzip_plain_and_parquet_sources_give_one_digest(tmp_path):
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=250)
     sources.append(tmp_path / "a.parquet")
     digests = {import_corpus([source], out=tmp_path / f"out-{n}").sha256 for n, source in enumerate(map(str, sources))}
-    assert digests == {Corpus.read(sources[0]).sha256}
+    assert digests == {read_corpus(sources[0]).sha256}
 
 
 def test_fields_of_other_names_are_mapped(tmp_path):
@@ -288,7 +289,7 @@ def test_the_first_row_of_an_id_is_kept_whatever_the_ids_are(tmp_path_factory, i
 
 
 def test_runs_of_hashes_on_disk_find_the_same_duplicates(tmp_path, monkeypatch):
-    monkeypatch.setattr("calibadv.retrieval.importing.hash_runs.MAX_IN_MEMORY", 512)
+    monkeypatch.setattr("calibadv.retrieval.corpus.importing.hash_runs.MAX_IN_MEMORY", 512)
     rows = [{"id": f"name-{i}", "text": f"x{i}"} for i in range(5000)]
     source = write(tmp_path / "a.jsonl", lines(*rows, *rows[::7]))
     report, documents = imported(tmp_path, source)
@@ -441,7 +442,7 @@ def test_a_killed_import_leaves_no_corpus(tmp_path, kill):
     write(tmp_path / "a.jsonl", lines(*({"id": f"n{i}", "text": "x" * 50} for i in range(50_000))))
     code = """
 import sys, time
-from calibadv.retrieval.importing import import_corpus
+from calibadv.retrieval.corpus.importing import import_corpus
 def progress(done, total):
     if done > total / 2:
         print("half", flush=True)
@@ -499,7 +500,8 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
     """Ten times the rows, the same peak (but for the index of ids, mapped from disk)."""
     code = """
 import resource, sys
-from calibadv.retrieval.importing import import_corpus
+from calibadv.retrieval.corpus.importing import import_corpus
+from calibadv.retrieval.corpus.read import read_corpus
 import_corpus([sys.argv[1]], out=sys.argv[2])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -523,7 +525,7 @@ def test_importing_real_passages_takes_seconds(tmp_path, miniwiki):
     assert not (tmp_path / "out" / "ids.bin").exists()
     corpus = Corpus.open(tmp_path / "out")
     assert corpus.get("39704").id == corpus[-1].id == "39704"
-    assert corpus.sha256 == Corpus.read(miniwiki / "corpus.jsonl.gz").sha256
+    assert corpus.sha256 == read_corpus(miniwiki / "corpus.jsonl.gz").sha256
 
 
 # Names, links and places that are not what they should be.

@@ -6,14 +6,14 @@ import logging
 import pytest
 
 from calibadv.config import RunConfig
-from calibadv.config.folder import check_same_run
+from calibadv.config.run_folder import check_same_run
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval import BM25Config, BM25Retriever, Corpus, RetrievalConfig, open_retriever
 from calibadv.retrieval.bm25 import build_bm25
-from calibadv.retrieval.importing import import_corpus
-from calibadv.retrieval.opening import open_index
-from calibadv.retrieval.settings import RemoteConfig, RerankConfig, WebConfig
-from calibadv.retrieval.verify import verify_index
+from calibadv.retrieval.config import RemoteConfig, RerankConfig, WebConfig
+from calibadv.retrieval.corpus.importing import import_corpus
+from calibadv.retrieval.index.verify import verify_index
+from calibadv.retrieval.open import open_index
 
 pytest.importorskip("tantivy")
 
@@ -131,10 +131,10 @@ def test_a_run_names_exactly_one_source():
     ],
 )
 def test_impossible_settings_are_refused_by_name(section, settings, message):
-    import calibadv.retrieval.settings
+    import calibadv.retrieval.config
 
     with pytest.raises(ConfigError, match=message):
-        getattr(calibadv.retrieval.settings, section)(**settings)
+        getattr(calibadv.retrieval.config, section)(**settings)
 
 
 def test_a_run_may_name_a_file_a_corpus_folder_or_an_index(file, corpus_dir, index_dir):
@@ -172,7 +172,7 @@ def test_dense_and_hybrid_need_their_index(file, corpus_dir, index_dir):
 
 
 def test_a_large_corpus_in_memory_earns_a_warning(file, monkeypatch, caplog):
-    monkeypatch.setattr("calibadv.retrieval.settings.WORTH_AN_INDEX", 2)
+    monkeypatch.setattr("calibadv.retrieval.open.WORTH_AN_INDEX", 2)
     with caplog.at_level(logging.WARNING):
         open_retriever(RetrievalConfig(corpus=file), top_k=2)
     assert "calibadv index build does it once" in caplog.text
@@ -212,7 +212,7 @@ def test_wrong_settings_of_a_web_search_engine_are_named(settings):
 
 
 def test_servers_and_a_reranker_are_opened_with_their_settings(monkeypatch):
-    import calibadv.retrieval.remote
+    import calibadv.retrieval.client.retriever
     import calibadv.retrieval.rerank
 
     seen = []
@@ -228,7 +228,7 @@ def test_servers_and_a_reranker_are_opened_with_their_settings(monkeypatch):
         def __init__(self, model, **settings):
             seen.append((model, settings))
 
-    monkeypatch.setattr(calibadv.retrieval.remote, "RemoteRetriever", Remote)
+    monkeypatch.setattr(calibadv.retrieval.client.retriever, "RemoteRetriever", Remote)
     monkeypatch.setattr(calibadv.retrieval.rerank, "CrossEncoderReranker", Reranker)
     config = RetrievalConfig(
         url=("http://a", "http://b"),

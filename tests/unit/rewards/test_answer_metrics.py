@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibadv.errors import DataError
-from calibadv.rewards.metrics import cover_exact_match, exact_match, f1_score, normalize_answer
+from calibadv.rewards.answer_scores import cover_exact_match, exact_match, f1_score, normalize_answer
 
 METRICS = (exact_match, cover_exact_match, f1_score)
 WORDS = st.lists(st.sampled_from(["the", "a", "Oslo", "oslo", "city", "of", "x.", "-", "é"]), max_size=6).map(" ".join)

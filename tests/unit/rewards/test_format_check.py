@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibadv.dialogue.actions import read_turn
 from calibadv.dialogue.observation import render_invalid, render_observation
+from calibadv.dialogue.parse import read_turn
 from calibadv.dialogue.prompt import QUESTION_ONLY, render_prompt
 from calibadv.rewards.format import format_problem, is_well_formed
 from calibadv.rewards.outcome import outcome_reward, score_trajectory

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from calibadv.errors import ConfigError
-from calibadv.rewards.garbled import is_garbled, perplexity, segment_perplexities
+from calibadv.rewards.perplexity import is_garbled, perplexity, segment_perplexities
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 

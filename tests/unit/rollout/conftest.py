@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import CharTokenizer, RolloutConfig, RolloutResult, ScriptedPolicy, rollout
 from calibadv.trajectory import Document, Question
 

@@ -12,10 +12,10 @@ import pytest
 
 from calibadv.errors import ConfigError, PolicyError, RetrieverError, RetrieverUnavailable
 from calibadv.retrieval.base import Hit
-from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import CharTokenizer, Completion, GenerationRequest, RolloutConfig, RolloutResult, rollout
-from calibadv.rollout.asynchronous import AsynchronousPolicy
-from calibadv.rollout.scripted import cut
+from calibadv.rollout.policies.async_policy import AsynchronousPolicy
+from calibadv.rollout.policies.scripted import cut
 from calibadv.trajectory import Document, StopReason
 
 SEARCH = "</think><search>{}</search>"

@@ -10,7 +10,7 @@ import numpy as np  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from calibadv.rollout.kv_sampling import sample, uniforms  # noqa: E402
+from calibadv.rollout.policies.kv_sampling import sample, uniforms  # noqa: E402
 
 
 def draw(logits: torch.Tensor, uniform: np.ndarray, *, temperature: float = 1.0, top_p: float = 1.0) -> tuple:  # type: ignore[type-arg]

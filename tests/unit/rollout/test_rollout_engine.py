@@ -19,7 +19,7 @@ from calibadv.errors import (
     TokenMismatchError,
 )
 from calibadv.retrieval.base import Hit
-from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import (
     CharTokenizer,
     Completion,
@@ -29,7 +29,7 @@ from calibadv.rollout import (
     ScriptedPolicy,
     rollout,
 )
-from calibadv.rollout.engine import Engine
+from calibadv.rollout.scheduler import Engine
 from calibadv.trajectory import Document, StopReason
 
 SEARCH = "</think><search>{}</search>"

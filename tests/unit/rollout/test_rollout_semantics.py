@@ -28,7 +28,7 @@ import pytest
 
 from calibadv.errors import RetrieverError, RetrieverUnavailable
 from calibadv.retrieval.base import Hit
-from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import CharTokenizer, RolloutConfig, RolloutResult, ScriptedPolicy, rollout
 from calibadv.rollout.episode import turn_seed
 from calibadv.rollout.policy import GenerationRequest

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibadv.rollout import CharTokenizer
-from calibadv.rollout.text_tokenizer import ASSISTANT, USER, TextTokenizer
+from calibadv.rollout.policies.text_tokenizer import ASSISTANT, USER, TextTokenizer
 
 
 @given(st.text())

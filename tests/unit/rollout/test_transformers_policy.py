@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from calibadv.errors import ConfigError, PolicyError  # noqa: E402
-from calibadv.retrieval.list import ListRetriever  # noqa: E402
+from calibadv.retrieval.list_retriever import ListRetriever  # noqa: E402
 from calibadv.rollout import (  # noqa: E402
     CharTokenizer,
     Completion,
@@ -21,7 +21,7 @@ from calibadv.rollout import (  # noqa: E402
     SamplingParams,
     rollout,
 )
-from calibadv.rollout.transformers_policy import TransformersPolicy  # noqa: E402
+from calibadv.rollout.policies.transformers import TransformersPolicy  # noqa: E402
 from calibadv.trajectory import Document, StopReason, Trajectory  # noqa: E402
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

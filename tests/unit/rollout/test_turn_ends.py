@@ -8,7 +8,7 @@ import pytest
 
 from calibadv.errors import PolicyError
 from calibadv.rollout import CharTokenizer, Completion, GenerationRequest, SamplingParams
-from calibadv.rollout.turn_ends import StopFinder, TurnReader
+from calibadv.rollout.policies.stop_strings import StopFinder, TurnReader
 
 
 class WordTokenizer(CharTokenizer):

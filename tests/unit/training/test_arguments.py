@@ -8,14 +8,14 @@ import torch
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
-from calibadv.training.arguments import (
+from calibadv.runs.trainer_args import (
     available_trackers,
     loss_options,
     micro_batch_shape,
     trainer_config,
     trains_on_cpu,
 )
-from calibadv.training.settings import TrainingSettings
+from calibadv.training.config import TrainingSettings
 
 
 def run_config(**training: Any) -> RunConfig:
@@ -62,7 +62,7 @@ def test_trackers_that_cannot_work_are_refused_before_the_run(monkeypatch: pytes
     assert available_trackers([]) == []
     with pytest.raises(ConfigError, match=r'report_to "nope" is not a known tracker; choose from .*wandb'):
         available_trackers(["nope"])
-    monkeypatch.setattr("calibadv.training.arguments.get_available_reporting_integrations", lambda: ["wandb"])
+    monkeypatch.setattr("calibadv.runs.trainer_args.get_available_reporting_integrations", lambda: ["wandb"])
     assert available_trackers(["wandb"]) == ["wandb"]
     with pytest.raises(ConfigError, match=r'"tensorboard" needs a package that is not installed'):
         available_trackers(["tensorboard"])
@@ -81,7 +81,7 @@ def test_gspo_weighs_trajectories_and_cispo_clips_weights_above_one() -> None:
 
 def test_a_device_that_the_trainer_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trains_on_cpu("cpu")
-    monkeypatch.setattr("calibadv.training.arguments.resolve_device", torch.device)
+    monkeypatch.setattr("calibadv.runs.trainer_args.resolve_device", torch.device)
     assert not trains_on_cpu("cuda:0")
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1"):
         trains_on_cpu("cuda:1")

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibadv.training.batching import micro_batches
+from calibadv.training.overrides.micro_batches import micro_batches
 
 
 def batch(prompt_lengths: list[int], completion_lengths: list[int], advantage: list[float]) -> dict[str, torch.Tensor]:

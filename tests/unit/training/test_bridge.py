@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibadv.errors import ConfigError, TokenMismatchError
-from calibadv.training.bridge import check_trained_tokens, question_order, rollout_fields, turn_starts
+from calibadv.training.trl_batch import check_trained_tokens, question_order, rollout_fields, turn_starts
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 

@@ -13,10 +13,11 @@ import pytest
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
 from calibadv.lab import LabWorld, load_policy
-from calibadv.retrieval.list import ListRetriever
+from calibadv.lab.questions import make_questions
+from calibadv.models.config import ModelConfig, check_trainable_engine
+from calibadv.models.open_policy import open_policy, read_engine_args, read_key
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import RolloutConfig, rollout
-from calibadv.training.engines import open_policy, read_engine_args, read_key
-from calibadv.training.model_settings import ModelConfig, check_trainable_engine
 from calibadv.trajectory import Document
 
 URL = "http://127.0.0.1:8000"
@@ -90,7 +91,7 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, cap
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
 def test_vllm_that_is_not_installed_is_named_before_a_model_is_unpacked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibadv.training.engines._plain_folder", lambda *_: pytest.fail("was unpacked"))
+    monkeypatch.setattr("calibadv.models.open_policy._plain_folder", lambda *_: pytest.fail("was unpacked"))
     with pytest.raises(ConfigError, match=r'model\.engine "vllm" needs vLLM.*docs/engines\.md'):
         open_policy(ModelConfig(path=load_policy(), engine="vllm"))
 
@@ -98,7 +99,7 @@ def test_vllm_that_is_not_installed_is_named_before_a_model_is_unpacked_for_it(m
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_transformers_engine_plays_in_every_precision(dtype: Any) -> None:
     documents = [Document(id=f"d{i}", title=f"T{i}", text="a town by the river .") for i in range(3)]
-    questions = LabWorld.make(901).questions("test", count=2)
+    questions = make_questions(LabWorld.make(901), "test", count=2)
     config = RolloutConfig(prompt="question", top_k=2, max_searches=2, max_turn_tokens=48, max_context_tokens=512)
     with open_policy(ModelConfig(path=load_policy(), device="cpu", dtype=dtype, max_rows=3)) as opened:
         assert opened.policy.max_rows == 3  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 import pytest
 
 from calibadv.errors import ConfigError, SaveError
-from calibadv.training.hub import check_hub, push_folder
+from calibadv.models.publish import check_hub, push_folder
 
 
 class Api:

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, modeling_gguf_pytorch_utils
 
 from calibadv.errors import ConfigError
-from calibadv.training.load import ModelConfig, ModelSource, load_model, resolve_model, without_progress_bars
+from calibadv.models.load import ModelConfig, ModelSource, load_model, resolve_model, without_progress_bars
 
 WORDS = ["<unk>", "<end>", "a", "b", "c"]
 

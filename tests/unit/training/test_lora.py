@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
 from calibadv.lab import load_policy
-from calibadv.training import read_metrics, train
-from calibadv.training.load import ModelConfig, fingerprint, load_model
-from calibadv.training.logprobs import add_token_head, can_score_tokens
-from calibadv.training.lora import LoraSettings, add_adapter, merged_weights, save_merged
+from calibadv.models.load import ModelConfig, fingerprint, load_model
+from calibadv.models.lora import LoraSettings, add_adapter, merged_weights, save_merged
+from calibadv.runs.train import train
+from calibadv.training import read_metrics
+from calibadv.training.overrides.token_logprobs import add_token_head, can_score_tokens
 
 pytest.importorskip("peft")
 

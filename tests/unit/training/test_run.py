@@ -13,14 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import calibadv.training.run as run_module
+import calibadv.runs.train as run_module
 from calibadv.config import RunConfig
+from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError, PolicyError, RetrieverError, RetrieverUnavailable
 from calibadv.lab import load_policy
 from calibadv.retrieval.base import Hit, Retriever
-from calibadv.retrieval.settings import open_retriever
-from calibadv.storage import read_trajectories
-from calibadv.training import read_metrics, train
+from calibadv.retrieval.open import open_retriever
+from calibadv.runs.train import train
+from calibadv.training import read_metrics
 from calibadv.training.checkpoints import checkpoint_step, checkpoints
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 

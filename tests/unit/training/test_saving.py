@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.errors import SaveError
-from calibadv.training.saving import forget_old, removed_on_failure, save_policy, write_folder
+from calibadv.training.overrides.checkpoint_saving import forget_old, removed_on_failure, save_policy, write_folder
 
 
 def make_checkpoint(run: Path, step: int, *, complete: bool = True) -> Path:

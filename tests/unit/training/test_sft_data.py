@@ -7,16 +7,16 @@ from random import Random
 import pytest
 
 from calibadv.config import RunConfig
+from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import DataError
 from calibadv.retrieval import ListRetriever
 from calibadv.rewards.format import is_well_formed
 from calibadv.rewards.outcome import score_trajectory
-from calibadv.storage import Record, write_trajectories
-from calibadv.training.sft.data import collect, read_collection, write_collection
+from calibadv.runs.demonstrations import collect, read_collection, write_collection
 from calibadv.training.sft.demonstrate import demonstrate, play_together, says
-from calibadv.training.sft.phrases import quote, say
 from calibadv.training.sft.plans import make_plan
-from calibadv.training.sft.traces import read_rows, read_trace
+from calibadv.training.sft.recorded import read_rows, read_trace
+from calibadv.training.sft.templates import quote, say
 from calibadv.trajectory import Document, Question, Trajectory
 
 LORNA = Document(

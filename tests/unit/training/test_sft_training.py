@@ -10,21 +10,21 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-import calibadv.training.sft.run as sft_run
+import calibadv.runs.sft as sft_run
 from calibadv.config import RunConfig
+from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import ConfigError, DataError
 from calibadv.lab import load_policy
+from calibadv.models.load import ModelConfig, load_model
 from calibadv.retrieval import ListRetriever
 from calibadv.rollout import RolloutConfig, ScriptedPolicy, rollout
 from calibadv.rollout.tokenizer import HFTokenizer
-from calibadv.storage import Record, write_trajectories
+from calibadv.runs.sft import look_at_format, make_demonstrations, train_on_demonstrations
 from calibadv.training import read_metrics
 from calibadv.training.checkpoints import checkpoint_step, checkpoints
-from calibadv.training.load import ModelConfig, load_model
 from calibadv.training.sft.demonstrate import demonstrate, play_together
-from calibadv.training.sft.examples import IGNORED, Example, collate, make_example, make_examples
 from calibadv.training.sft.plans import make_plan
-from calibadv.training.sft.run import look_at_format, make_demonstrations, train_on_demonstrations
+from calibadv.training.sft.tokenize import IGNORED, Example, collate, make_example, make_examples
 from calibadv.training.sft.trainer import DemonstrationTrainer
 from calibadv.trajectory import Document, Question
 

@@ -13,14 +13,14 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOTrainer
 
+from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError
-from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import HFTokenizer, ScriptedPolicy
-from calibadv.storage import read_trajectories
-from calibadv.training.arguments import loss_options
+from calibadv.runs.trainer_args import loss_options
 from calibadv.training.callbacks import read_metrics
-from calibadv.training.config import WITHOUT_EFFECT, CalibAdvConfig
-from calibadv.training.settings import TrainingSettings
+from calibadv.training.config import TrainingSettings
+from calibadv.training.grpo_config import WITHOUT_EFFECT, CalibAdvConfig
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 from calibadv.trajectory import Document, Question
 

@@ -16,14 +16,14 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from calibadv import __version__
+from calibadv.agent.agent import AgentBusy, Conversation, LiveAgent
 from calibadv.agent.events import Event, Finished
-from calibadv.agent.live import AgentBusy, Conversation, LiveAgent
-from calibadv.agent.server import wire
+from calibadv.agent.server import openai_format as wire
+from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
 from calibadv.agent.server.metrics import Metrics
-from calibadv.agent.server.settings import TOKEN_VARIABLE, AgentServerConfig
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.trajectory import StopReason
+from calibadv.version import __version__
 
 logger = logging.getLogger(__name__)
 

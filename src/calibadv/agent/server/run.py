@@ -8,10 +8,10 @@ from socket import socket
 
 import uvicorn
 
-from calibadv.agent.live import LiveAgent
+from calibadv.agent.agent import LiveAgent
 from calibadv.agent.server.app import create_app
-from calibadv.agent.server.settings import TOKEN_VARIABLE, AgentServerConfig
-from calibadv.retrieval.server.listening import EndingServer, listen, url_of
+from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
+from calibadv.io.serving import EndingServer, listen, url_of
 
 
 def claim_address(config: AgentServerConfig) -> socket:

@@ -13,13 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from calibadv import __version__
 from calibadv.errors import CalibAdvError, ConfigError, DataError
 from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer
 from calibadv.retrieval.bm25.rescore import average_words, text_of
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.index_folder import FILES, FileList, corpus_place, whole_folder
-from calibadv.retrieval.manifest import IndexManifest
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.index.folder import FILES, FileList, corpus_place, whole_folder
+from calibadv.retrieval.index.manifest import IndexManifest
+from calibadv.version import __version__
 
 Progress = Callable[[int, int], None]
 """Called with (documents done, documents in all)."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calibadv.retrieval.bm25.analysis import BM25Config, normalise
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.trajectory import Document
 
 CANDIDATES = 50

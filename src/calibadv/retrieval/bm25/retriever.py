@@ -35,10 +35,10 @@ from calibadv.retrieval.bm25.build import (
     measure_average,
 )
 from calibadv.retrieval.bm25.rescore import num_candidates, rescore
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.index_folder import FileList, check_new_folder, corpus_of, corpus_place
-from calibadv.retrieval.manifest import MANIFEST, IndexManifest
-from calibadv.retrieval.row_hits import RowHits, with_documents
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.index.folder import FileList, check_new_folder, corpus_of, corpus_place
+from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
+from calibadv.retrieval.index.row_search import RowHits, with_documents
 from calibadv.trajectory import Document
 
 MAX_WORDS = 1024

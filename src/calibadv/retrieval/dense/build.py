@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.dense.conventions import EncoderConfig
+from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.dense.encoder import Encoder
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.folder import VECTORS, make_index
 from calibadv.retrieval.dense.kinds import Kind, check_kind
-from calibadv.retrieval.dense.vectors import VectorType, VectorWriter
-from calibadv.retrieval.manifest import MANIFEST, PROGRESS, IndexManifest
+from calibadv.retrieval.dense.vector_file import VectorType, VectorWriter
+from calibadv.retrieval.index.manifest import MANIFEST, PROGRESS, IndexManifest
 
 logger = logging.getLogger(__name__)
 

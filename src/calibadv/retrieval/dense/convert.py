@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.dense.assemble import VectorSource, assemble
-from calibadv.retrieval.dense.conventions import EncoderConfig, EncoderSpec, describe, published
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.dense.encoder_config import EncoderConfig, EncoderSpec, describe, published
+from calibadv.retrieval.dense.faiss_build import VectorSource, assemble
 from calibadv.retrieval.dense.folder import INDEX, VECTORS, open_index_file, write_manifest
 from calibadv.retrieval.dense.kinds import IndexParameters, Kind, check_kind, num_probes, parameters_for
-from calibadv.retrieval.dense.vectors import VectorFile, VectorWriter, import_faiss, is_vector_file
-from calibadv.retrieval.index_folder import check_new_folder, corpus_of
-from calibadv.retrieval.manifest import IndexManifest
+from calibadv.retrieval.dense.vector_file import VectorFile, VectorWriter, import_faiss, is_vector_file
+from calibadv.retrieval.index.folder import check_new_folder, corpus_of
+from calibadv.retrieval.index.manifest import IndexManifest
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibadv.devices import first_line, quiet_loading, usable_device
 from calibadv.errors import ConfigError, RetrieverError
-from calibadv.retrieval.dense.conventions import EncoderConfig, EncoderSpec, describe
-from calibadv.retrieval.dense.loading import first_line, quiet_loading, usable_device
-from calibadv.retrieval.dense.model_files import check_tokenizer, model_folder
-from calibadv.retrieval.passages import contents
+from calibadv.retrieval.corpus.text import contents
+from calibadv.retrieval.dense.encoder_config import EncoderConfig, EncoderSpec, describe
+from calibadv.retrieval.dense.encoder_files import check_tokenizer, model_folder
 from calibadv.trajectory import Document
 
 logger = logging.getLogger(__name__)

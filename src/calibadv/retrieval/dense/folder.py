@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.errors import DataError
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.dense.assemble import assemble
-from calibadv.retrieval.dense.conventions import EncoderSpec
-from calibadv.retrieval.dense.exact import TorchIndex, gpu_for
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.dense.encoder_config import EncoderSpec
+from calibadv.retrieval.dense.faiss_build import assemble
+from calibadv.retrieval.dense.gpu_search import TorchIndex, gpu_for
 from calibadv.retrieval.dense.kinds import IndexParameters, Kind, parameters_for, parameters_from
-from calibadv.retrieval.dense.nearest import VectorIndex
-from calibadv.retrieval.dense.vectors import VectorFile, import_faiss
-from calibadv.retrieval.index_folder import FileList, corpus_place
-from calibadv.retrieval.manifest import IndexManifest
+from calibadv.retrieval.dense.search import VectorIndex
+from calibadv.retrieval.dense.vector_file import VectorFile, import_faiss
+from calibadv.retrieval.index.folder import FileList, corpus_place
+from calibadv.retrieval.index.manifest import IndexManifest
 
 logger = logging.getLogger(__name__)
 

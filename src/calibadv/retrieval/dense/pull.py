@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.dense.conventions import EncoderConfig
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.importing import ImportOptions, import_corpus
 from calibadv.retrieval.dense.convert import adopt, encoder_spec, open_origin
 from calibadv.retrieval.dense.download import HubFile, HubFiles, bytes_at_hand, fetch, list_files
-from calibadv.retrieval.dense.memory import format_size
-from calibadv.retrieval.importing import ImportOptions, import_corpus
-from calibadv.retrieval.manifest import MANIFEST, IndexManifest
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
+from calibadv.retrieval.dense.sizing import format_size
+from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
 
 logger = logging.getLogger(__name__)
 

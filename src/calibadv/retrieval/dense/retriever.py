@@ -16,14 +16,14 @@ import numpy as np
 
 from calibadv.errors import ConfigError, DataError, RetrieverError
 from calibadv.retrieval.base import Hit
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.dense.conventions import EncoderSpec
+from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.dense.encoder import Encoder
+from calibadv.retrieval.dense.encoder_config import EncoderSpec
 from calibadv.retrieval.dense.folder import check_encoder, open_vector_index
-from calibadv.retrieval.dense.nearest import Ranked, VectorIndex, Vectors
-from calibadv.retrieval.index_folder import corpus_of
-from calibadv.retrieval.manifest import IndexManifest
-from calibadv.retrieval.row_hits import RowHits, with_documents
+from calibadv.retrieval.dense.search import Ranked, VectorIndex, Vectors
+from calibadv.retrieval.index.folder import corpus_of
+from calibadv.retrieval.index.manifest import IndexManifest
+from calibadv.retrieval.index.row_search import RowHits, with_documents
 
 
 class DenseRetriever:

@@ -1,17 +1,23 @@
 """The retrieval server: one index behind HTTP, for many rollouts at once.
 
-Map: ``settings`` has `ServerConfig` (limits, windows, the cache), ``wire`` reads the request bodies of the published
-clients and writes the answers they expect, ``batcher`` merges the queries of all connections and hands them to the
-thread that owns the index and the re-ranker (``backend``), ``cache`` keeps answers as JSON, ``service`` loads the index
-in the background and ties these together, ``app`` is the FastAPI application, ``description`` its OpenAPI schemas,
-``metrics`` its Prometheus figures, ``run`` serves it until a signal comes. `serve` is what ``calibadv retriever serve``
-calls.
+- `app`: the FastAPI application: reads bodies within limits, checks the token, maps what went wrong to status codes
+- `backend`: what the worker's thread owns: the index and the re-ranker, and how a batch is worked on
+- `batcher`: merges the work of all connections into batches for the one thread that owns the index and the models
+- `cache`: answers kept as JSON: a document that many queries find is rendered and held once
+- `config`: what the operator of a retrieval server decides: where it listens, what a request may ask for, how it is
+  batched
+- `metrics`: prometheus figures of the server, in a registry of their own
+- `openapi`: the OpenAPI description of the endpoints: what each dialect sends and gets, with examples
+- `run`: serves until SIGTERM or SIGINT, then answers what was accepted, and ends
+- `service`: behind the endpoints: loads the index in the background, answers from the cache or through the batcher
+- `wire`: the JSON of the published clients: three ways to ask ``/retrieve``, two to ask ``/rerank``, and their
+  answers
 """
 
 from calibadv.retrieval.server.app import create_app
 from calibadv.retrieval.server.backend import Backend, BackendConfig, open_backend
+from calibadv.retrieval.server.config import ServerConfig
 from calibadv.retrieval.server.run import serve
 from calibadv.retrieval.server.service import RetrievalService
-from calibadv.retrieval.server.settings import ServerConfig
 
 __all__ = ["Backend", "BackendConfig", "RetrievalService", "ServerConfig", "create_app", "open_backend", "serve"]

@@ -16,12 +16,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
-from calibadv import __version__
-from calibadv.retrieval.server import description
+from calibadv.retrieval.server import openapi as description
 from calibadv.retrieval.server.backend import Pairs
 from calibadv.retrieval.server.batcher import QueueFull, WorkFailed
+from calibadv.retrieval.server.config import TOKEN_VARIABLE, ServerConfig
 from calibadv.retrieval.server.service import ClientGone, DeadlinePassed, NotReady, RetrievalService
-from calibadv.retrieval.server.settings import TOKEN_VARIABLE, ServerConfig
 from calibadv.retrieval.server.wire import (
     BadRequest,
     parse_json,
@@ -32,6 +31,7 @@ from calibadv.retrieval.server.wire import (
     render_retrieve,
     to_json,
 )
+from calibadv.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -119,7 +119,7 @@ class BackendConfig:
 
 def open_backend(config: BackendConfig, report: Report) -> Backend:
     """Open the index, then the re-ranker; takes from a second to many minutes."""
-    from calibadv.retrieval.opening import open_index
+    from calibadv.retrieval.open import open_index
 
     report("opening the index")
     retriever = open_index(

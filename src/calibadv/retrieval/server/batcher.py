@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from calibadv.errors import RetrieverError
-from calibadv.retrieval.server.settings import ServerConfig
+from calibadv.retrieval.server.config import ServerConfig
 
 logger = logging.getLogger(__name__)
 

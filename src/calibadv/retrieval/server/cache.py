@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from calibadv.errors import RetrieverError
 from calibadv.retrieval.base import Hit
-from calibadv.retrieval.passages import contents
+from calibadv.retrieval.corpus.text import contents
 
 ENTRY_BYTES = 500
 """What an answer costs beside its documents: its key, its place in the table."""

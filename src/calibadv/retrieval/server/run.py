@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import uvicorn
 
+from calibadv.io.serving import EndingServer, listen, url_of
 from calibadv.retrieval.server.app import create_app
 from calibadv.retrieval.server.backend import Load
-from calibadv.retrieval.server.listening import EndingServer, listen, url_of
+from calibadv.retrieval.server.config import TOKEN_VARIABLE, ServerConfig
 from calibadv.retrieval.server.service import RetrievalService
-from calibadv.retrieval.server.settings import TOKEN_VARIABLE, ServerConfig
 
 SWITCH_INTERVAL_S = 0.001
 """The event loop waits at most about this long for the worker's Python code to let it run."""

@@ -13,8 +13,8 @@ from calibadv.retrieval.base import Hit
 from calibadv.retrieval.server.backend import RERANK, RERANKED, SEARCH, Backend, Load, Pairs
 from calibadv.retrieval.server.batcher import Batcher, Closed, Group, Key, Ticket
 from calibadv.retrieval.server.cache import Answer, AnswerCache
+from calibadv.retrieval.server.config import ServerConfig
 from calibadv.retrieval.server.metrics import Metrics
-from calibadv.retrieval.server.settings import ServerConfig
 
 logger = logging.getLogger(__name__)
 

@@ -21,11 +21,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from calibadv.retrieval.corpus import split_contents
-from calibadv.retrieval.passages import encodable
+from calibadv.retrieval.corpus.text import encodable, split_contents
 from calibadv.retrieval.rerank import rerank_text
 from calibadv.retrieval.server.cache import Answer
-from calibadv.retrieval.server.settings import ServerConfig
+from calibadv.retrieval.server.config import ServerConfig
 from calibadv.trajectory import Document
 
 Dialect = Literal["calibadv", "search-r1", "skyrl"]

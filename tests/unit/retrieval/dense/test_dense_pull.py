@@ -16,8 +16,8 @@ import pytest
 from calibadv.cli.main import main
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.dense import download
-from calibadv.retrieval.dense.conventions import EncoderConfig
 from calibadv.retrieval.dense.encoder import Encoder
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.pull import PullOptions, pull
 from calibadv.retrieval.dense.retriever import DenseRetriever
 

@@ -9,10 +9,10 @@ import pytest
 
 from calibadv.errors import ConfigError, DataError, RetrieverError
 from calibadv.evaluation.recall import RecallConfig, measure_recall
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.dense.build import build_dense
-from calibadv.retrieval.dense.conventions import EncoderConfig
 from calibadv.retrieval.dense.encoder import Encoder
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.retriever import DenseRetriever
 from calibadv.trajectory import Document, Question
 
@@ -85,7 +85,8 @@ def test_every_kind_finds_what_exact_search_finds(folders, corpus, flat, kind):
 
 @pytest.mark.parametrize("kind", ["flat", "ivf-sq8"])
 def test_vectors_loaded_onto_a_device_are_searched_exactly(folders, corpus, flat, kind, monkeypatch):
-    from calibadv.retrieval.dense import exact, folder
+    from calibadv.retrieval.dense import folder
+    from calibadv.retrieval.dense import gpu_search as exact
 
     monkeypatch.setattr(folder, "gpu_for", lambda *_, **__: "cpu")
     monkeypatch.setattr(exact, "_SCORES", 3 * 70)  # several rounds

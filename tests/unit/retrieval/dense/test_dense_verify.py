@@ -6,16 +6,16 @@ import shutil
 import pytest
 
 from calibadv.cli.main import main
-from calibadv.retrieval import index_folder
-from calibadv.retrieval.corpus import Corpus
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.importing import import_corpus
 from calibadv.retrieval.dense.build import build_dense
-from calibadv.retrieval.dense.conventions import EncoderConfig
 from calibadv.retrieval.dense.convert import convert_index
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.retriever import DenseRetriever
-from calibadv.retrieval.importing import import_corpus
-from calibadv.retrieval.index_folder import FILES
-from calibadv.retrieval.manifest import IndexManifest
-from calibadv.retrieval.verify import VerifyOptions, verify_index
+from calibadv.retrieval.index import folder as index_folder
+from calibadv.retrieval.index.folder import FILES
+from calibadv.retrieval.index.manifest import IndexManifest
+from calibadv.retrieval.index.verify import VerifyOptions, verify_index
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import pytest
 from calibadv.cli.main import main
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.bm25 import build_bm25
+from calibadv.retrieval.config import RetrievalConfig
 from calibadv.retrieval.dense.build import build_dense
-from calibadv.retrieval.dense.conventions import EncoderConfig
-from calibadv.retrieval.opening import open_index
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
+from calibadv.retrieval.open import open_index, open_retriever
 from calibadv.retrieval.server import BackendConfig, open_backend
-from calibadv.retrieval.settings import RetrievalConfig, open_retriever
 
 
 @pytest.fixture

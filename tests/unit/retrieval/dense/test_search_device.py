@@ -9,10 +9,10 @@ from calibadv.cli.main import main
 from calibadv.errors import ConfigError
 from calibadv.retrieval.bm25 import build_bm25
 from calibadv.retrieval.dense.build import build_dense
-from calibadv.retrieval.dense.conventions import EncoderConfig
-from calibadv.retrieval.dense.exact import TorchIndex, gpu_for
-from calibadv.retrieval.dense.vectors import VectorFile
-from calibadv.retrieval.opening import open_index
+from calibadv.retrieval.dense.encoder_config import EncoderConfig
+from calibadv.retrieval.dense.gpu_search import TorchIndex, gpu_for
+from calibadv.retrieval.dense.vector_file import VectorFile
+from calibadv.retrieval.open import open_index
 from calibadv.retrieval.server import BackendConfig, open_backend
 
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from calibadv.errors import ConfigError, DataError, RetrieverError
-from calibadv.retrieval.online import ENGINES, OnlineConfig, PageCache, open_online
-from calibadv.retrieval.online.engines import Found
+from calibadv.retrieval.web import ENGINES, OnlineConfig, PageCache, open_online
+from calibadv.retrieval.web.providers import Found
 
 KEYS = {name: f"KEY-of-{name.lower()}" for engine in ENGINES.values() for name in engine.variables}
 PARIS = {"title": "Paris - Wikipedia", "snippet": "Paris is the capital\n of France."}
@@ -113,7 +113,7 @@ def keys(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr("calibadv.retrieval.online.client.Backoff", lambda first_s: Quick())
+    monkeypatch.setattr("calibadv.retrieval.web.retriever.Backoff", lambda first_s: Quick())
 
 
 class Quick:
@@ -363,7 +363,7 @@ def test_old_answers_are_asked_for_again(tmp_path, monkeypatch):
     cache.put("digest", [Found("https://x", "T", "S")])
     assert cache.get("digest") == [Found("https://x", "T", "S")]
     now = time.time()
-    monkeypatch.setattr("calibadv.retrieval.online.cache.time.time", lambda: now + 3 * 86_400)
+    monkeypatch.setattr("calibadv.retrieval.web.cache.time.time", lambda: now + 3 * 86_400)
     assert cache.get("digest") is None
     cache.close()
 

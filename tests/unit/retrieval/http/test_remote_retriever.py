@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from calibadv.errors import ConfigError, RetrieverError, RetrieverUnavailable
-from calibadv.retrieval.remote import RemoteOptions, RemoteRetriever
-from calibadv.retrieval.remote_server import TOKEN_VARIABLE
+from calibadv.retrieval.client.retriever import RemoteOptions, RemoteRetriever
+from calibadv.retrieval.client.servers import TOKEN_VARIABLE
 
 FAST = RemoteOptions(first_wait_s=0.01, longest_wait_s=0.05, connect_timeout_s=1.0)
 HEALTH = {
@@ -401,7 +401,7 @@ def test_a_server_that_came_back_with_another_index_while_nobody_searched_is_ref
     retriever.search(["q"], 1)
     first.stop()
     ours(health=HEALTH | {"version": "v2"}, port=first.port)
-    monkeypatch.setattr("calibadv.retrieval.remote.TRUSTED_S", 0.0)
+    monkeypatch.setattr("calibadv.retrieval.client.retriever.TRUSTED_S", 0.0)
     with pytest.raises(RetrieverError, match=r"another index.*v2.*v1"):
         retriever.search(["q"], 1)
 
@@ -419,7 +419,7 @@ def test_a_server_that_comes_back_is_searched_again(ours, remote):
 
 
 def test_waiting_shows_the_progress_of_a_loading_server(ours, reply, remote, monkeypatch, caplog):
-    monkeypatch.setattr("calibadv.retrieval.remote._POLL_S", 0.01)
+    monkeypatch.setattr("calibadv.retrieval.client.retriever._POLL_S", 0.01)
     loading = [reply({"status": "loading", "stage": "opening the index", "seconds": 1.5}, status=503)] * 3
     server = ours(lambda r: loading.pop() if r.path == "/health" and loading else None)
     with caplog.at_level(logging.INFO):

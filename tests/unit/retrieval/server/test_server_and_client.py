@@ -7,8 +7,8 @@ import pytest
 
 from calibadv.errors import RetrieverError
 from calibadv.retrieval import ListRetriever
-from calibadv.retrieval.remote import RemoteOptions, RemoteRetriever
-from calibadv.retrieval.remote_server import TOKEN_VARIABLE
+from calibadv.retrieval.client.retriever import RemoteOptions, RemoteRetriever
+from calibadv.retrieval.client.servers import TOKEN_VARIABLE
 from calibadv.retrieval.server import Backend, ServerConfig
 
 FAST = RemoteOptions(first_wait_s=0.01, longest_wait_s=0.1)

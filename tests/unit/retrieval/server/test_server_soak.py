@@ -19,9 +19,9 @@ import pytest
 
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.bm25.build import build_bm25
-from calibadv.retrieval.corpus import Corpus
-from calibadv.retrieval.importing import import_corpus
-from calibadv.retrieval.remote import RemoteOptions, RemoteRetriever
+from calibadv.retrieval.client.retriever import RemoteOptions, RemoteRetriever
+from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.importing import import_corpus
 from calibadv.trajectory import Document
 
 SECONDS = float(os.environ.get("CALIBADV_SOAK_SECONDS", "20"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from calibadv.retrieval.list import ListRetriever
+from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import RolloutConfig, RolloutResult, rollout
 from calibadv.trajectory import Document, Question
 

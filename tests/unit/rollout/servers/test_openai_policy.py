@@ -10,8 +10,8 @@ import pytest
 
 from calibadv.errors import ConfigError, PolicyError
 from calibadv.rollout import CharTokenizer
-from calibadv.rollout.openai_policy import OpenAIPolicy, end_turn
-from calibadv.rollout.text_tokenizer import TextTokenizer
+from calibadv.rollout.policies.openai import OpenAIPolicy, end_turn
+from calibadv.rollout.policies.text_tokenizer import TextTokenizer
 
 SEARCH = "I look. </think><search>number 0"  # the server leaves the stop string out
 ANSWER = "So. </think><answer>zero"

@@ -10,7 +10,7 @@ import pytest
 
 from calibadv.errors import ConfigError, PolicyError, TokenMismatchError
 from calibadv.rollout import CharTokenizer
-from calibadv.rollout.vllm_server import VllmServerPolicy
+from calibadv.rollout.policies.vllm_server import VllmServerPolicy
 
 KEY = "sk-very-secret"
 TEXTS = ["it may be 7. </think><search>number 7</search>", "so </think><answer>seven</answer>"]

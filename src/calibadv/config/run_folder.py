@@ -1,0 +1,103 @@
+"""A run's folder belongs to one run: a new run needs a new folder, a resumed one must be the run that is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from calibadv.config.run_config import RunConfig
+from calibadv.errors import ConfigError
+from calibadv.evaluation.folder import leaves
+
+CONFIG = "config.toml"
+MAY_CHANGE = frozenset(
+    {
+        "model.device",
+        "retrieval.index_dir",
+        "retrieval.url",
+        "retrieval.device",
+        "retrieval.encoder",
+        "retrieval.rerank.batch_size",
+        "retrieval.remote.timeout_s",
+        "retrieval.remote.retries",
+        "retrieval.remote.wait_s",
+        "retrieval.web.cache",
+        "retrieval.web.per_second",
+        "retrieval.web.retries",
+        "retrieval.web.timeout_s",
+        "rollout.search_retries",
+        "rollout.retry_wait_s",
+        "rollout.search_timeout_s",
+        "training.steps",
+        "training.save_every",
+        "training.keep_checkpoints",
+        "training.eval_every",
+        "training.best_metric",
+        "training.activation_checkpointing",
+        "training.shard_optimizer",
+        "training.threads",
+        "training.report_to",
+        "training.output",
+    }
+)
+"""Settings that a resumed run may give anew, like everything in `WITHOUT_PART`; others would make it another run."""
+
+Part = Literal["train", "sft"]
+WITHOUT_PART: dict[Part, tuple[str, ...]] = {
+    "train": ("evaluation.", "sft."),
+    "sft": ("evaluation.", "training.", "algorithm.", "calibration.", "reward."),
+}
+"""Sections that have no part in reinforcement or supervised training."""
+
+
+def claim_run_folder(config: RunConfig, *, resume: bool, part: Part = "train") -> Path:
+    """Check ``training.output``, create it and write the effective config there; the folder's path comes back."""
+    folder = config.training.output
+    if not is_main_process():
+        return folder  # several processes train one run: the first one claims the folder for all
+    check_run_folder(config, resume=resume, part=part)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{CONFIG}.partial"  # renamed when complete: a run must not lose its config to a kill in here
+    partial.write_text(config.to_toml(), encoding="utf-8")
+    partial.replace(folder / CONFIG)
+    return folder
+
+
+def check_run_folder(config: RunConfig, *, resume: bool, part: Part = "train") -> None:
+    """Refuse the folder of another run, and to resume what is not this run; writes nothing."""
+    folder = config.training.output
+    saved = folder / CONFIG
+    if not is_main_process():
+        return
+    if resume:
+        check_same_run(config, saved, part=part)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        setting = "training.output" if part == "train" else "sft.output"
+        what = "the folder of another run" if saved.exists() else "not an empty folder"
+        raise ConfigError(
+            f"{setting} {folder} is {what}; name a new folder (--set {setting}=DIR)"
+            + (", continue that run (--resume), or remove it" if saved.exists() else "")
+        )
+
+
+def is_main_process() -> bool:
+    """Whether this is the first of the processes that train a run (accelerate and torchrun number them)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def check_same_run(config: RunConfig, saved: Path, *, part: Part = "train") -> None:
+    """Refuse to resume a run with settings that are not its own."""
+    if not saved.is_file():
+        raise ConfigError(f"--resume: {saved.parent} holds no run (it has no {CONFIG}); name the folder of one")
+    before, now = (dict(leaves(c.effective())) for c in (RunConfig.read(saved), config))
+    changed = [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in before | now
+        if before.get(key) != now.get(key) and key not in MAY_CHANGE and not key.startswith(WITHOUT_PART[part])
+    ]
+    if changed:
+        raise ConfigError(
+            f"--resume: the run in {saved.parent} has other settings: {'; '.join(changed)}. "
+            "Resume it with its own settings, or start a new run in a new folder"
+        )

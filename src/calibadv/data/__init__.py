@@ -1,0 +1,9 @@
+"""Questions and trajectories as files: one home for their formats, the [data] section, and their preparation.
+
+- `config`: which questions are asked: the [data] and [reward] sections of a run
+- `prepare`: question files for training and evaluation: from the published collection, or from folders laid out like
+  it
+- `questions`: QA data sets to `Question`: FlashRAG-style rows in JSON lines (plain or gzipped) or parquet
+- `trajectory_files`: trajectories on disk: JSON lines (``.jsonl``, ``.jsonl.gz``) and parquet, both with a format
+  version
+"""

@@ -1,0 +1,120 @@
+"""Which documents are searched and how: the [retrieval] section of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from calibadv.errors import ConfigError
+from calibadv.retrieval.bm25 import BM25Config
+from calibadv.retrieval.web.config import Asking
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankConfig:
+    """A second look at what was found, by a cross-encoder."""
+
+    model: Path | str | None = None
+    """A folder or a hub id; not set: no re-ranking."""
+    candidates: int = 20
+    """Documents that are found for each query and re-ranked (the paper's 20)."""
+    max_length: int = 512
+    """Tokens of query and document together; the rest is cut."""
+    batch_size: int = 64
+    """Pairs scored at once."""
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "max_length", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"retrieval.rerank.{name} must be >= 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteConfig:
+    """How servers are asked. A token comes from the environment (CALIBADV_RETRIEVER_TOKEN), never from here."""
+
+    dialect: Literal["search-r1", "calibadv"] = "search-r1"
+    """"calibadv" lets the server re-rank; our own server speaks both."""
+    timeout_s: float = 60.0
+    """Seconds that one request may take."""
+    retries: int = 6
+    """How often a failed request is put again, with growing waits, before the search fails."""
+    wait_s: float = 600.0
+    """Seconds to wait at the start for servers that are still loading."""
+
+    def __post_init__(self) -> None:
+        if not self.timeout_s > 0:
+            raise ConfigError(f"retrieval.remote.timeout_s must be > 0, got {self.timeout_s}")
+        if self.retries < 0:
+            raise ConfigError(f"retrieval.remote.retries must be >= 0, got {self.retries}")
+        if not self.wait_s >= 0:
+            raise ConfigError(f"retrieval.remote.wait_s must be >= 0, got {self.wait_s}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebConfig(Asking):
+    """How a web search engine is asked in a run."""
+
+    named: ClassVar[str] = "retrieval.web.{}"
+
+    parameters: tuple[str, ...] = ()
+    """Further fields of the engine's request, such as ``["gl=us", "hl=en"]``."""
+
+    def __post_init__(self) -> None:
+        Asking.__post_init__(self)
+        for parameter in self.parameters:
+            if not parameter.partition("=")[0] or "=" not in parameter:
+                raise ConfigError(f'retrieval.web.parameters must be like "gl=us", got {parameter!r}')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalConfig:
+    """Where documents come from: exactly one of ``corpus``, ``index``, ``url`` and ``online``.
+
+    How many documents a search returns is ``rollout.top_k``.
+    """
+
+    corpus: Path | None = None
+    """A folder of ``calibadv corpus import``, or a .jsonl or .jsonl.gz file that fits into memory."""
+    index: Path | None = None
+    """A folder of ``calibadv index build``; its manifest says how it is searched."""
+    url: str | tuple[str, ...] | None = None
+    """A retrieval server, or a list of servers of one index."""
+    online: Literal["google", "serpapi", "serper", "brave", "tavily"] | None = None
+    """A web search engine; what it finds changes and costs money."""
+    method: Literal["bm25", "dense", "hybrid"] = "bm25"
+    """How a ``corpus`` is searched; "dense" and "hybrid" need their index to be built beforehand."""
+    index_dir: Path | None = None
+    """Folder of the index of ``corpus``; not set: the folder ``method`` in that of the corpus. BM25 is built there at
+    first use where ``index_dir`` is set, and in memory each time where there is no index."""
+    encoder: Path | str | None = None
+    """The encoder of a dense index, where it is not at the index's place for it: a folder or a hub id."""
+    device: str = "auto"
+    """Where encoder and re-ranker run: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ..."""
+    bm25: BM25Config = field(default_factory=BM25Config)
+    """What BM25 reads, when it is built for a ``corpus``."""
+    rerank: RerankConfig = field(default_factory=RerankConfig)
+    """A re-ranker in this process."""
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    """How a ``url`` is asked."""
+    web: WebConfig = field(default_factory=WebConfig)
+    """How ``online`` is asked."""
+
+    def __post_init__(self) -> None:
+        named = [name for name in ("corpus", "index", "url", "online") if getattr(self, name)]
+        if len(named) != 1:
+            raise ConfigError(
+                "documents come from exactly one of retrieval.corpus (a file or folder), retrieval.index (a folder of "
+                "calibadv index build), retrieval.url (a server) and retrieval.online (a web search engine); "
+                f"got {' and '.join(named) or 'none'}"
+            )
+        if self.index_dir is not None and self.corpus is None:
+            raise ConfigError(f"retrieval.index_dir belongs to retrieval.corpus; retrieval.{named[0]} does not use it")
+        if self.encoder is not None and self.index is None and self.method == "bm25":
+            raise ConfigError(f"retrieval.encoder belongs to a dense index; retrieval.{named[0]} does not use it")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers."""
+        return (self.url,) if isinstance(self.url, str) else self.url or ()

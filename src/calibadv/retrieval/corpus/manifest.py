@@ -1,0 +1,112 @@
+"""What a corpus folder says about itself: ``corpus.json``, written last, so that a folder that has one is complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from calibadv.errors import DataError
+from calibadv.retrieval.corpus.id_index import IDS
+
+CORPUS = "corpus.json"
+DOCUMENTS = "documents.arrow"
+FORMAT = "calibadv.corpus"
+VERSION = 1
+Ids = Literal["rows", "hashed"]
+AGAIN = "import it again: calibadv corpus import"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusManifest:
+    """The identity of a corpus, the sizes of its files, and how it was made."""
+
+    num_documents: int
+    sha256: str
+    """`Corpus.sha256`."""
+    ids: Ids
+    """``rows``: ids are the row numbers and need no index; ``hashed``: ids.bin finds them."""
+    rows_per_batch: int
+    sizes: Mapping[str, int]
+    """Bytes of every file beside this one."""
+    source: tuple[str, ...] = ()
+    """What was imported, as it was named."""
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """What the import counted and left out."""
+
+    def write(self, corpus_dir: Path) -> None:
+        """Write corpus.json by rename."""
+        partial = corpus_dir / f"{CORPUS}.partial"
+        record = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        partial.replace(corpus_dir / CORPUS)
+
+    @classmethod
+    def read(cls, corpus_dir: Path) -> CorpusManifest:
+        """The manifest of a corpus folder; DataError when the folder is something else or a file of it is cut off."""
+        path = corpus_dir / CORPUS
+        if not path.is_file():
+            raise DataError(f"{corpus_dir}: no {CORPUS}, so this is not a corpus; make one: calibadv corpus import")
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); {AGAIN}") from error
+        if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
+            raise DataError(f"{path}: not the description of a corpus; {AGAIN}")
+        if (version := record.pop("version", None)) != VERSION:
+            raise DataError(
+                f"{path}: format version {version!r}, but this calibadv reads version {VERSION}; "
+                "update calibadv or import the corpus again"
+            )
+        if not _is_manifest(record):
+            raise DataError(f"{path}: its fields are not those of a corpus; {AGAIN}")
+        manifest = cls(**{**record, "source": tuple(record.get("source", ()))})
+        manifest._check_files(corpus_dir)
+        return manifest
+
+    def _check_files(self, corpus_dir: Path) -> None:
+        for name, size in self.sizes.items():
+            path = corpus_dir / name
+            if not path.is_file():
+                raise DataError(f"{path}: missing; the folder is not a whole corpus: fetch it again or {AGAIN}")
+            if (found := path.stat().st_size) != size:
+                raise DataError(
+                    f"{path}: {found:,} bytes instead of {size:,}; the file was cut off or changed: "
+                    f"fetch it again or {AGAIN}"
+                )
+
+
+def _is_manifest(record: Mapping[str, Any]) -> bool:
+    names = {f.name for f in fields(CorpusManifest)}
+    if not names - {"source", "report"} <= record.keys() <= names:
+        return False
+    numbers = [record["num_documents"], record["rows_per_batch"]]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers):
+        return False
+    files = {DOCUMENTS} | ({IDS} if record["ids"] == "hashed" else set())
+    sizes = record["sizes"]
+    return (
+        record["ids"] in get_args(Ids)
+        and isinstance(record["sha256"], str)
+        and isinstance(sizes, dict)
+        and sizes.keys() == files
+        and all(isinstance(size, int) for size in sizes.values())
+        and isinstance(record.get("source", []), list)
+        and all(isinstance(name, str) for name in record.get("source", []))
+        and _is_report(record.get("report", {}))
+    )
+
+
+def _is_report(report: Any) -> bool:
+    if not isinstance(report, dict):
+        return False
+    counts, notes, left_out = report.get("counts", {}), report.get("notes", []), report.get("left_out", [])
+    return (
+        isinstance(counts, dict)
+        and all(isinstance(count, int) for count in counts.values())
+        and isinstance(notes, list)
+        and isinstance(left_out, list)
+        and all(isinstance(row, dict) and {"kind", "where", "message"} <= row.keys() for row in left_out)
+    )

@@ -1,0 +1,262 @@
+"""One client for all search engines: pace, retries, the cache, and keys that stay out of sight."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from calibadv.errors import ConfigError, RetrieverError
+from calibadv.io.http import Answer, Backoff, Transient, exchange, hider, require_httpx2
+from calibadv.io.thread_pool import Threads
+from calibadv.retrieval.base import Hit, check_search
+from calibadv.retrieval.web.cache import PageCache
+from calibadv.retrieval.web.config import Asking
+from calibadv.retrieval.web.providers import ENGINES, Engine, Found
+from calibadv.retrieval.web.rate_limit import Pace
+from calibadv.trajectory import Document
+
+if TYPE_CHECKING:
+    import httpx2
+
+logger = logging.getLogger(__name__)
+
+_RATE_REASONS = ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineConfig(Asking):
+    """How an engine is asked from Python."""
+
+    named: ClassVar[str] = "{} of an online engine"
+
+    max_connections: int = 8
+    """Requests under way at once."""
+    parameters: Mapping[str, str | int] = field(default_factory=dict)
+    """Further fields of the engine's request, such as ``{"gl": "us", "hl": "en"}``."""
+    base_url: str | None = None
+    """Another address of the engine, for tests and proxies."""
+
+    def __post_init__(self) -> None:
+        Asking.__post_init__(self)
+        if self.max_connections < 1:
+            raise ConfigError(f"max_connections of an online engine must be >= 1, got {self.max_connections}")
+
+
+def open_online(name: str, *, config: OnlineConfig | None = None) -> OnlineRetriever:
+    """The engine of this name (one of `ENGINES`), with its keys from the environment."""
+    if name not in ENGINES:
+        raise ConfigError(f"retrieval.online must be one of {', '.join(ENGINES)}, got {name!r}")
+    return OnlineRetriever(ENGINES[name], config=config)
+
+
+class OnlineRetriever:
+    """Searches the web through one engine. Safe to call from several threads.
+
+    Documents have the address of the page as id, its title, and the engine's snippet as text. Engines give no scores:
+    they are 1, 1/2, 1/3, ... by rank.
+    """
+
+    def __init__(self, engine: Engine, *, config: OnlineConfig | None = None) -> None:
+        require_httpx2(f"the search engine {engine.name}")
+        self.engine = engine
+        self.config = config = config or OnlineConfig()
+        secrets = _keys_of(engine)
+        taken = sorted({*engine.fields("", 0), *engine.parameter_keys} & config.parameters.keys())
+        if taken:
+            raise ConfigError(f"parameters of {engine.name} must not hold {', '.join(taken)}: the client sets them")
+        self._hide = hider(tuple(secrets.values()))
+        # Google's engine id decides the results; its digest tells engines apart without writing it down.
+        self._identity = hashlib.sha256(secrets.get("GOOGLE_CSE_ID", "").encode()).hexdigest()
+        self._pace = Pace(config.per_second or engine.per_second)
+        self._backoff = Backoff(first_s=1.0)
+        self._closing = threading.Event()
+        self._pool = Threads(config.max_connections, name=f"calibadv-{engine.name}")
+
+        def connect() -> None:
+            self._cache = None if config.cache is None else PageCache(config.cache, max_age_days=config.cache_days)
+            self._client = _new_client(engine, secrets=secrets, config=config)
+            self._process = os.getpid()
+
+        self._connect = connect
+        connect()
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """As `Retriever.search`: equal queries are asked once; a blank query finds nothing."""
+        check_search(queries, k)
+        if self._closing.is_set():
+            raise RetrieverError(f"{self.engine.name}: the retriever is closed; open a new one")
+        if self._process != os.getpid():  # a forked process needs a connection and a cache of its own
+            self._connect()
+        if k > self.engine.max_results:
+            raise ConfigError(f"k must be <= {self.engine.max_results} for {self.engine.name}, got {k}")
+        distinct = list(dict.fromkeys(query for query in queries if query.strip()))
+        futures = [self._pool.submit(self._search_one, query, k) for query in distinct]
+        try:
+            found = {query: future.result() for query, future in zip(distinct, futures, strict=True)}
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return [list(found.get(query, ())) for query in queries]
+
+    @property
+    def version(self) -> str:
+        """Stands for engine and parameters; what the engine finds changes all the same."""
+        record = [self.engine.name, dict(self.config.parameters), self._identity]
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+    def manifest(self) -> dict[str, Any]:
+        """What is searched, for the record of a run."""
+        return {
+            "method": "online",
+            "engine": self.engine.name,
+            "parameters": dict(self.config.parameters),
+            "version": self.version,
+            "note": "a live search engine: what it finds changes",
+        }
+
+    def close(self) -> None:
+        """Close connections and cache; searches under way end with an error at their next attempt."""
+        self._closing.set()
+        self._pool.close(wait=True)
+        self._client.close()
+        if self._cache is not None:
+            self._cache.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _search_one(self, query: str, k: int) -> list[Hit]:
+        """As many pages as ``k`` needs, fewer when there are no more; each address once."""
+        by_url: dict[str, Found] = {}
+        for page in range(-(-k // self.engine.page_size)):
+            before = len(by_url)
+            for found in self._page(query, page):
+                by_url.setdefault(found.url, found)
+            if len(by_url) == before:
+                break
+        documents = [Document(id=f.url, title=f.title, text=f.snippet) for f in list(by_url.values())[:k]]
+        return [Hit(document, 1.0 / rank) for rank, document in enumerate(documents, start=1)]
+
+    def _page(self, query: str, page: int) -> list[Found]:
+        fields = {**self.engine.fields(query, page), **self.config.parameters}
+        identity = [self.engine.name, self._identity, fields]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        cached = None if self._cache is None else self._cache.get(digest)
+        if cached is not None:
+            return cached
+        answer = self._ask(fields)
+        try:
+            found = self.engine.results(answer.json(where=self.engine.name))
+        except RetrieverError as error:
+            raise RetrieverError(self._hide(f"{self.engine.name}: {error}")) from None
+        if self._cache is not None:
+            self._cache.put(digest, found)
+        return found
+
+    def _ask(self, fields: Mapping[str, Any]) -> Answer:
+        """One request, put again while its failure may pass."""
+        for attempt in range(self.config.retries + 1):
+            self._pace.wait()
+            try:
+                return self._send(fields)
+            except Transient as error:
+                message = self._hide(str(error))
+                if attempt == self.config.retries:
+                    raise RetrieverError(
+                        f"no answer after {attempt + 1} attempts (retries = {self.config.retries}): {message}"
+                    ) from None
+                wait_s = self._backoff.wait_s(attempt, retry_after_s=error.retry_after_s)
+                logger.warning("search failed (%s); attempt %d in %.1f s", message, attempt + 2, wait_s)
+                if self._closing.wait(wait_s):
+                    raise RetrieverError(f"{self.engine.name}: closed while searching") from None
+        raise AssertionError("unreachable")
+
+    def _send(self, fields: Mapping[str, Any]) -> Answer:
+        engine = self.engine
+        address = self.config.base_url or engine.address
+        if engine.method == "GET":
+            request = self._client.build_request("GET", address, params={n: str(v) for n, v in fields.items()})
+        else:
+            body = json.dumps(fields).encode()
+            request = self._client.build_request(
+                "POST", address, content=body, headers={"Content-Type": "application/json"}
+            )
+        try:
+            answer = exchange(self._client, request, timeout_s=self.config.timeout_s, where=engine.name)
+        except Transient as error:
+            if error.answer is not None and any(word in error.answer.message.lower() for word in engine.exhausted):
+                raise self._refused(error.answer) from None
+            raise
+        if answer.status == 500 or (answer.status == 403 and any(r.encode() in answer.body for r in _RATE_REASONS)):
+            raise Transient(f"{engine.name} answered {answer.status}: {answer.message}", answer=answer)
+        if answer.status != 200:
+            raise self._refused(answer)
+        return answer
+
+    def _refused(self, answer: Answer) -> RetrieverError:
+        remedy = ""
+        if answer.status in (400, 401, 402, 403, 429, 432, 433):
+            remedy = f"; check {', '.join(self.engine.variables)} and the plan behind it"
+        message = f"{self.engine.name} answered {answer.status}: {answer.message}{remedy}"
+        return RetrieverError(self._hide(message))
+
+
+def _keys_of(engine: Engine) -> dict[str, str]:
+    """Environment variable -> key; ConfigError when one is missing."""
+    keys = {name: os.environ.get(name, "").strip() for name in engine.variables}
+    missing = [name for name, key in keys.items() if not key]
+    if missing:
+        raise ConfigError(f"the search engine {engine.name} needs {' and '.join(missing)} in the environment")
+    wrong = [name for name, key in keys.items() if not (key.isascii() and key.isprintable()) or " " in key]
+    if wrong:
+        raise ConfigError(f"{' and '.join(wrong)} must be printable ASCII without blanks")
+    return keys
+
+
+def _proxy_for(address: str) -> str | None:
+    """The proxy that the environment names for this address."""
+    parts = urllib.parse.urlsplit(address)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme, proxies.get("all"))
+
+
+def _new_client(engine: Engine, *, secrets: Mapping[str, str], config: OnlineConfig) -> httpx2.Client:
+    """A client whose requests get their keys below the level at which httpx2 logs them."""
+    import httpx2
+
+    from calibadv.version import __version__
+
+    class KeyedTransport(httpx2.HTTPTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            headers = request.headers.copy()
+            for header, variable in engine.header_keys.items():
+                prefix = "Bearer " if header == "Authorization" else ""
+                headers[header] = prefix + secrets[variable]
+            url = request.url.copy_merge_params(
+                {parameter: secrets[variable] for parameter, variable in engine.parameter_keys.items()}
+            )
+            keyed = httpx2.Request(
+                request.method, url, headers=headers, stream=request.stream, extensions=request.extensions
+            )
+            return super().handle_request(keyed)
+
+    limits = httpx2.Limits(max_connections=config.max_connections, max_keepalive_connections=config.max_connections)
+    return httpx2.Client(
+        transport=KeyedTransport(limits=limits, proxy=_proxy_for(config.base_url or engine.address)),
+        headers={"User-Agent": f"calibadv/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"},
+        timeout=httpx2.Timeout(config.timeout_s),
+    )

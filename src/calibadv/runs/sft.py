@@ -1,0 +1,222 @@
+"""One supervised run from a `RunConfig`: demonstrations, training, a Hugging Face folder, a look at the format.
+
+The folder holds ``config.toml``, ``demonstrations/`` and a report of what was left out, ``sft.jsonl`` (one line a
+step), ``checkpoint-N/`` and ``model/``; ``model.path`` of a reinforcement run takes the latter.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainingArguments
+
+from calibadv.config import RunConfig
+from calibadv.config.run_folder import check_run_folder, claim_run_folder
+from calibadv.data.config import load_split
+from calibadv.data.config import draw
+from calibadv.errors import CalibAdvError, ConfigError
+from calibadv.evaluation.evaluate import EvalResult, evaluate
+from calibadv.retrieval.base import Retriever
+from calibadv.retrieval.open import open_retriever
+from calibadv.rollout.tokenizer import HFTokenizer
+from calibadv.rollout.tokenizer_checks import check_tokenizer
+from calibadv.runs.trainer_args import micro_batch_shape, trains_on_cpu
+from calibadv.training.callbacks import cut_metrics
+from calibadv.training.checkpoints import checkpoint_step, forget_after, last_checkpoint
+from calibadv.models.load import load_model, load_policy, resolve_model
+from calibadv.models.lora import add_adapter
+from calibadv.models.config import check_trainable_engine
+from calibadv.runs.train import quiet, way_on
+from calibadv.training.overrides.checkpoint_saving import MODEL, save_policy
+from calibadv.runs.demonstrations import (
+    DATA,
+    REPORT,
+    collect,
+    demonstrated_questions,
+    read_collection,
+    write_collection,
+)
+from calibadv.training.sft.tokenize import Example, make_examples
+from calibadv.training.sft.trainer import METRICS, DemonstrationTrainer, LossLines
+from calibadv.training.signals import StopRequested, StopSignals
+from calibadv.trajectory import Trajectory
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+def sft_folder(config: RunConfig) -> Path:
+    """Where the run goes."""
+    return config.sft.output or config.training.output.with_name(f"{config.training.output.name}-sft")
+
+
+def make_demonstrations(config: RunConfig, *, retriever: Retriever | None = None) -> dict[str, Any]:
+    """Claim the folder and write the demonstrations, no more; the report comes back. ``resume`` then trains."""
+    check_run_folder(placed(config), resume=False, part="sft")
+    retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
+    collection = collect(config, retriever=retriever)
+    claim_run_folder(placed(config), resume=False, part="sft")
+    return write_collection(collection, sft_folder(config) / DATA)
+
+
+def placed(config: RunConfig) -> RunConfig:
+    """The config with the supervised run's folder as its output."""
+    return replace(config, training=replace(config.training, output=sft_folder(config)))
+
+
+def train_on_demonstrations(
+    config: RunConfig, *, resume: bool = False, retriever: Retriever | None = None, listeners: Sequence[Listener] = ()
+) -> Path:
+    """Train as [sft] says and return the run's folder.
+
+    ``resume`` goes on from the last complete checkpoint, with the demonstrations that the folder holds. SIGINT and
+    SIGTERM save a checkpoint and raise `StopRequested`.
+    """
+    folder = sft_folder(config)
+    check_trainable_engine(config.model)
+    check_run_folder(placed(config), resume=resume, part="sft")
+    resolve_model(config.model)
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
+    made = None
+    if resume and (folder / DATA / REPORT).exists():
+        trajectories = read_collection(folder / DATA)
+    else:
+        made = collect(config, retriever=retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k))
+        trajectories = made.all
+    with quiet(), StopSignals() as stop:
+        trainer, tokenizer = make_trainer(config, folder, trajectories, stop=stop, listeners=listeners)
+        with trainer.args.main_process_first(local=False, desc="claiming the run's folder"):
+            if trainer.is_world_process_zero():
+                claim_run_folder(placed(config), resume=resume, part="sft")
+                if made is not None:
+                    write_collection(made, folder / DATA)
+        run(trainer, folder, resume=resume)
+        if trainer.is_world_process_zero():
+            save_policy(trainer.policy_model, tokenizer, folder / MODEL)
+    return folder
+
+
+def make_trainer(
+    config: RunConfig,
+    folder: Path,
+    trajectories: Sequence[Trajectory],
+    *,
+    stop: StopSignals,
+    listeners: Sequence[Listener],
+) -> tuple[DemonstrationTrainer, Any]:
+    """The trainer over these demonstrations, and the tokenizer."""
+    model, tokenizer = load_model(replace(config.model, dtype="float32"))
+    model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=config.sft.seed)
+    adapter = HFTokenizer(tokenizer)
+    check_tokenizer(adapter, name=str(config.model.path))
+    examples, too_long = make_examples(
+        trajectories, tokenizer=adapter, config=config.rollout, max_tokens=max_tokens(config, model)
+    )
+    if too_long:
+        logger.warning("%d demonstrations are longer than sft.max_tokens and are left out", too_long)
+    trainer = DemonstrationTrainer(
+        model, args=arguments(config, folder, examples), examples=examples, tokenizer=tokenizer,
+        pad_id=adapter.pad_id, stop=stop,
+    )  # fmt: skip
+    trainer.keep_checkpoints = config.sft.keep_checkpoints
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(LossLines(folder / METRICS, listeners=listeners))
+    logger.info(
+        "%d demonstrations, %d tokens to learn, %d optimizer steps",
+        len(examples), sum(example.num_written for example in examples), trainer.args.max_steps,
+    )  # fmt: skip
+    return trainer, tokenizer
+
+
+def max_tokens(config: RunConfig, model: Any) -> int:
+    """sft.max_tokens, or the model's context if that is shorter."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min(config.sft.max_tokens, positions or config.sft.max_tokens)
+
+
+def arguments(config: RunConfig, folder: Path, examples: Sequence[Example]) -> TrainingArguments:
+    """The run in the Trainer's terms."""
+    settings = config.sft
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if len(examples) < settings.batch:
+        raise ConfigError(f"sft.batch is {settings.batch}, but there are only {len(examples)} demonstrations; lower it")
+    per_device, accumulation = micro_batch_shape(settings.batch, processes=processes, largest=settings.micro_batch)
+    steps = settings.epochs * (len(examples) // settings.batch)
+    schedule = settings.lr_schedule if settings.lr_schedule != "constant" else "constant_with_warmup"
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=per_device,
+        gradient_accumulation_steps=accumulation,
+        dataloader_drop_last=True,
+        train_sampling_strategy="group_by_length",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=schedule,
+        warmup_steps=min(settings.warmup_steps, steps // 2),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=config.model.dtype == "bfloat16",
+        fp16=config.model.dtype == "float16",
+        use_cpu=trains_on_cpu(config.model.device),
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=min(settings.save_every, steps),
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        report_to=[],
+        seed=settings.seed,
+        disable_tqdm=True,
+    )
+
+
+def run(trainer: DemonstrationTrainer, folder: Path, *, resume: bool) -> None:
+    """Train to the end; whatever stops it, say where ``resume`` goes on."""
+    checkpoint = last_checkpoint(folder) if resume else None
+    if resume:
+        forget_after(folder, checkpoint)
+        if (folder / METRICS).exists():
+            cut_metrics(folder / METRICS, last_step=-1 if checkpoint is None else checkpoint_step(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.stop.check()
+    except (KeyboardInterrupt, CalibAdvError) as error:
+        if isinstance(error, StopRequested) or trainer.state.global_step:
+            logger.error("Stopped at step %d; %s", trainer.state.global_step, way_on(folder))
+        raise
+
+
+def look_at_format(config: RunConfig, folder: Path, *, retriever: Retriever | None = None) -> EvalResult | None:
+    """Let the trained model play a few questions greedily; None when ``sft.format_check`` is 0."""
+    count = config.sft.format_check
+    if not count:
+        return None
+    questions = load_split(config.data, "test") if config.data.test else demonstrated_questions(config)
+    retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
+    model = replace(config.model, path=folder / MODEL, gguf_file=None)
+    policy, tokenizer = load_policy(model, threads=config.training.threads)
+    result = evaluate(
+        draw(questions, limit=count, seed=config.sft.seed),
+        policy=policy,
+        retriever=retriever,
+        tokenizer=tokenizer,
+        config=replace(config.rollout, temperature=0.0),
+        seed=config.sft.seed,
+        score=config.reward.score,
+    )
+    means = {name: estimate.mean for name, estimate in result.overall.estimates.items()}
+    record = {"questions": len(result.grades)} | {
+        name: value if value is None or math.isfinite(value) else None for name, value in means.items()
+    }
+    (folder / "format_check.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return result

@@ -1,0 +1,269 @@
+"""One training run from a `RunConfig`: folder, data, retriever, model, trainer, evaluations, checkpoints.
+
+The run's folder holds ``config.toml`` (every effective setting), ``metrics.jsonl`` (one line a batch), ``eval.jsonl``
+(one line an evaluation), ``trajectories/`` (every rollout with its advantages), ``checkpoint-N/`` (to resume) and
+``model/`` (the trained policy, in Hugging Face form); ``best/`` is the policy of the best evaluation.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from calibadv.config import RunConfig
+from calibadv.config.run_folder import check_run_folder, claim_run_folder
+from calibadv.data.config import load_split
+from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
+from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
+from calibadv.retrieval.base import Retriever
+from calibadv.retrieval.open import open_retriever
+from calibadv.rollout.tokenizer import HFTokenizer
+from calibadv.rollout.tokenizer_checks import check_tokenizer
+from calibadv.rollout.policies.transformers import DEFAULT_ROWS, TransformersPolicy
+from calibadv.runs.trainer_args import trainer_config
+from calibadv.training.callbacks import read_metrics
+from calibadv.training.checkpoints import EVALUATIONS, checkpoint_step, forget_after, last_checkpoint
+from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.models.load import load_model, resolve_model, without_progress_bars
+from calibadv.models.lora import add_adapter
+from calibadv.models.config import ModelConfig
+from calibadv.training.overrides.checkpoint_saving import BEST, MODEL, save_policy
+from calibadv.training.signals import StopRequested, StopSignals
+from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
+from calibadv.trajectory import Question
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+def train(
+    config: RunConfig, *, resume: bool = False, retriever: Retriever | None = None, listeners: Sequence[Listener] = ()
+) -> Path:
+    """Train as ``config`` says and return the run's folder.
+
+    ``resume`` goes on from the last complete checkpoint of ``config.training.output``. ``listeners`` are called with
+    every line of ``metrics.jsonl`` and ``eval.jsonl``. When the retriever stays away or nothing can be learned, a
+    checkpoint is saved and the error raised; SIGINT and SIGTERM save one and raise `StopRequested`.
+
+    Weights and optimizer are float32 whatever ``model.dtype`` says: "bfloat16" and "float16" run the model in that type
+    (autocast), in rollouts and updates alike, because steps as small as 5e-7 would be rounded away in bfloat16 weights.
+    """
+    config.check_trainable()
+    check_run_folder(config, resume=resume)
+    resolve_model(config.model)
+    settings = config.training
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    questions = load_split(config.data, "train", limit=config.data.limit)
+    test = load_split(config.data, "test", limit=config.evaluation.limit) if settings.eval_every else []
+    retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
+    with quiet(), StopSignals() as stop:
+        args = trainer_config(config, settings.output)
+        model, tokenizer = load_model(replace(config.model, dtype="float32"))
+        check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path))
+        model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)
+        trainer = CalibAdvTrainer(
+            model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer,
+            policy=functools.partial(make_policy, config=config.model), stop=stop,
+        )  # fmt: skip
+        trainer.keep_checkpoints = settings.keep_checkpoints
+        trainer.shard_optimizer = settings.shard_optimizer
+        trainer.remove_callback(PrinterCallback)
+        trainer.batch_metrics.listeners += listeners
+        if test:
+            trainer.add_callback(
+                PeriodicEvaluation(config, test=test, retriever=retriever, trainer=trainer, listeners=listeners)
+            )
+        # Only now: what could not even start leaves no folder behind that the next try would have to avoid.
+        run(trainer, prepare_folder(config, args, resume=resume))
+        if trainer.is_world_process_zero():
+            save_policy(trainer.policy_model, tokenizer, settings.output / MODEL)
+    return settings.output
+
+
+def make_policy(model: Any, tokenizer: Any, *, config: ModelConfig) -> TransformersPolicy:
+    """The policy that plays the rollouts with the weights being trained."""
+    return TransformersPolicy(
+        model, tokenizer, max_rows=config.max_rows or DEFAULT_ROWS, max_context=config.max_context
+    )
+
+
+def prepare_folder(config: RunConfig, args: CalibAdvConfig, *, resume: bool) -> Path | None:
+    """Claim the run's folder (the main process does it for all) and find the checkpoint to go on from."""
+    folder = config.training.output
+    with args.main_process_first(local=False, desc="claiming the run's folder"):
+        checkpoint = last_checkpoint(folder) if resume else None
+        if checkpoint is not None and checkpoint_step(checkpoint) > config.training.steps:
+            raise ConfigError(
+                f"--resume: training.steps is {config.training.steps}, but the run in {folder} has already made "
+                f"{checkpoint_step(checkpoint)}; give at least as many"
+            )
+        if args.process_index == 0:
+            claim_run_folder(config, resume=resume)
+            if resume:
+                if checkpoint is None:
+                    logger.warning("%s holds no complete checkpoint: the run starts anew", folder)
+                forget_after(folder, checkpoint)
+    return checkpoint
+
+
+def run(trainer: CalibAdvTrainer, checkpoint: Path | None) -> None:
+    """Train to the end; whatever stops it, say where ``resume`` goes on."""
+    if checkpoint is not None:
+        logger.info("Resuming from %s", checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.stop.check()
+    except (RetrieverUnavailable, NoSignalError, StopRequested):
+        # Raised between batches: weights, optimizer and random state are those of the last completed batch.
+        trainer.save_checkpoint()
+        logger.error("Stopped at step %d; %s", trainer.state.global_step, way_on(trainer.run_dir))
+        raise
+    except (KeyboardInterrupt, CalibAdvError):
+        logger.error("Stopped at step %d; %s", trainer.state.global_step, way_on(trainer.run_dir))
+        raise
+
+
+def way_on(folder: Path) -> str:
+    """Where a resumed run would go on, in words."""
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is None:
+        return "there is no checkpoint yet, so --resume starts anew"
+    return f"--resume goes on from {checkpoint} (step {checkpoint_step(checkpoint)})"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of transformers, and without warnings that a user of ours can do nothing about."""
+    loggers = [logging.getLogger(name) for name in ("transformers.trainer", "trl.trainer.grpo_trainer")]
+    for logger_ in loggers:
+        logger_.addFilter(is_news)
+    try:
+        with warnings.catch_warnings(), without_progress_bars():
+            # TRL 1.16 still uses names that transformers has renamed.
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
+            yield
+    finally:
+        for logger_ in loggers:
+            logger_.removeFilter(is_news)
+
+
+NO_NEWS = (
+    # transformers, resuming a model whose head is its embedding: the file holds it once.
+    "missing keys in the checkpoint model loaded: ['lm_head.weight']",
+    # TRL, for each failed rollout (counted in metrics.jsonl), with all of its untrusted text.
+    "All reward functions returned None for the following kwargs",
+)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """False for log messages of the libraries underneath that tell a user of ours nothing."""
+    return not any(text in record.getMessage() for text in NO_NEWS)
+
+
+class PeriodicEvaluation(TrainerCallback):
+    """Evaluates on the test questions before the first step, every ``eval_every`` steps, and at the end."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        test: Sequence[Question],
+        retriever: Retriever,
+        trainer: CalibAdvTrainer,
+        listeners: Sequence[Listener],
+    ) -> None:
+        self.config = config
+        self.test = test
+        self.retriever = retriever
+        self.trainer = trainer
+        self.listeners = listeners
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The base policy, and an evaluation that a signal cut short."""
+        due = state.global_step % self.config.training.eval_every == 0
+        done = {line["step"] for line in self.earlier()}
+        if due and state.global_step not in done and state.global_step < state.max_steps:
+            self.evaluate(step=state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """The policy as trained so far."""
+        if state.global_step % self.config.training.eval_every == 0 or state.global_step == state.max_steps:
+            try:
+                self.evaluate(step=state.global_step)
+            except StopRequested:  # the batch is complete and can be saved; a resumed run evaluates it
+                control.should_save = True
+                control.should_training_stop = True
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """The evaluations so far."""
+        return read_metrics(self.trainer.run_dir / EVALUATIONS)
+
+    def evaluate(self, *, step: int) -> None:
+        """Write one line to ``eval.jsonl``, and the weights to ``best/`` if no evaluation before was as good."""
+        with self.trainer.clock.lap("eval"), self.trainer.accelerator.autocast(), self.trainer.stop.interruptible():
+            result = evaluate_policy(self.config, self.test, trainer=self.trainer, retriever=self.retriever)
+        line = eval_line(result, step=step)
+        if not self.trainer.is_world_process_zero():
+            return
+        self.keep_best(line)
+        with (self.trainer.run_dir / EVALUATIONS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        for listener in self.listeners:
+            listener(line)
+
+    def keep_best(self, line: dict[str, Any]) -> None:
+        """Step 0 only sets the bar: its weights are those of ``model.path``."""
+        metric = self.config.training.best_metric
+        if metric == "none" or line["step"] == 0:
+            return
+        if line[metric] > max((before[metric] for before in self.earlier()), default=-math.inf):
+            record = {"step": line["step"], "metric": metric, "value": line[metric]}
+            folder = self.trainer.run_dir / BEST
+            with self.trainer.clock.lap("storage"):
+                save_policy(self.trainer.policy_model, self.trainer.processing_class, folder, record=record)
+
+
+def evaluate_policy(
+    config: RunConfig, questions: Sequence[Question], *, trainer: CalibAdvTrainer, retriever: Retriever
+) -> EvalResult:
+    """Evaluate the trainer's current weights."""
+    return evaluate(
+        questions,
+        policy=trainer.policy,
+        retriever=retriever,
+        tokenizer=trainer.processing_class,
+        config=rollout_config_of(config.evaluation, config.rollout),
+        samples=config.evaluation.samples,
+        seed=config.training.seed,
+        score=config.reward.score,
+    )
+
+
+def eval_line(result: EvalResult, *, step: int) -> dict[str, Any]:
+    """One evaluation as a flat record: the mean of every metric, and standard error and 95 % interval of F1."""
+    overall = result.overall
+    f1 = overall.estimates["f1"]
+    return {
+        "step": step,
+        "questions": overall.num_questions,
+        **{name: estimate.mean for name, estimate in overall.estimates.items()},
+        "f1_se": f1.standard_error,
+        "f1_low": f1.low,
+        "f1_high": f1.high,
+        "seconds": overall.seconds,
+    }

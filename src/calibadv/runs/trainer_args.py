@@ -1,0 +1,113 @@
+"""The settings of a run in TRL's terms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
+
+from calibadv.config import RunConfig
+from calibadv.errors import ConfigError
+from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.models.load import resolve_device
+from calibadv.training.config import TrainingSettings
+
+
+def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
+    """The trainer's arguments for a run in ``folder``."""
+    settings = config.training
+    rows = settings.questions_per_batch * settings.num_rollouts // settings.mini_batches
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by accelerate and torchrun
+    per_device, accumulation = micro_batch_shape(rows, processes=processes, largest=settings.micro_batch)
+    calibration = config.active_calibration
+    sections = config.effective()
+    return CalibAdvConfig(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        num_generations=settings.num_rollouts,
+        per_device_train_batch_size=per_device,
+        gradient_accumulation_steps=accumulation,
+        steps_per_generation=accumulation * settings.mini_batches,
+        num_iterations=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_schedule if settings.lr_schedule != "constant" else "constant_with_warmup",
+        warmup_steps=settings.warmup_steps,
+        adam_beta1=settings.betas[0],
+        adam_beta2=settings.betas[1],
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        activation_checkpointing=settings.activation_checkpointing,
+        beta=0.0,
+        temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
+        max_completion_length=config.rollout.max_turn_tokens * (config.rollout.max_searches + 1),
+        bf16=config.model.dtype == "bfloat16",
+        fp16=config.model.dtype == "float16",
+        use_cpu=trains_on_cpu(config.model.device),
+        save_strategy="steps",
+        save_steps=settings.save_every or settings.steps,  # the last step is always saved
+        ddp_find_unused_parameters=False,
+        report_to=available_trackers(settings.report_to),
+        seed=settings.seed,
+        disable_tqdm=True,
+        calibration=None if calibration is None else sections["calibration"],
+        rollout=sections["rollout"],
+        reward_score=config.reward.score,
+        max_batches_without_signal=settings.max_batches_without_signal,
+        **loss_options(settings),
+    )
+
+
+def available_trackers(names: Sequence[str]) -> list[str]:
+    """The names in ``training.report_to``; `ConfigError` for one that is unknown, or whose package is missing."""
+    known = sorted(INTEGRATION_TO_CALLBACK)
+    installed = set(get_available_reporting_integrations())  # type: ignore[no-untyped-call]  # no annotations there
+    for name in names:
+        if name not in known:
+            raise ConfigError(f'training.report_to "{name}" is not a known tracker; choose from {", ".join(known)}')
+        if name not in installed:
+            raise ConfigError(f'training.report_to "{name}" needs a package that is not installed: pip install {name}')
+    return list(names)
+
+
+def trains_on_cpu(name: str) -> bool:
+    """Whether ``model.device`` means the CPU; of several accelerators the Trainer takes the first that it sees."""
+    device = resolve_device(name)
+    if device.index:
+        raise ConfigError(
+            f'model.device "{name}" cannot be trained on: training takes the first visible device. Set '
+            f'CUDA_VISIBLE_DEVICES={device.index} and model.device = "{device.type}"'
+        )
+    return bool(device.type == "cpu")
+
+
+def loss_options(settings: TrainingSettings) -> Mapping[str, Any]:
+    """TRL's options for a loss type and its clip range."""
+    low = high = settings.clip
+    if settings.loss_type == "gspo":
+        return {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": low, "epsilon_high": high}
+    if settings.loss_type == "cispo":
+        high = 1 + settings.clip  # TRL clips the weight itself here, not its distance from 1
+    return {"loss_type": settings.loss_type, "epsilon": low, "epsilon_high": high}
+
+
+def micro_batch_shape(rows: int, *, processes: int, largest: int) -> tuple[int, int]:
+    """Rows per forward pass and number of passes, for the rows of one mini-batch over all processes.
+
+    >>> micro_batch_shape(60, processes=1, largest=16)
+    (15, 4)
+    """
+    if rows % processes:
+        raise ConfigError(
+            f"a mini-batch has {rows} rollouts, which {processes} processes cannot share evenly: change "
+            "training.questions_per_batch or training.num_rollouts"
+        )
+    rows //= processes
+    per_device = max(size for size in range(1, min(rows, largest) + 1) if rows % size == 0)
+    return per_device, rows // per_device

@@ -1,0 +1,120 @@
+"""`CalibAdvConfig`: TRL's ``GRPOConfig`` with the paper's defaults and the settings of this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from trl import GRPOConfig
+
+from calibadv.advantage import CalibrationConfig
+from calibadv.errors import ConfigError
+from calibadv.rollout import RolloutConfig
+
+SCORES = ("f1", "em", "cem")
+OLD_LOGPROBS = ("auto", "sampled", "recomputed")
+WITHOUT_EFFECT = {
+    "top_k": "rollouts draw by temperature and top_p",
+    "min_p": "rollouts draw by temperature and top_p",
+    "repetition_penalty": "rollouts draw by temperature and top_p",
+    "generation_kwargs": "rollouts draw by temperature and top_p",
+    "use_vllm": "rollouts are played by the trainer's policy argument",
+    "scale_rewards": "advantages are those of calibration.estimator",
+    "reward_weights": "the outcome reward is the only one",
+    "mask_truncated_completions": "every token that the policy wrote is trained",
+}
+"""Settings of TRL that have none here, and why."""
+
+
+@dataclass
+class CalibAdvConfig(GRPOConfig):
+    """All of `trl.GRPOConfig`, plus the fields below.
+
+    Changed defaults: token-mean loss with symmetric clipping (TRL's ``"dapo"`` normalisation), advantage epsilon and
+    normalisation as the paper has it, no gradient checkpointing, one log line per optimizer step.
+    """
+
+    loss_type: str = field(default="dapo", metadata={"help": "TRL's name; 'dapo' is the paper's token mean."})
+    activation_checkpointing: bool | None = field(
+        default=False, metadata={"help": "Save memory by recomputing activations."}
+    )
+    logging_steps: float = field(default=1, metadata={"help": "Log every this many optimizer steps."})
+    shuffle_dataset: bool | None = field(
+        default=False, metadata={"help": "Off: the order of questions is laid down before the run (step-exact resume)."}
+    )
+    calibration: dict[str, Any] | None = field(
+        default_factory=dict,
+        metadata={"help": "Settings of calibadv.advantage.CalibrationConfig; None trains plain GRPO."},
+    )
+    rollout: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Settings of calibadv.rollout.RolloutConfig."}
+    )
+    reward_score: str = field(default="f1", metadata={"help": "Score of the outcome reward: f1, em or cem."})
+    old_logprobs: str = field(
+        default="auto",
+        metadata={
+            "help": "Where the old log-probabilities of the loss come from: 'sampled' (the policy's own), 'recomputed' "
+            "(one more forward pass) or 'auto' (sampled in float32 at temperature 1, else recomputed)."
+        },
+    )
+    max_batches_without_signal: int = field(
+        default=10,
+        metadata={"help": "Stop after this many batches in a row in which no group holds two different rewards."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[no-untyped-call]  # TRL leaves it without annotations
+        self._refuse_without_effect()
+        if self.reward_score not in SCORES:
+            raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
+        if self.old_logprobs not in OLD_LOGPROBS:
+            raise ConfigError(f"old_logprobs must be one of {', '.join(OLD_LOGPROBS)}, got {self.old_logprobs!r}")
+        if self.old_logprobs == "sampled" and self.temperature != 1:
+            raise ConfigError(
+                f"old_logprobs is 'sampled' at temperature {self.temperature}, but a policy reports log-probabilities "
+                "at temperature 1 and the loss uses its own: choose 'auto' or 'recomputed'"
+            )
+        drawing = {"temperature": self.temperature, "top_p": self.top_p}
+        self.rollout_config = RolloutConfig(**drawing | self.rollout)
+        if self.rollout_config.temperature != self.temperature:
+            raise ConfigError(
+                f"rollout.temperature is {self.rollout_config.temperature}, but the loss scales its logits by "
+                f"temperature {self.temperature}: give both the same value, or leave the one in rollout out"
+            )
+        self.calibration_config = None if self.calibration is None else CalibrationConfig(**self.calibration)
+        wants_correctness = self.calibration_config is not None and self.calibration_config.soft_penalty != "none"
+        if wants_correctness and self.rollout_config.max_searches < 1:
+            raise ConfigError(
+                "calibration is on but rollout.max_searches is 0, so no query correctness can arrive: "
+                'allow searches, or set calibration.soft_penalty = "none"'
+            )
+
+    def _refuse_without_effect(self) -> None:
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, reason in WITHOUT_EFFECT.items():
+            if getattr(self, name) != defaults[name]:
+                raise ConfigError(f"{name} = {getattr(self, name)!r} would have no effect: {reason}. Leave it out")
+
+    @property
+    def micro_batches_per_update(self) -> int:
+        """Forward and backward passes before each optimizer step."""
+        assert self.steps_per_generation is not None  # TRL's __post_init__ fills it in
+        return min(self.gradient_accumulation_steps, self.steps_per_generation)
+
+    @property
+    def mini_batches(self) -> int:
+        """Optimizer steps per pass over a batch."""
+        assert self.steps_per_generation is not None
+        return self.steps_per_generation // self.micro_batches_per_update
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Optimizer steps made from each batch of rollouts."""
+        return self.mini_batches * self.num_iterations
+
+    @property
+    def questions_per_batch(self) -> int:
+        """Questions asked before each round of updates, over all processes."""
+        assert self.generation_batch_size is not None
+        assert self.num_generations is not None
+        return self.generation_batch_size // self.num_generations

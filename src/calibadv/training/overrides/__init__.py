@@ -1,0 +1,10 @@
+"""Each file overrides one method of TRL's trainer and is tested against it.
+
+- `checkpoint_saving`: writing checkpoints and models so that a full disk or a kill costs nothing that was there
+  before
+- `micro_batches`: micro-batches without waste (one override of TRL's trainer)
+- `sharded_optimizer`: adamW's moments spread over the processes (ZeRO stage 1); weights and gradients stay whole in
+  each
+- `token_logprobs`: log-probabilities of the trained tokens only (one override of TRL's trainer)
+- `turn_advantages`: calibrated advantages in place of TRL's (one override of TRL's trainer)
+"""

@@ -1,0 +1,115 @@
+"""Log-probabilities of the trained tokens only (one override of TRL's trainer).
+
+TRL sends left-padded rows with an attention mask through the model and, on a CPU, scores every position. Here the rows
+are shifted to the left edge, where causal attention needs no mask, and the language-model head sees only the positions
+whose next token is trained. Values and gradients are those of TRL's path (``tests/unit/training``).
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
+from trl import GRPOTrainer
+
+from calibadv.models.lora import is_adapted
+
+MAX_LOGITS = 1 << 26
+"""Logits held at once (256 MiB in float32); beyond that the head runs in pieces that the backward pass repeats."""
+
+
+def score_tokens(
+    hidden_MD: torch.Tensor, weight_VD: torch.Tensor, bias_V: torch.Tensor | None, token_M: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each given token and the entropy of its distribution, both of shape [M], float32.
+
+    M = scored positions, D = hidden size, V = vocabulary. Logits are multiplied by ``scale`` (1 / temperature).
+    """
+    logits_MV = linear(hidden_MD, weight_VD, bias_V).float() * scale
+    logp_MV = logits_MV.log_softmax(-1)
+    with torch.no_grad():
+        entropy_M = -(logp_MV.exp() * logp_MV).sum(-1)
+    return logp_MV.gather(-1, token_M[:, None]).squeeze(-1), entropy_M
+
+
+def add_token_head(model: Any, *, temperature: float) -> None:
+    """Let ``model(..., score_mask=...)`` return the log-probabilities and entropies of the tokens under the mask.
+
+    It is part of the model's own forward, so that wrappers for distributed training see one call; an adapter hands it
+    on to the model inside.
+    """
+    model = model.get_base_model() if is_adapted(model) else model
+    original = model.forward
+
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *args: Any, score_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        if score_mask is None:
+            return original(*args, **kwargs)
+        input_ids = kwargs["input_ids"]
+        hidden = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        head = self.get_output_embeddings()
+        chosen = score_mask[:, 1:].bool()  # a token is predicted by the position before it
+        hidden_MD, token_M = hidden[:, :-1][chosen], input_ids[:, 1:][chosen]
+        size = max(1, MAX_LOGITS // head.weight.shape[0])
+        pieces = [
+            checkpoint(score_tokens, h, head.weight, head.bias, t, 1 / temperature, use_reentrant=False)
+            if len(token_M) > size
+            else score_tokens(h, head.weight, head.bias, t, 1 / temperature)
+            for h, t in zip(hidden_MD.split(size), token_M.split(size), strict=True)
+        ]
+        logp_M, entropy_M = (torch.cat(piece) for piece in zip(*pieces, strict=True))
+        return logp_M, entropy_M
+
+    model.forward = types.MethodType(forward, model)
+
+
+def can_score_tokens(model: Any) -> bool:
+    """Whether the head is a plain linear layer on the last hidden state (no soft cap, no scale, no adapter on it)."""
+    config = model.config.get_text_config()
+    extras = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+    is_linear = isinstance(model.get_output_embeddings(), torch.nn.Linear)
+    return is_linear and not any(getattr(config, name, None) for name in extras)
+
+
+class TrainedTokenLogprobs(GRPOTrainer):
+    """Override: ``_get_per_token_logps_and_entropies`` scores only what the loss reads."""
+
+    _loss_mask: torch.Tensor | None = None
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Remember the loss mask for the scoring below, then TRL's own loss."""
+        mask = inputs["completion_mask"]
+        self._loss_mask = mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
+        try:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        finally:
+            self._loss_mask = None
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        loss_mask = self._loss_mask
+        if loss_mask is None or input_ids.is_cuda or not can_score_tokens(self.accelerator.unwrap_model(model)):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        score_mask = torch.zeros_like(input_ids)
+        score_mask[:, -logits_to_keep:] = loss_mask
+        # Left-padded prompts move to the left edge: a stable sort by "is padding" keeps the order of the tokens.
+        order = attention_mask.argsort(dim=1, descending=True, stable=True)
+        length = int(attention_mask.sum(1).max())
+        packed_ids = input_ids.gather(1, order)[:, :length]
+        packed_mask = score_mask.gather(1, order)[:, :length]
+        with self.accelerator.autocast():
+            logp_M, entropy_M = model(input_ids=packed_ids, score_mask=packed_mask)
+        # Rows are scanned in the same order in both layouts, so scored tokens correspond one to one.
+        chosen = loss_mask.bool()
+        logps = torch.zeros(chosen.shape, dtype=logp_M.dtype, device=logp_M.device).masked_scatter(chosen, logp_M)
+        entropies = torch.zeros_like(logps).masked_scatter(chosen, entropy_M)
+        return logps, entropies, None

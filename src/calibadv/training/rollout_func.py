@@ -1,0 +1,121 @@
+"""TRL's ``rollout_func`` on top of `calibadv.rollout`: prompts in, token ids, log-probabilities and trajectories out.
+
+It also works with an unmodified ``trl.GRPOTrainer``, together with `outcome_reward_func`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from calibadv.errors import ConfigError, RetrieverUnavailable
+from calibadv.retrieval.base import Retriever
+from calibadv.rewards.outcome import outcome_reward
+from calibadv.rollout import Policy, RolloutConfig, RolloutResult, Tokenizer, rollout
+from calibadv.training.trl_batch import QUESTION_KEY, rollout_fields
+from calibadv.trajectory import Question
+
+RolloutFunc = Callable[[list[Any], Any], dict[str, Any]]
+
+
+def make_rollout_func(
+    questions: Sequence[Question],
+    *,
+    policy: Callable[[], Policy],
+    retriever: Retriever,
+    tokenizer: Tokenizer,
+    config: RolloutConfig,
+    filler_id: int,
+    on_result: Callable[[RolloutResult], None] | None = None,
+) -> RolloutFunc:
+    """A rollout function for TRL's ``GRPOTrainer``.
+
+    Prompts must come from `calibadv.training.question_rows` over the same ``questions``. ``policy`` is called once a
+    batch. ``filler_id`` is a token id for trajectories without tokens. Draws are seeded by the trainer's seed and step.
+    """
+
+    def rollout_func(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        rows = [question_index(prompt, num_questions=len(questions)) for prompt in prompts]
+        asked = whole_groups(rows, num_rollouts=trainer.num_generations)
+        failure, result = None, None
+        try:
+            with trainer.accelerator.autocast():
+                result = rollout(
+                    [questions[index] for index in asked],
+                    num_rollouts=trainer.num_generations,
+                    policy=policy(),
+                    retriever=retriever,
+                    tokenizer=tokenizer,
+                    config=config,
+                    seed=step_seed(trainer.args.seed, trainer.state.global_step),
+                )
+        except RetrieverUnavailable as error:
+            failure = error
+        raise_everywhere(failure, num_processes=trainer.accelerator.num_processes)
+        assert result is not None
+        if on_result is not None:
+            on_result(result)
+        return rollout_fields(result.trajectories, filler_id=filler_id)
+
+    return rollout_func
+
+
+def raise_everywhere(failure: RetrieverUnavailable | None, *, num_processes: int) -> None:
+    """Raise when the retriever failed in any process: otherwise the other processes would wait for it for ever."""
+    if num_processes > 1:
+        messages = [message for message in gather_object([failure and str(failure)]) if message]
+        if messages and failure is None:
+            failure = RetrieverUnavailable(f"in another process: {messages[0]}")
+    if failure is not None:
+        raise failure
+
+
+def whole_groups(rows: Sequence[int], *, num_rollouts: int) -> list[int]:
+    """The questions of a process's rows, which must be whole groups.
+
+    >>> whole_groups([4, 4, 7, 7], num_rollouts=2)
+    [4, 7]
+    """
+    asked = list(rows[::num_rollouts])
+    if [index for index in asked for _ in range(num_rollouts)] != list(rows):
+        raise ConfigError(
+            f"each process must get whole groups of {num_rollouts} rollouts, but its {len(rows)} rows cut one apart: "
+            "choose questions_per_batch as a multiple of the number of processes"
+        )
+    return asked
+
+
+def question_index(prompt: Any, *, num_questions: int) -> int:
+    """The row number that a prompt carries; raises `ConfigError` for prompts that were not made by `question_rows`."""
+    index = prompt[-1].get(QUESTION_KEY) if isinstance(prompt, list) and prompt else None
+    if not isinstance(index, int) or not 0 <= index < num_questions:
+        raise ConfigError(
+            f"the prompt carries no valid {QUESTION_KEY!r} number (got {index!r}, expected 0 to {num_questions - 1}): "
+            "make the data set with calibadv.training.question_rows"
+        )
+    return index
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A 63-bit seed for the rollouts of one batch, the same on every machine."""
+    digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def outcome_reward_func(*, score: str = "f1") -> Callable[..., list[float | None]]:
+    """A TRL reward function: the outcome reward of the trajectories that `make_rollout_func` hands over.
+
+    A failed rollout is scored None: TRL leaves it out of its group and gives it advantage 0.
+    """
+
+    def outcome(*, completions: list[Any], **fields: Any) -> list[float | None]:
+        if "trajectory" not in fields:
+            raise ConfigError(
+                "the reward needs trajectories: use the rollout function of calibadv.training.make_rollout_func"
+            )
+        return [None if t.failed else outcome_reward(t, score=score) for t in fields["trajectory"]]
+
+    return outcome
