@@ -44,7 +44,7 @@ MODELS = ("models/", "training/", "runs/", "lab/", "rollout/policies/transformer
 SERVERS = ("retrieval/server/", "agent/server/")
 HOMES: dict[str, tuple[str, ...]] = {
     "torch": ("devices.py", *MODELS, *DENSE),
-    "transformers": (*MODELS, *DENSE),
+    "transformers": ("devices.py", *MODELS, *DENSE),
     "sentence_transformers": DENSE,
     "faiss": ("retrieval/dense/",),
     "vllm": ("rollout/policies/vllm.py",),

@@ -10,11 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from calibadv.cli.index import build as index_build
 
-__all__ = ["build", "convert", "measure"]
-from calibadv.cli.index import convert as index_convert
-from calibadv.cli.index import measure as index_recall
 from calibadv.cli.options import new_command
 
 EPILOG = """\
@@ -29,6 +25,8 @@ examples
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand and its tools."""
+    from calibadv.cli.index import build, convert, measure
+
     parser = new_command(
         commands,
         "index",
@@ -37,5 +35,5 @@ def add_parser(commands: Any) -> None:
         epilog=EPILOG,
     )
     tools = parser.add_subparsers(title="tools", metavar="TOOL", required=True)
-    for module in (index_build, index_convert, index_recall):
+    for module in (build, convert, measure):
         module.add_tools(tools)

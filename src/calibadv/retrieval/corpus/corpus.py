@@ -2,7 +2,7 @@
 
 `calibadv corpus import` makes the folder (`calibadv.retrieval.corpus.importing`): ``documents.arrow`` has the
 documents, ``ids.bin`` finds ids, ``corpus.json`` says what it is. Opening reads a few kilobytes; documents are read
-when they are asked for. A corpus in memory is laid out the same way, and has the same digest as the folder made from it.
+when they are asked for. A corpus in memory is laid out the same way, and has the same digest as the folder made of it.
 """
 
 from __future__ import annotations
