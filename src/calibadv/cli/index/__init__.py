@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from calibadv.cli.options import new_command
 
 EPILOG = """\
