@@ -1,8 +1,9 @@
 """Files and the network: nothing in here knows a word of the domain.
 
-- `http`: one HTTP request and its whole answer, within a deadline; which failures pass; how long to wait before the
-  next try
+- `clock`: what time it is, and waiting, as an object: tests pass one that only counts
+- `http`: one HTTP request and its whole answer, within a deadline; which failures are transient
 - `mapped_file`: A memory-mapped file whose resident part stays small
+- `retry`: retry with exponential backoff and jitter, within one deadline for all attempts
 - `serving`: what every server of this package needs: a socket bound before anything is loaded, and an end without
   drama
 - `thread_pool`: A pool of threads that survives a fork
