@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibadv.errors import ConfigError
+from calibadv.io.packages import require_packages as require_packages
 
 if TYPE_CHECKING:
     from calibadv.config import RunConfig
@@ -76,13 +76,6 @@ def add_search_device_option(parser: argparse.ArgumentParser) -> None:
         help="what compares the vectors of a dense index: cpu, a GPU with all of them in its memory (cuda, cuda:1), "
         "or auto, a GPU if they fit (default: cpu)",
     )
-
-
-def require_packages(*modules: str, extra: str, what: str) -> None:
-    """Say which pip command is missing, before anything is started."""
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        raise ConfigError(f"{what} needs {', '.join(missing)}, which is not installed: pip install 'calibadv[{extra}]'")
 
 
 def read_run_config(target: Path, *, overrides: Sequence[str]) -> RunConfig:

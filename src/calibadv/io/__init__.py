@@ -3,6 +3,7 @@
 - `clock`: what time it is, and waiting, as an object: tests pass one that only counts
 - `http`: one HTTP request and its whole answer, within a deadline; which failures are transient
 - `mapped_file`: A memory-mapped file whose resident part stays small
+- `packages`: optional packages: whether they are there, said before work begins
 - `retry`: retry with exponential backoff and jitter, within one deadline for all attempts
 - `serving`: what every server of this package needs: a socket bound before anything is loaded, and an end without
   drama
