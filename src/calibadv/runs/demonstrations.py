@@ -13,12 +13,12 @@ from typing import Any
 
 from calibadv.config import RunConfig
 from calibadv.data.config import load_split
-from calibadv.errors import DataError
 from calibadv.data.questions import load_questions
-from calibadv.retrieval.base import Retriever
-from calibadv.rewards.format import is_well_formed
-from calibadv.rewards.answer_scores import normalize_answer
 from calibadv.data.trajectory_files import Record, read_trajectories, write_trajectories
+from calibadv.errors import DataError
+from calibadv.retrieval.base import Retriever
+from calibadv.rewards.answer_scores import normalize_answer
+from calibadv.rewards.format import is_well_formed
 from calibadv.training.sft.demonstrate import Demonstration, demonstrate, play_together
 from calibadv.training.sft.plans import make_plan
 from calibadv.training.sft.recorded import read_rows, read_trace

@@ -20,22 +20,16 @@ from transformers import PrinterCallback, TrainingArguments
 
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder, claim_run_folder
-from calibadv.data.config import load_split
-from calibadv.data.config import draw
+from calibadv.data.config import draw, load_split
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.evaluate import EvalResult, evaluate
+from calibadv.models.config import check_trainable_engine
+from calibadv.models.load import load_model, load_policy, resolve_model
+from calibadv.models.lora import add_adapter
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import open_retriever
 from calibadv.rollout.tokenizer import HFTokenizer
 from calibadv.rollout.tokenizer_checks import check_tokenizer
-from calibadv.runs.trainer_args import micro_batch_shape, trains_on_cpu
-from calibadv.training.callbacks import cut_metrics
-from calibadv.training.checkpoints import checkpoint_step, forget_after, last_checkpoint
-from calibadv.models.load import load_model, load_policy, resolve_model
-from calibadv.models.lora import add_adapter
-from calibadv.models.config import check_trainable_engine
-from calibadv.runs.train import quiet, way_on
-from calibadv.training.overrides.checkpoint_saving import MODEL, save_policy
 from calibadv.runs.demonstrations import (
     DATA,
     REPORT,
@@ -44,6 +38,11 @@ from calibadv.runs.demonstrations import (
     read_collection,
     write_collection,
 )
+from calibadv.runs.train import quiet, way_on
+from calibadv.runs.trainer_args import micro_batch_shape, trains_on_cpu
+from calibadv.training.callbacks import cut_metrics
+from calibadv.training.checkpoints import checkpoint_step, forget_after, last_checkpoint
+from calibadv.training.overrides.checkpoint_saving import MODEL, save_policy
 from calibadv.training.sft.tokenize import Example, make_examples
 from calibadv.training.sft.trainer import METRICS, DemonstrationTrainer, LossLines
 from calibadv.training.signals import StopRequested, StopSignals

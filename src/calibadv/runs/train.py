@@ -26,18 +26,18 @@ from calibadv.config.run_folder import check_run_folder, claim_run_folder
 from calibadv.data.config import load_split
 from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
 from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
+from calibadv.models.config import ModelConfig
+from calibadv.models.load import load_model, resolve_model, without_progress_bars
+from calibadv.models.lora import add_adapter
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import open_retriever
+from calibadv.rollout.policies.transformers import DEFAULT_ROWS, TransformersPolicy
 from calibadv.rollout.tokenizer import HFTokenizer
 from calibadv.rollout.tokenizer_checks import check_tokenizer
-from calibadv.rollout.policies.transformers import DEFAULT_ROWS, TransformersPolicy
 from calibadv.runs.trainer_args import trainer_config
 from calibadv.training.callbacks import read_metrics
 from calibadv.training.checkpoints import EVALUATIONS, checkpoint_step, forget_after, last_checkpoint
 from calibadv.training.grpo_config import CalibAdvConfig
-from calibadv.models.load import load_model, resolve_model, without_progress_bars
-from calibadv.models.lora import add_adapter
-from calibadv.models.config import ModelConfig
 from calibadv.training.overrides.checkpoint_saving import BEST, MODEL, save_policy
 from calibadv.training.signals import StopRequested, StopSignals
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError

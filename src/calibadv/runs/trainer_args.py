@@ -14,9 +14,9 @@ from transformers.integrations.integration_utils import (
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
-from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.models.load import resolve_device
 from calibadv.training.config import TrainingSettings
+from calibadv.training.grpo_config import CalibAdvConfig
 
 
 def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:

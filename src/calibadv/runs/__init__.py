@@ -1,0 +1,10 @@
+"""The verbs as functions: what the command line does, for Python callers.
+
+- `agent`: an agent that answers questions: which model, which documents, and opening both
+- `demonstrations`: collect demonstrations for a run: by script, from recorded traces, from stored files
+- `evaluate`: evaluate the model of a config on its questions, and keep every finished rollout
+- `sft`: one supervised run: demonstrations, training, a Hugging Face folder, a look at the format
+- `targets`: what a path or name means: a config, a run, an arm of a lab, or a model
+- `train`: one training run: folder, data, retriever, model, trainer, evaluations, checkpoints
+- `trainer_args`: the settings of a run in TRL's terms
+"""
