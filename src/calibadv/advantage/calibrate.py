@@ -16,27 +16,28 @@ Shape suffixes: N = trajectories of the batch, K = turns (padded; a turn without
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from calibadv.advantage.grpo import (
-    Bools,
-    Floats,
-    GroupIds,
-    Indices,
-    check_rewards,
-    group_advantages,
-    group_index,
-    leave_one_out_advantages,
+from calibadv.advantage.estimators import (
+    ESTIMATORS,
+    SETTING,
+    CreditBatch,
+    Estimator,
+    document_ids,
+    estimate,
+    open_estimator,
 )
+from calibadv.advantage.grpo import Bools, Floats, GroupIds, Indices, check_rewards, group_index
 from calibadv.advantage.silver import SILVER_THRESHOLD, CorrectnessVariant
 from calibadv.advantage.stats import CalibrationStats, group_mass, measure
 from calibadv.errors import ConfigError, DataError
+from calibadv.registry import is_import_path
 
-Estimator: TypeAlias = Literal["grpo", "dr_grpo", "rloo"]
 SoftPenalty: TypeAlias = Literal["none", "shrink", "interpolate"]
 Rebalance: TypeAlias = Literal["none", "positive", "negative"]
 
@@ -45,8 +46,9 @@ Rebalance: TypeAlias = Literal["none", "positive", "negative"]
 class CalibrationConfig:
     """The settings of the method. The defaults are the paper's; `plain` is the baseline it compares with."""
 
-    estimator: Estimator = "grpo"
-    """How rewards become advantages: ``grpo`` (the paper's), ``dr_grpo`` (no standard deviation) or ``rloo``."""
+    estimator: str = "grpo"
+    """How rewards become advantages: ``grpo`` (the paper's), ``dr_grpo`` (no standard deviation), ``rloo``, or your
+    own as "package.module:name" (`calibadv.advantage.estimators.Estimator`)."""
     soft_penalty: SoftPenalty = "shrink"
     """``shrink`` negative search turns towards 0 (the paper's), ``interpolate`` to the group's best, or ``none``."""
     rebalance: Rebalance = "positive"
@@ -60,7 +62,6 @@ class CalibrationConfig:
 
     def __post_init__(self) -> None:
         choices = (
-            ("estimator", self.estimator, Estimator),
             ("soft_penalty", self.soft_penalty, SoftPenalty),
             ("rebalance", self.rebalance, Rebalance),
             ("correctness", self.correctness, CorrectnessVariant),
@@ -68,6 +69,9 @@ class CalibrationConfig:
         for name, value, allowed in choices:
             if value not in get_args(allowed):
                 raise ConfigError(f"calibration.{name} must be one of {', '.join(get_args(allowed))}, got {value!r}")
+        if not is_import_path(self.estimator) and self.estimator not in tuple(ESTIMATORS):
+            known = ", ".join((*ESTIMATORS, '"package.module:name"'))
+            raise ConfigError(f"{SETTING} must be one of {known}, got {self.estimator!r}")
         coef, threshold = self.rebalance_coef, self.silver_threshold
         if not _is_number(coef) or not 0 < coef < math.inf:
             raise ConfigError(f"calibration.rebalance_coef must be > 0, got {coef!r}")
@@ -75,7 +79,7 @@ class CalibrationConfig:
             raise ConfigError(f"calibration.silver_threshold must be in (0, 1], got {threshold!r}")
 
     @classmethod
-    def plain(cls, *, estimator: Estimator = "grpo") -> CalibrationConfig:
+    def plain(cls, *, estimator: str = "grpo") -> CalibrationConfig:
         """No calibration, only the estimator."""
         return cls(estimator=estimator, soft_penalty="none", rebalance="none")
 
@@ -91,7 +95,9 @@ def calibrate(
     group_ids: GroupIds,
     correctness_NK: ArrayLike | None,
     num_tokens_NK: ArrayLike,
+    document_ids_NK: Sequence[Sequence[Sequence[str]]] | None = None,
     config: CalibrationConfig | None = None,
+    estimator: Estimator | None = None,
     included_N: ArrayLike | None = None,
 ) -> tuple[Floats, CalibrationStats]:
     """Advantage of every turn of a batch, and what calibration did.
@@ -99,6 +105,8 @@ def calibrate(
     ``num_tokens_NK`` counts the tokens that the model wrote in each turn; 0 means no such turn. The last turn with
     tokens is the answer turn, whatever it holds. ``correctness_NK`` is query correctness in [0, 1], with NaN or 0 where
     none is given; None gives none at all. Trajectories with ``included_N`` False take no part and get 0.
+    ``estimator`` takes the place of ``config.estimator``; it also sees ``document_ids_NK``, the ids of the documents
+    that each turn found (ragged).
 
     One question, three trajectories, each with a search turn of 10 tokens and an answer turn of 4. The second searched
     well and answered wrong:
@@ -128,13 +136,21 @@ def calibrate(
     search_tokens_NK = num_tokens_NK - answer_tokens_NK
     correctness_NK = np.where(search_tokens_NK > 0, correctness_NK, 0.0)
 
-    advantages_N = _estimate(rewards_N, group_N=group_N, included_N=included_N, estimator=config.estimator)
-    before_NK = np.where(num_tokens_NK > 0, advantages_N[:, None], 0.0)
+    batch = CreditBatch(
+        rewards_N=rewards_N,
+        group_N=group_N,
+        included_N=included_N,
+        num_tokens_NK=num_tokens_NK,
+        answer_NK=answer_NK,
+        correctness_NK=correctness_NK,
+        document_ids_NK=document_ids(document_ids_NK, num_trajectories=len(rewards_N)),
+    )
+    before_NK = estimate(estimator or open_estimator(config.estimator), batch)
     after_NK = before_NK.copy()
     if config.soft_penalty == "shrink":
         after_NK = shrink_penalty(after_NK, correctness_NK=correctness_NK)
     elif config.soft_penalty == "interpolate":
-        best_N = best_of_group(advantages_N, group_N=group_N)
+        best_N = best_of_group(before_NK.max(axis=1, initial=0.0), group_N=group_N)
         after_NK = interpolate_penalty(after_NK, correctness_NK=correctness_NK, best_N=best_N)
     if config.rebalance != "none":
         rebalanced_NK = rebalance(
@@ -236,13 +252,6 @@ def best_of_group(advantages_N: Floats, *, group_N: Indices) -> Floats:
     best_G = np.zeros(group_N.max(initial=-1) + 1)
     np.maximum.at(best_G, group_N, advantages_N)
     return best_G[group_N]
-
-
-def _estimate(rewards_N: Floats, *, group_N: Indices, included_N: Bools, estimator: Estimator) -> Floats:
-    if estimator == "rloo":
-        return leave_one_out_advantages(rewards_N, group_ids=group_N, included_N=included_N)
-    scale: Literal["std", "none"] = "std" if estimator == "grpo" else "none"
-    return group_advantages(rewards_N, group_ids=group_N, included_N=included_N, scale=scale)
 
 
 def _check_turns(

@@ -44,8 +44,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.rollout.prompt not in PROMPTS:
             raise ConfigError(f"rollout.prompt must be one of {', '.join(PROMPTS)}, got {self.rollout.prompt!r}")
-        calibration = self.active_calibration
-        if calibration is not None and calibration.needs_correctness and self.rollout.max_searches < 1:
+        if self.active_calibration.needs_correctness and self.rollout.max_searches < 1:
             raise ConfigError(
                 "rollout.max_searches must be >= 1 with the soft penalty on, got 0: without searches no query "
                 'correctness arrives; allow searches, or set algorithm.name = "grpo"'
@@ -78,9 +77,11 @@ class RunConfig:
         return build(cls, tables)
 
     @property
-    def active_calibration(self) -> CalibrationConfig | None:
-        """[calibration] when the algorithm uses it, else None."""
-        return self.calibration if self.algorithm.name == "calibadv" else None
+    def active_calibration(self) -> CalibrationConfig:
+        """[calibration] when the algorithm uses it, else its estimator alone."""
+        if self.algorithm.name == "calibadv":
+            return self.calibration
+        return CalibrationConfig.plain(estimator=self.calibration.estimator)
 
     def check_trainable(self) -> None:
         """Refuse what only training cannot use: no questions, greedy rollouts, an engine that it does not update."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
     rows = settings.questions_per_batch * settings.num_rollouts // settings.mini_batches
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by accelerate and torchrun
     per_device, accumulation = micro_batch_shape(rows, processes=processes, largest=settings.micro_batch)
-    calibration = config.active_calibration
     sections = config.effective()
     return CalibAdvConfig(
         output_dir=str(folder),
@@ -56,7 +56,7 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         report_to=available_trackers(settings.report_to),
         seed=settings.seed,
         disable_tqdm=True,
-        calibration=None if calibration is None else sections["calibration"],
+        calibration=asdict(config.active_calibration),
         rollout=sections["rollout"],
         reward_score=config.reward.score,
         max_batches_without_signal=settings.max_batches_without_signal,

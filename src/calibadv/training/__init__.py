@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from calibadv.training.callbacks import read_metrics
     from calibadv.training.credit import assign_credit
     from calibadv.training.grpo_config import CalibAdvConfig
-    from calibadv.training.rollout_func import make_rollout_func, outcome_reward_func
+    from calibadv.training.rollout_func import handed_over_reward, make_rollout_func
     from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
     from calibadv.training.trl_batch import question_order, question_rows
 
@@ -37,8 +37,8 @@ __all__ = [
     "CalibAdvTrainer",
     "NoSignalError",
     "assign_credit",
+    "handed_over_reward",
     "make_rollout_func",
-    "outcome_reward_func",
     "question_order",
     "question_rows",
     "read_metrics",
@@ -50,7 +50,7 @@ _HOMES = {
     "NoSignalError": "trainer",
     "assign_credit": "credit",
     "make_rollout_func": "rollout_func",
-    "outcome_reward_func": "rollout_func",
+    "handed_over_reward": "rollout_func",
     "question_order": "trl_batch",
     "question_rows": "trl_batch",
     "read_metrics": "callbacks",

@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 
 from calibadv.advantage import (
     CalibrationConfig,
+    Estimator,
     SilverStats,
     TrajectoryEvidence,
     calibrate,
     query_correctness,
 )
 from calibadv.rewards.format import is_well_formed
-from calibadv.rewards.outcome import outcome_reward, score_trajectory
+from calibadv.rewards.outcome import score_trajectory
 from calibadv.rewards.perplexity import is_garbled
+from calibadv.rewards.reward import OutcomeReward, Reward, reward_of
 from calibadv.trajectory import ActionKind, Credit, Trajectory
 
 
@@ -46,19 +48,29 @@ class Outcome:
     logprob_sums: tuple[float, ...]  # [num_turns] of the sampled tokens
 
     @classmethod
-    def of(cls, trajectory: Trajectory, *, group_id: str, score: str) -> Outcome:
-        """Grade one trajectory; ``score`` names the score that counts (f1, em or cem)."""
-        scores = score_trajectory(trajectory)
+    def of(cls, trajectory: Trajectory, *, group_id: str, score: str, reward: Reward | None = None) -> Outcome:
+        """Grade one trajectory, once; a failed one has reward 0.
+
+        Args:
+            trajectory: What was played.
+            group_id: Names its group; one question has one.
+            score: Name of the score that makes documents silver, and that the outcome reward takes.
+            reward: Another reward than the outcome reward.
+        """
+        reward = OutcomeReward(score) if reward is None else reward
+        scores, format_valid = score_trajectory(trajectory), is_well_formed(trajectory)
+        if isinstance(reward, OutcomeReward):
+            value = reward.of(scores, format_valid=format_valid)
+        else:
+            value = 0.0 if trajectory.failed else reward_of(reward, trajectory)
         return cls(
             group_id=group_id,
-            reward=outcome_reward(trajectory, score=score),
+            reward=value,
             scores=scores,
             garbled=is_garbled(trajectory),
             failed=trajectory.failed,
             stop_reason=trajectory.stop_reason.value,
-            evidence=TrajectoryEvidence.from_trajectory(
-                trajectory, score=scores[score], format_valid=is_well_formed(trajectory)
-            ),
+            evidence=TrajectoryEvidence.from_trajectory(trajectory, score=scores[score], format_valid=format_valid),
             is_search=tuple(t.action.kind is ActionKind.SEARCH and bool(t.observation) for t in trajectory.turns),
             num_tokens=tuple(len(t.token_ids) for t in trajectory.turns),
             logprob_sums=tuple(math.fsum(t.logprobs) for t in trajectory.turns),
@@ -91,9 +103,16 @@ class BatchCredit:
         )
 
 
-def assign_credit(outcomes: Sequence[Outcome], *, config: CalibrationConfig | None) -> BatchCredit:
-    """Advantages with soft penalty and rebalance; ``config`` None is plain GRPO. Failed trajectories take no part."""
-    config = config or CalibrationConfig.plain()
+def assign_credit(
+    outcomes: Sequence[Outcome], *, config: CalibrationConfig, estimator: Estimator | None = None
+) -> BatchCredit:
+    """Advantages with soft penalty and rebalance as ``config`` says. Failed trajectories take no part.
+
+    Args:
+        outcomes: The whole batch, all questions, from all processes.
+        config: The settings of the method; `CalibrationConfig.plain` is an estimator alone.
+        estimator: In the place of ``config.estimator``.
+    """
     group_ids = [o.group_id for o in outcomes]
     included_N = takes_part(outcomes)
     rewards_N = np.array([o.reward for o in outcomes])
@@ -110,7 +129,9 @@ def assign_credit(outcomes: Sequence[Outcome], *, config: CalibrationConfig | No
         group_ids=group_ids,
         correctness_NK=correctness_NK,
         num_tokens_NK=num_tokens_NK,
+        document_ids_NK=[[turn.document_ids for turn in o.evidence.turns] for o in outcomes],
         config=config,
+        estimator=estimator,
         included_N=included_N,
     )
     metrics = batch_metrics(outcomes) | silver_metrics(silver) | stats.as_metrics()

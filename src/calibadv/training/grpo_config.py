@@ -42,9 +42,8 @@ class CalibAdvConfig(GRPOConfig):
     shuffle_dataset: bool | None = field(
         default=False, metadata={"help": "Off: the order of questions is laid down before the run (step-exact resume)."}
     )
-    calibration: dict[str, Any] | None = field(
-        default_factory=dict,
-        metadata={"help": "Settings of calibadv.advantage.CalibrationConfig; None trains plain GRPO."},
+    calibration: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Settings of calibadv.advantage.CalibrationConfig."}
     )
     rollout: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Settings of calibadv.rollout.RolloutConfig."}
@@ -81,9 +80,8 @@ class CalibAdvConfig(GRPOConfig):
                 f"rollout.temperature is {self.rollout_config.temperature}, but the loss scales its logits by "
                 f"temperature {self.temperature}: give both the same value, or leave the one in rollout out"
             )
-        self.calibration_config = None if self.calibration is None else CalibrationConfig(**self.calibration)
-        wants_correctness = self.calibration_config is not None and self.calibration_config.soft_penalty != "none"
-        if wants_correctness and self.rollout_config.max_searches < 1:
+        self.calibration_config = CalibrationConfig(**self.calibration)
+        if self.calibration_config.needs_correctness and self.rollout_config.max_searches < 1:
             raise ConfigError(
                 "calibration is on but rollout.max_searches is 0, so no query correctness can arrive: "
                 'allow searches, or set calibration.soft_penalty = "none"'

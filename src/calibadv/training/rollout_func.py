@@ -1,6 +1,6 @@
 """TRL's ``rollout_func`` on top of `calibadv.rollout`: prompts in, token ids, log-probabilities and trajectories out.
 
-It also works with an unmodified ``trl.GRPOTrainer``, together with `outcome_reward_func`.
+It also works with an unmodified ``trl.GRPOTrainer``, together with `handed_over_reward`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from accelerate.utils import gather_object
 
 from calibadv.errors import ConfigError, RetrieverUnavailable
 from calibadv.retrieval.base import Retriever
-from calibadv.rewards.outcome import outcome_reward
+from calibadv.rewards.reward import Reward
 from calibadv.rollout import Policy, RolloutConfig, RolloutResult, Tokenizer, rollout
+from calibadv.training.credit import Outcome
 from calibadv.training.trl_batch import QUESTION_KEY, rollout_fields
 from calibadv.trajectory import Question
 
@@ -29,12 +30,16 @@ def make_rollout_func(
     tokenizer: Tokenizer,
     config: RolloutConfig,
     filler_id: int,
+    score: str = "f1",
+    reward: Reward | None = None,
     on_result: Callable[[RolloutResult], None] | None = None,
 ) -> RolloutFunc:
     """A rollout function for TRL's ``GRPOTrainer``.
 
     Prompts must come from `calibadv.training.question_rows` over the same ``questions``. ``policy`` is called once a
     batch. ``filler_id`` is a token id for trajectories without tokens. Draws are seeded by the trainer's seed and step.
+    Every trajectory is graded here, once: by ``reward``, or by the outcome reward with ``score``; what comes of it
+    travels with the trajectory as field "outcome".
     """
 
     def rollout_func(prompts: list[Any], trainer: Any) -> dict[str, Any]:
@@ -58,7 +63,11 @@ def make_rollout_func(
         assert result is not None
         if on_result is not None:
             on_result(result)
-        return rollout_fields(result.trajectories, filler_id=filler_id)
+        outcomes = [
+            Outcome.of(trajectory, group_id=str(asked[n // trainer.num_generations]), score=score, reward=reward)
+            for n, trajectory in enumerate(result.trajectories)
+        ]
+        return rollout_fields(result.trajectories, filler_id=filler_id) | {"outcome": outcomes}
 
     return rollout_func
 
@@ -105,17 +114,13 @@ def step_seed(seed: int, step: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def outcome_reward_func(*, score: str = "f1") -> Callable[..., list[float | None]]:
-    """A TRL reward function: the outcome reward of the trajectories that `make_rollout_func` hands over.
+def handed_over_reward(*, completions: list[Any], **fields: Any) -> list[float | None]:
+    """A TRL reward function: the rewards of the trajectories that `make_rollout_func` hands over.
 
     A failed rollout is scored None: TRL leaves it out of its group and gives it advantage 0.
     """
-
-    def outcome(*, completions: list[Any], **fields: Any) -> list[float | None]:
-        if "trajectory" not in fields:
-            raise ConfigError(
-                "the reward needs trajectories: use the rollout function of calibadv.training.make_rollout_func"
-            )
-        return [None if t.failed else outcome_reward(t, score=score) for t in fields["trajectory"]]
-
-    return outcome
+    if "outcome" not in fields:
+        raise ConfigError(
+            "the reward needs trajectories: use the rollout function of calibadv.training.make_rollout_func"
+        )
+    return [None if outcome.failed else outcome.reward for outcome in fields["outcome"]]

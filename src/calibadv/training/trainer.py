@@ -16,9 +16,11 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from calibadv.advantage import Estimator
 from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import ConfigError
 from calibadv.retrieval.base import Retriever
+from calibadv.rewards.reward import Reward
 from calibadv.rollout import HFTokenizer, Policy, RolloutResult
 from calibadv.training.callbacks import BatchMetrics, SkipNonFiniteUpdate
 from calibadv.training.checkpoints import METRICS, TRAJECTORIES, missing_part
@@ -29,7 +31,7 @@ from calibadv.training.overrides.micro_batches import LeanMicroBatches
 from calibadv.training.overrides.sharded_optimizer import ShardedOptimizer
 from calibadv.training.overrides.token_logprobs import TrainedTokenLogprobs, add_token_head
 from calibadv.training.overrides.turn_advantages import CalibratedAdvantages
-from calibadv.training.rollout_func import RolloutFunc, make_rollout_func, outcome_reward_func
+from calibadv.training.rollout_func import RolloutFunc, handed_over_reward, make_rollout_func
 from calibadv.training.signals import StopAtBatchEnd, StopSignals
 from calibadv.training.timers import Clock
 from calibadv.training.trl_batch import question_order, question_rows
@@ -46,6 +48,7 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
     """Train a policy on questions with a retriever.
 
     ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`.
+    ``reward`` takes the place of the outcome reward, ``estimator`` that of ``calibration.estimator``.
     ``stop`` ends the run early when a signal comes (`calibadv.training.signals`).
     Writes ``metrics.jsonl`` and ``trajectories/step-*.jsonl.gz`` into ``args.output_dir``, next to TRL's checkpoints.
     """
@@ -59,9 +62,12 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         retriever: Retriever,
         processing_class: PreTrainedTokenizerBase,
         policy: Callable[[PreTrainedModel, PreTrainedTokenizerBase], Policy] | None = None,
+        reward: Reward | None = None,
+        estimator: Estimator | None = None,
         stop: StopSignals | None = None,
         **kwargs: Any,
     ) -> None:
+        self.estimator = estimator
         self.updates_per_batch = args.updates_per_batch
         if args.max_steps < 1 or args.max_steps % self.updates_per_batch:
             raise ConfigError(
@@ -86,13 +92,15 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
             tokenizer=tokenizer,
             config=args.rollout_config,
             filler_id=tokenizer.pad_id,
+            score=args.reward_score,
+            reward=reward,
             on_result=self._count_rollout_time,
         )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using 'rollout_func'")  # TRL marks it experimental
             super().__init__(
                 model,
-                reward_funcs=outcome_reward_func(score=args.reward_score),
+                reward_funcs=handed_over_reward,
                 args=args,
                 train_dataset=Dataset.from_list(question_rows(train_questions, order=order)),
                 processing_class=processing_class,

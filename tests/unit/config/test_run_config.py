@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibadv.advantage import CalibrationConfig
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import claim_run_folder
 from calibadv.data.config import DataConfig, load_split
@@ -144,7 +145,7 @@ def test_impossible_settings_are_refused_by_name(tmp_path, override, message):
 
 def test_grpo_needs_no_searches_and_ignores_calibration(tmp_path):
     config = read(tmp_path, "", "algorithm.name=grpo", "rollout.max_searches=0")
-    assert config.active_calibration is None
+    assert config.active_calibration == CalibrationConfig.plain()
 
 
 def test_training_needs_questions_and_chance(tmp_path):

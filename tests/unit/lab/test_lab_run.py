@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from calibadv.advantage import CalibrationConfig
 from calibadv.config import RunConfig
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.lab import compare as lab_run
@@ -30,7 +31,7 @@ def test_arms_become_settings_of_the_run(tmp_path: Path) -> None:
     assert config.training.learning_rate == 2e-4
     assert config.training.seed == 3
     grpo = lab_config(LabRun(), Arm.parse("grpo"), seed=0, world_dir=tmp_path, folder=tmp_path / "run")
-    assert grpo.active_calibration is None
+    assert grpo.active_calibration == CalibrationConfig.plain()
 
 
 def test_arms_whose_names_hold_dots_keep_their_files_apart(tmp_path: Path) -> None:

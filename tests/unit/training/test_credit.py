@@ -45,7 +45,10 @@ def outcomes(*trajectories: Trajectory, group: str = "g") -> list[Outcome]:
 
 def test_good_search_of_a_wrong_answer_is_forgiven_under_calibration_only() -> None:
     batch = outcomes(trajectory("ada"), trajectory("bob", documents="ax"), trajectory("bob", documents="yz"))
-    calibrated, plain = assign_credit(batch, config=CalibrationConfig()), assign_credit(batch, config=None)
+    calibrated, plain = (
+        assign_credit(batch, config=CalibrationConfig()),
+        assign_credit(batch, config=CalibrationConfig.plain()),
+    )
     assert calibrated.correctness_NK[1, 0] == 0.5
     np.testing.assert_allclose(calibrated.after_NK[1, 0], calibrated.before_NK[1, 0] / 2)
     np.testing.assert_array_equal(plain.after_NK, plain.before_NK)
@@ -55,8 +58,10 @@ def test_good_search_of_a_wrong_answer_is_forgiven_under_calibration_only() -> N
 
 def test_failed_rollout_takes_no_part() -> None:
     kept = outcomes(trajectory("ada"), trajectory("bob"))
-    with_failure = assign_credit([*kept, *outcomes(trajectory("", failed=True))], config=None)
-    np.testing.assert_allclose(with_failure.after_NK[:2], assign_credit(kept, config=None).after_NK)
+    with_failure = assign_credit([*kept, *outcomes(trajectory("", failed=True))], config=CalibrationConfig.plain())
+    np.testing.assert_allclose(
+        with_failure.after_NK[:2], assign_credit(kept, config=CalibrationConfig.plain()).after_NK
+    )
     assert not with_failure.after_NK[2].any()
     assert with_failure.metrics["failed_rollouts"] == 1
     assert with_failure.metrics["reward"] == 0.5
@@ -65,20 +70,20 @@ def test_failed_rollout_takes_no_part() -> None:
 def test_lone_survivor_of_a_group_has_nothing_to_be_compared_with() -> None:
     batch = outcomes(trajectory("ada"), trajectory("", failed=True), trajectory("", failed=True))
     assert not assign_credit(batch, config=CalibrationConfig()).after_NK.any()
-    assert not assign_credit(batch, config=None).after_NK.any()
+    assert not assign_credit(batch, config=CalibrationConfig.plain()).after_NK.any()
 
 
 def test_groups_are_told_apart_by_id_and_not_by_position() -> None:
     first = outcomes(trajectory("ada"), trajectory("bob"), group="1")
     second = outcomes(trajectory("bob"), trajectory("bob"), group="2")
-    mixed = assign_credit([first[0], second[0], first[1], second[1]], config=None)
-    np.testing.assert_allclose(mixed.after_NK[[0, 2]], assign_credit(first, config=None).after_NK)
+    mixed = assign_credit([first[0], second[0], first[1], second[1]], config=CalibrationConfig.plain())
+    np.testing.assert_allclose(mixed.after_NK[[0, 2]], assign_credit(first, config=CalibrationConfig.plain()).after_NK)
     assert not mixed.after_NK[[1, 3]].any()
     assert mixed.metrics["groups_without_signal"] == 0.5
 
 
 def test_metrics_are_means_over_trajectories_and_tokens() -> None:
-    metrics = assign_credit(outcomes(trajectory("ada"), trajectory("bob")), config=None).metrics
+    metrics = assign_credit(outcomes(trajectory("ada"), trajectory("bob")), config=CalibrationConfig.plain()).metrics
     assert metrics["f1"] == metrics["em"] == 0.5
     assert metrics["format_valid"] == metrics["searches"] == 1.0
     assert metrics["tokens"] == 5

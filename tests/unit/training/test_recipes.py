@@ -42,7 +42,7 @@ def test_recipes_of_the_papers_models_have_the_papers_settings(name, monkeypatch
     assert rollout.max_observation_tokens == 2048
     assert rollout.think_prefill
     assert config.reward.score == "f1"
-    assert config.active_calibration is not None
+    assert config.active_calibration is config.calibration
     assert config.active_calibration.rebalance_coef == 1.0
     assert (training.questions_per_batch * training.num_rollouts) % 8 == 0, "eight processes share the batch"
     assert (training.questions_per_batch // training.mini_batches) % 8 == 0

@@ -15,12 +15,12 @@ import torch
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
-from calibadv.advantage import spread
+from calibadv.advantage import Estimator, spread
 from calibadv.errors import ConfigError
 from calibadv.training.credit import BatchCredit, Outcome, assign_credit, padded
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.timers import Clock
-from calibadv.training.trl_batch import QUESTION_KEY, check_trained_tokens, turn_starts
+from calibadv.training.trl_batch import check_trained_tokens, turn_starts
 from calibadv.trajectory import Trajectory
 
 
@@ -29,6 +29,7 @@ class CalibratedAdvantages(GRPOTrainer):
 
     args: CalibAdvConfig
     clock: Clock
+    estimator: Estimator | None = None
     _generating = False
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -37,15 +38,10 @@ class CalibratedAdvantages(GRPOTrainer):
             batch = super()._generate_and_score_completions(inputs)
         finally:
             self._generating = False
-        trajectories = trajectories_of(inputs)
+        trajectories, local = trajectories_of(inputs), [row["outcome"] for row in inputs]
         check_batch_tokens(batch, trajectories)
-        group_ids = [str(row["prompt"][-1][QUESTION_KEY]) for row in inputs]
-        local = [
-            Outcome.of(trajectory, group_id=group_id, score=self.args.reward_score)
-            for trajectory, group_id in zip(trajectories, group_ids, strict=True)
-        ]
         outcomes = gather_object(local) if self.accelerator.num_processes > 1 else local
-        credit = assign_credit(outcomes, config=self.args.calibration_config)
+        credit = assign_credit(outcomes, config=self.args.calibration_config, estimator=self.estimator)
         first = self.accelerator.process_index * len(local)
         rows = slice(first, first + len(local))
         advantages = token_advantages(credit, rows, trajectories, num_columns=batch["completion_ids"].shape[1])
@@ -85,15 +81,15 @@ class CalibratedAdvantages(GRPOTrainer):
 
 
 def trajectories_of(inputs: Sequence[dict[str, Any]]) -> list[Trajectory]:
-    """The trajectories that the rollout function handed over; `ConfigError` if it handed over none.
+    """The trajectories that the rollout function handed over, graded; `ConfigError` if it handed over none.
 
     Without them no query correctness can arrive, and a run that claims to be calibrated would silently be plain GRPO.
     """
     trajectories = [row.get("trajectory") for row in inputs]
-    if not all(isinstance(t, Trajectory) for t in trajectories):
+    if not all(isinstance(t, Trajectory) for t in trajectories) or not all("outcome" in row for row in inputs):
         raise ConfigError(
-            "calibration is on, but the rollout function returned no 'trajectory' field, so no query correctness "
-            "arrives: use calibadv.training.make_rollout_func, or train with trl.GRPOTrainer"
+            "the rollout function returned no 'trajectory' and 'outcome' fields, so no reward and no query correctness "
+            "arrive: use calibadv.training.make_rollout_func, or train with trl.GRPOTrainer"
         )
     return trajectories  # type: ignore[return-value]
 
