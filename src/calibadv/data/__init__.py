@@ -4,6 +4,7 @@
 - `prepare`: question files for training and evaluation: from the published collection, or from folders laid out like
   it
 - `questions`: QA data sets to `Question`: FlashRAG-style rows in JSON lines (plain or gzipped) or parquet
+- `run_files`: the files in a run's folder: what they are called, and reading its two logs
 - `trajectory_files`: trajectories on disk: JSON lines (``.jsonl``, ``.jsonl.gz``) and parquet, both with a format
   version
 """

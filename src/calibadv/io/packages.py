@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
-from calibadv.errors import ConfigError
+from calibadv import errors
+
+_ROOT = Path(errors.__file__).parents[2]
+"""The clone that this runs from, if it does (``src/calibadv/errors.py`` is two folders below it)."""
 
 
 def require_packages(*modules: str, extra: str, what: str) -> None:
@@ -20,4 +24,12 @@ def require_packages(*modules: str, extra: str, what: str) -> None:
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise ConfigError(f"{what} needs {', '.join(missing)}, which is not installed: pip install 'calibadv[{extra}]'")
+        raise errors.ConfigError(f"{what} needs {', '.join(missing)}, which is not installed: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra: from the clone where this runs from one, else by name."""
+    if not (_ROOT / "pyproject.toml").is_file():
+        return f"pip install 'calibadv[{extra}]'"
+    place = "." if _ROOT == Path.cwd() else str(_ROOT)
+    return f"pip install -e '{place}[{extra}]'"
