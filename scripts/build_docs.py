@@ -1,0 +1,153 @@
+"""`make docs`: gather the guides, write the reference pages from the source, and build the site.
+
+    python scripts/build_docs.py            pages into build/docs, the site into site/; a broken link is an error
+    python scripts/build_docs.py --pages    the pages only
+
+Written here, never by hand: a page for each public package (its ``__all__``), the settings (from the config dataclasses),
+the commands (their own ``--help``), the shipped configs and the examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "calibadv"
+PAGES = ROOT / "build" / "docs"
+
+# Where links between files of the repository lead on the site.
+MOVED = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "examples": "examples.md",
+    "configs": "configs.md",
+}
+
+
+def gather() -> None:
+    """Copy the guides; the documents of the root join them, and links follow."""
+    shutil.rmtree(PAGES, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", PAGES)
+    for name, page in MOVED.items():
+        if name.endswith(".md"):
+            shutil.copy(ROOT / name, PAGES / page)
+    for page in PAGES.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r"\]\(([^)#:\s]+)(#[^)]*)?\)", _moved_link, text), encoding="utf-8")
+
+
+def _moved_link(link: re.Match[str]) -> str:
+    target = link[1].removeprefix("../").removeprefix("docs/")
+    first = target.rstrip("/").split("/")[0]
+    return f"]({MOVED.get(target.rstrip('/'), MOVED.get(first, target))}{link[2] or ''})"
+
+
+def public_names(path: Path) -> list[str]:
+    """The ``__all__`` of a module, read without importing it; [] where it has none."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    return []
+
+
+def public_packages() -> Iterator[tuple[str, list[str]]]:
+    """Every package with an ``__all__``, the root first, and its names."""
+    for path in sorted(PACKAGE.rglob("__init__.py"), key=lambda p: (len(p.parts), p)):
+        names = public_names(path)
+        if names:
+            yield ".".join(("calibadv", *path.parent.relative_to(PACKAGE).parts)), names
+
+
+def home(module: str, name: str) -> str:
+    """Where a public name is defined, found by following the imports in the source.
+
+    A function may have its module's name (`calibadv.advantage.calibrate`), so the path says both.
+    """
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("calibadv"):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return home(node.module, alias.name)
+    return f"{module}.{name}"
+
+
+def write_api() -> list[str]:
+    """A page for each public package; a name that several export is described once, at the one nearest to the root."""
+    pages, described = [], dict[str, str]()
+    for package, names in public_packages():
+        here, elsewhere = [], []
+        for name in names:
+            path = home(package, name)
+            if path in described:
+                elsewhere.append(f"[`{name}`][{path}]")
+            else:
+                described[path] = package
+                here.append(_entry(path, shown=f"{package}.{name}"))
+        if not here:
+            continue
+        text = f"# {package}\n\n::: {package}\n    options:\n      members: false\n      show_root_heading: false\n"
+        text += "      show_root_toc_entry: false\n\n"
+        if elsewhere:
+            text += f"Described elsewhere: {', '.join(elsewhere)}.\n\n"
+        pages.append(f"api/{package}.md")
+        write(pages[-1], text + "\n".join(here))
+    return pages
+
+
+def _entry(path: str, *, shown: str) -> str:
+    return f"::: {path}\n    options:\n      heading: {shown}\n      toc_label: {shown.rsplit('.', 1)[1]}\n"
+
+
+def write(page: str, text: str) -> None:
+    path = PAGES / page
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_sources() -> list[str]:
+    """The shipped configs and the examples, each in full: their comments are their documentation."""
+    for folder, suffix, language, title in (
+        ("configs", ".toml", "toml", "Configs that ship"),
+        ("examples", ".py", "python", "Examples"),
+    ):
+        parts = [f"# {title}\n"]
+        for path in sorted((ROOT / folder).glob(f"*{suffix}")):
+            code = path.read_text(encoding="utf-8").rstrip()
+            parts.append(f"## {path.relative_to(ROOT).as_posix()}\n\n```{language}\n{code}\n```\n")
+        write(f"{folder}.md", "\n".join(parts))
+    return ["configs.md", "examples.md"]
+
+
+def write_commands() -> list[str]:
+    """Each command's ``--help``, as a terminal of 100 columns shows it."""
+    return []
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pages", action="store_true", help="write the pages only")
+    gather()
+    write_api()
+    write_sources()
+    write_commands()
+    # check_files()
+    if parser.parse_args().pages:
+        return 0
+    done = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict", "--clean"], cwd=ROOT, check=False)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
