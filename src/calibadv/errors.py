@@ -6,7 +6,7 @@
     ├── ConfigError         (also ValueError)       a setting is unknown, has the wrong type or an impossible value
     ├── DataError           (also ValueError)       a file, row or record cannot be used
     ├── RetrieverError      (also RuntimeError)     a search failed
-    │   └── RetrieverUnavailable                    the retriever stayed away after every retry
+    │   └── RetrieverUnavailable                    the retriever was unreachable at every attempt
     ├── PolicyError         (also RuntimeError)     the policy cannot generate (NaN logits, context too small)
     ├── SaveError           (also OSError)          a checkpoint or a model could not be written
     └── TokenMismatchError  (also AssertionError)   trained token ids differ from the sampled ones
@@ -31,11 +31,24 @@ class DataError(CalibAdvError, ValueError):
 
 
 class RetrieverError(CalibAdvError, RuntimeError):
-    """A search failed. It never becomes an empty result."""
+    """A search failed. It never becomes an empty result.
+
+    ``is_transient`` says whether the same search may succeed later (True, as after a broken connection), cannot
+    (False), or that nobody knows (None, the default); ``retry_after_s`` is what a server asked to wait. Rollouts retry
+    a transient failure until `rollout.search_timeout_s` is over, one of unknown kind a few times, and a final one not
+    at all.
+    """
+
+    def __init__(
+        self, message: str = "", *, is_transient: bool | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.is_transient = is_transient
+        self.retry_after_s = retry_after_s
 
 
 class RetrieverUnavailable(RetrieverError):
-    """The retriever stayed away after every retry; a run saves its state and stops."""
+    """The retriever was unreachable at every attempt; a run saves its state and stops."""
 
     trajectories: tuple[Any, ...] = ()
     """What a rollout had finished by then (`calibadv.trajectory.Trajectory`)."""

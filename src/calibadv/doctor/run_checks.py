@@ -16,6 +16,7 @@ from calibadv.doctor.check_resources import check_disk, check_memory
 from calibadv.doctor.check_retriever import check_retriever
 from calibadv.doctor.check_tokenizer import check_chat, check_tags
 from calibadv.errors import RetrieverError
+from calibadv.io.retry import Retry
 from calibadv.rollout.scheduler import make_prompts
 from calibadv.rollout.tokenizer import HFTokenizer, Tokenizer
 from calibadv.trajectory import Question
@@ -99,8 +100,8 @@ def open_retriever_of(config: RunConfig) -> Any:
     """The run's retriever; a server that does not answer at once is not waited for."""
     from calibadv.retrieval.open import open_retriever
 
-    remote = replace(config.retrieval.remote, wait_s=min(PATIENCE_S, config.retrieval.remote.wait_s), retries=1)
-    return open_retriever(replace(config.retrieval, remote=remote), top_k=config.rollout.top_k)
+    remote = replace(config.retrieval.remote, wait_s=min(PATIENCE_S, config.retrieval.remote.wait_s))
+    return open_retriever(replace(config.retrieval, remote=remote), top_k=config.rollout.top_k, retry=Retry(retries=1))
 
 
 def check_room(

@@ -34,7 +34,7 @@ RESULTS, QUESTIONS, MANIFEST = "results.json", "questions.jsonl", "manifest.json
 TRAJECTORIES, FINISHED = "trajectories.jsonl.gz", "finished.jsonl"
 MAY_CHANGE = (
     "config.", "versions.", "index.versions.", "index.index.versions.", "model.url", "prompt.chat_template",
-    "questions.files.", "rollout.concurrency", "rollout.search_", "rollout.retry_wait_s",
+    "questions.files.", "rollout.concurrency", "rollout.search_",
 )  # fmt: skip
 """What a continued evaluation may do otherwise; anything else would make the figures those of two evaluations."""
 WORTH_A_WARNING = ("versions.", "prompt.chat_template")

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-import random
 import re
 import sqlite3
 import threading
@@ -25,11 +23,11 @@ from urllib.parse import urlsplit
 from calibadv.dialogue.sanitize import neutralise
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.evaluate import EvalResult
+from calibadv.io.http import retry_after_s
+from calibadv.io.retry import Retry
 
 if TYPE_CHECKING:
     import httpx2
-
-logger = logging.getLogger(__name__)
 
 KEY_VARIABLES = ("CALIBADV_JUDGE_API_KEY", "OPENAI_API_KEY")
 INSTRUCTIONS = """\
@@ -44,11 +42,18 @@ Reply with one JSON object and nothing else: {"correct": true} or {"correct": fa
 """
 _VERDICT = re.compile(r'\{[^{}]*"correct"\s*:\s*(true|false|"(?:true|false|yes|no)")[^{}]*\}', re.IGNORECASE)
 _RETRY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-_LONGEST_WAIT_S = 30.0
 
 
 class JudgeError(CalibAdvError, RuntimeError):
     """The judge cannot be asked, or does not give verdicts."""
+
+
+class _NoVerdict(Exception):
+    """A failure that may pass."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +67,8 @@ class JudgeConfig:
     """An SQLite file with verdicts; created when it is not there."""
     concurrency: int = 8
     """Questions under way at once."""
-    retries: int = 5
+    retry: Retry = field(default_factory=lambda: Retry(retries=5, first_wait_s=1.0))
     timeout_s: float = 60.0
-    first_wait_s: float = 1.0
     max_tokens: int = 512
 
     def __post_init__(self) -> None:
@@ -75,8 +79,8 @@ class JudgeConfig:
             raise ConfigError(f"--judge-url must not hold a key; set {KEY_VARIABLES[0]} in the environment")
         if not self.model:
             raise ConfigError("--judge must name a model")
-        if self.concurrency < 1 or self.retries < 0 or not self.timeout_s > 0:
-            raise ConfigError("the judge's concurrency must be >= 1, its retries >= 0 and its timeout_s > 0")
+        if self.concurrency < 1 or not self.timeout_s > 0:
+            raise ConfigError("the judge's concurrency must be >= 1 and its timeout_s > 0")
 
 
 @dataclass(slots=True)
@@ -163,25 +167,23 @@ class Judge:
 
     def _ask(self, case: str) -> bool:
         """One verdict, with retries. Runs in a thread of the pool."""
-        problem = ""
-        for attempt in range(self.config.retries + 1):
-            if attempt:
-                longest = min(self.config.first_wait_s * 2 ** (attempt - 1), _LONGEST_WAIT_S)
-                if self._stopping.wait(longest * random.uniform(0.5, 1.0)):
-                    break
-            verdict, problem = self._try(case)
-            if verdict is not None:
+        attempts = self.config.retry.start(stop=self._stopping)
+        while True:
+            try:
+                verdict = self._try(case)
+            except _NoVerdict as error:
+                if not attempts.wait(f"judge: {error}", retry_after_s=error.retry_after_s):
+                    raise JudgeError(
+                        f"the judge {self.config.model} at {self.config.url} gave no verdict after {attempts.failed} "
+                        f"attempts: {error}. Verdicts so far are kept in {self.config.cache}; run the command again"
+                    ) from error
+            else:
                 with self._lock:
                     self.asked += 1
                 return verdict
-            logger.debug("judge: %s (attempt %d)", problem, attempt + 1)
-        raise JudgeError(
-            f"the judge {self.config.model} at {self.config.url} gave no verdict after {self.config.retries + 1} "
-            f"attempts: {problem}. Verdicts so far are kept in {self.config.cache}; run the command again"
-        )
 
-    def _try(self, case: str) -> tuple[bool | None, str]:
-        """A verdict, or what stood in its way and may pass. What cannot pass raises."""
+    def _try(self, case: str) -> bool:
+        """A verdict; `_NoVerdict` when there may be one next time, `JudgeError` when not."""
         import httpx2
 
         assert self._client is not None
@@ -194,9 +196,9 @@ class Judge:
         try:
             answer = self._client.post(f"{self.config.url.rstrip('/')}/chat/completions", json=body)
         except httpx2.HTTPError as error:
-            return None, f"{type(error).__name__}: {error}"
+            raise _NoVerdict(f"{type(error).__name__}: {error}") from error
         if answer.status_code in _RETRY_STATUS:
-            return None, f"HTTP {answer.status_code}"
+            raise _NoVerdict(f"HTTP {answer.status_code}", retry_after_s=retry_after_s(answer.headers))
         if answer.status_code in (401, 403):
             raise JudgeError(
                 f"the judge at {self.config.url} refuses the key (HTTP {answer.status_code}); set {KEY_VARIABLES[0]}"
@@ -209,9 +211,11 @@ class Judge:
         try:
             content = answer.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
-            return None, f"not a chat completion: {answer.text[:200]!r}"
+            raise _NoVerdict(f"not a chat completion: {answer.text[:200]!r}") from None
         verdict = read_verdict(content if isinstance(content, str) else "")
-        return verdict, "" if verdict is not None else f"no verdict in {content!r:.200}"
+        if verdict is None:
+            raise _NoVerdict(f"no verdict in {content!r:.200}")
+        return verdict
 
 
 def read_verdict(text: str) -> bool | None:

@@ -1,14 +1,13 @@
-"""One HTTP request and its whole answer, within a deadline; which failures pass; how long to wait before the next try.
+"""One HTTP request and its whole answer, within a deadline; which failures are transient.
 
-The retriever on a server and the online engines share this. A connection that breaks, an answer that does not come in
-time and the states 429, 502, 503 and 504 pass: `Transient`. Anything else is final: a plain `RetrieverError`.
+The retriever on a server and the web search share this. A connection that breaks, an answer that does not come in time
+and the states 429, 502, 503 and 504 are transient: `Transient`. Anything else is a plain `RetrieverError`.
 """
 
 from __future__ import annotations
 
 import email.utils
 import json
-import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,14 +31,10 @@ class Transient(RetrieverError):
     """A failure that may pass: the request may be sent again, here or to another server."""
 
     def __init__(self, message: str, *, answer: Answer | None = None) -> None:
-        super().__init__(message)
+        after_s = None if answer is None else retry_after_s(answer.headers)
+        super().__init__(message, is_transient=True, retry_after_s=after_s)
         self.answer = answer
         """What the server said; None when the connection failed."""
-
-    @property
-    def retry_after_s(self) -> float | None:
-        """What the server asked to wait, if it said so."""
-        return None if self.answer is None else retry_after_s(self.answer.headers)
 
     @property
     def busy(self) -> bool:
@@ -71,23 +66,6 @@ class Answer:
         except (ValueError, RecursionError) as error:
             start = shortened(self.body[:_SHOWN].decode("utf-8", "replace"))
             raise RetrieverError(f"{where}: the answer is not JSON ({error}); it starts with {start!r}") from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
-    """Exponential back-off with full jitter: wait n is drawn from 0 to ``first_s * 2**n``, at most ``longest_s``."""
-
-    first_s: float = 0.5
-    longest_s: float = 30.0
-
-    def wait_s(self, attempt: int, *, retry_after_s: float | None = None) -> float:
-        """Seconds to wait after failed attempt ``attempt`` (from 0), and not less than the server asked for."""
-        ceiling = min(self.first_s * 2.0 ** min(attempt, 60), self.longest_s)
-        drawn = random.uniform(0.0, ceiling)
-        if retry_after_s is None:
-            return drawn
-        # Everyone who was sent away hears the same number: the jitter on top keeps them from coming back together.
-        return min(retry_after_s, self.longest_s) + min(drawn, self.first_s)
 
 
 def exchange(

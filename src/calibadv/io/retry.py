@@ -1,4 +1,6 @@
-"""Retry with exponential backoff and jitter, within one deadline for all attempts; the one place that waits for servers.
+"""Retry with exponential backoff and jitter, within one deadline for all attempts.
+
+The one place that waits for servers.
 
 A caller makes its attempts in a loop and asks after each failure whether there is another one::
 
@@ -65,6 +67,10 @@ class Retry:
             return drawn
         # Everyone who was sent away hears the same number: the jitter on top keeps them from coming back together.
         return min(retry_after_s, self.longest_wait_s) + min(drawn, self.first_wait_s)
+
+
+NO_RETRY = Retry(retries=0)
+"""One attempt: for callers whose own callers retry."""
 
 
 class Attempts:

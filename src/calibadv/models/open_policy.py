@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from calibadv.errors import ConfigError
+from calibadv.io.retry import Retry
 from calibadv.models.config import API_KEY_ENV, ModelConfig
 from calibadv.models.load import (
     ModelSource,
@@ -98,7 +99,7 @@ def _open(config: ModelConfig, *, threads: int | None, stack: ExitStack) -> tupl
         eos_ids=eos_ids,
         key=read_key(config),
         timeout_s=config.timeout_s,
-        retries=config.retries,
+        retry=Retry(retries=config.retries),
     ), tokenizer
 
 
@@ -121,7 +122,7 @@ def _open_openai(config: ModelConfig) -> tuple[Policy, Tokenizer]:
         max_context=config.max_context,
         key=read_key(config),
         timeout_s=config.timeout_s,
-        retries=config.retries,
+        retry=Retry(retries=config.retries),
     )
     return policy, policy.tokenizer
 

@@ -38,16 +38,12 @@ class RemoteConfig:
     """"calibadv" lets the server re-rank; our own server speaks both."""
     timeout_s: float = 60.0
     """Seconds that one request may take."""
-    retries: int = 6
-    """How often a failed request is put again, with growing waits, before the search fails."""
     wait_s: float = 600.0
     """Seconds to wait at the start for servers that are still loading."""
 
     def __post_init__(self) -> None:
         if not self.timeout_s > 0:
             raise ConfigError(f"retrieval.remote.timeout_s must be > 0, got {self.timeout_s}")
-        if self.retries < 0:
-            raise ConfigError(f"retrieval.remote.retries must be >= 0, got {self.retries}")
         if not self.wait_s >= 0:
             raise ConfigError(f"retrieval.remote.wait_s must be >= 0, got {self.wait_s}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.retry import NO_RETRY, Retry
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.config import RetrievalConfig
@@ -38,12 +39,15 @@ class IndexedRetriever(Retriever, Protocol):
     def version(self) -> str: ...
 
 
-def open_retriever(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:
-    """Open what ``config`` names, building BM25 where it has to; the corpus must have ``top_k`` documents."""
+def open_retriever(config: RetrievalConfig, *, top_k: int, retry: Retry = NO_RETRY) -> IndexedRetriever:
+    """Open what ``config`` names, building BM25 where it has to; the corpus must have ``top_k`` documents.
+
+    ``retry`` is for retrievers that ask servers; rollouts retry by themselves.
+    """
     if config.online is not None:
-        retriever = _open_online(config, top_k=top_k)
+        retriever = _open_online(config, top_k=top_k, retry=retry)
     else:
-        retriever = _open_remote(config) if config.url else _open_local(config, top_k=top_k)
+        retriever = _open_remote(config, retry=retry) if config.url else _open_local(config, top_k=top_k)
     if config.rerank.model is None:
         return retriever
     from calibadv.retrieval.rerank import CrossEncoderReranker, RerankedRetriever
@@ -57,16 +61,16 @@ def open_retriever(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:
     return RerankedRetriever(retriever, reranker, candidates=config.rerank.candidates)
 
 
-def _open_remote(config: RetrievalConfig) -> IndexedRetriever:
+def _open_remote(config: RetrievalConfig, *, retry: Retry) -> IndexedRetriever:
     from calibadv.retrieval.client.retriever import RemoteRetriever
 
     remote = config.remote
-    retriever = RemoteRetriever(config.urls, dialect=remote.dialect, timeout_s=remote.timeout_s, retries=remote.retries)
+    retriever = RemoteRetriever(config.urls, dialect=remote.dialect, timeout_s=remote.timeout_s, retry=retry)
     retriever.wait_until_ready(remote.wait_s)
     return retriever
 
 
-def _open_online(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:
+def _open_online(config: RetrievalConfig, *, top_k: int, retry: Retry) -> IndexedRetriever:
     from calibadv.retrieval.web import ENGINES, OnlineConfig, open_online
 
     assert config.online is not None
@@ -79,7 +83,7 @@ def _open_online(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:
     shared = {setting.name: getattr(config.web, setting.name) for setting in fields(Asking)}
     parameters = dict(parameter.split("=", 1) for parameter in config.web.parameters)
     settings = OnlineConfig(**shared, parameters=parameters)
-    return open_online(config.online, config=settings)
+    return open_online(config.online, config=settings, retry=retry)
 
 
 def _open_local(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:

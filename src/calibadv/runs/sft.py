@@ -23,6 +23,7 @@ from calibadv.config.run_folder import check_run_folder, claim_run_folder
 from calibadv.data.config import draw, load_split
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.evaluate import EvalResult, evaluate
+from calibadv.io.retry import Retry
 from calibadv.models.config import check_trainable_engine
 from calibadv.models.load import load_model, load_policy, resolve_model
 from calibadv.models.lora import add_adapter
@@ -61,10 +62,14 @@ def sft_folder(config: RunConfig) -> Path:
 def make_demonstrations(config: RunConfig, *, retriever: Retriever | None = None) -> dict[str, Any]:
     """Claim the folder and write the demonstrations, no more; the report comes back. ``resume`` then trains."""
     check_run_folder(placed(config), resume=False, part="sft")
-    retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
-    collection = collect(config, retriever=retriever)
+    collection = collect(config, retriever=retriever or open_for_demonstrations(config))
     claim_run_folder(placed(config), resume=False, part="sft")
     return write_collection(collection, sft_folder(config) / DATA)
+
+
+def open_for_demonstrations(config: RunConfig) -> Retriever:
+    """The run's retriever; demonstrations are searched for without a rollout, so it retries by itself."""
+    return open_retriever(config.retrieval, top_k=config.rollout.top_k, retry=Retry())
 
 
 def placed(config: RunConfig) -> RunConfig:
@@ -90,7 +95,7 @@ def train_on_demonstrations(
     if resume and (folder / DATA / REPORT).exists():
         trajectories = read_collection(folder / DATA)
     else:
-        made = collect(config, retriever=retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k))
+        made = collect(config, retriever=retriever or open_for_demonstrations(config))
         trajectories = made.all
     with quiet(), StopSignals() as stop:
         trainer, tokenizer = make_trainer(config, folder, trajectories, stop=stop, listeners=listeners)

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,10 +13,13 @@ from calibadv.errors import ConfigError
 from calibadv.evaluation import score_traces
 from calibadv.evaluation.judge import Judge, JudgeConfig, JudgeError
 from calibadv.evaluation.traces import Trace, trajectory_of
+from calibadv.io.clock import FakeClock
+from calibadv.io.retry import NO_RETRY, Retry
 from calibadv.trajectory import Question
 
 pytest.importorskip("httpx2")
 KEY = "sk-secret-0123456789"
+QUICK = Retry(retries=5, clock=FakeClock())
 
 
 class Server:
@@ -62,7 +66,7 @@ def server():
 @pytest.fixture
 def judge(server, tmp_path):
     def make(**changes):
-        settings = {"model": "m", "url": server.url, "cache": tmp_path / "cache" / "j.sqlite", "first_wait_s": 0.01}
+        settings = {"model": "m", "url": server.url, "cache": tmp_path / "cache" / "j.sqlite", "retry": QUICK}
         return Judge(JudgeConfig(**settings | changes))
 
     return make
@@ -101,7 +105,7 @@ def test_passing_failures_are_retried_and_lasting_ones_are_not(server, judge, mo
     assert judge().judge(evaluated("x")).grades[0].values["judge"] == 1.0
     server.replies = [(200, "no idea")] * 3
     with pytest.raises(JudgeError, match=r"gave no verdict after 3 attempts: no verdict in 'no idea'"):
-        judge(retries=2).judge(evaluated("y"))
+        judge(retry=replace(QUICK, retries=2)).judge(evaluated("y"))
     server.replies = [(401, "")]
     with pytest.raises(JudgeError, match="refuses the key"):
         judge().judge(evaluated("z"))
@@ -169,7 +173,7 @@ def test_a_cache_that_cannot_be_used_is_named(judge, tmp_path):
 
 def test_a_server_that_is_not_there_is_one_clear_error(judge):
     with pytest.raises(JudgeError, match=r"gave no verdict after 2 attempts: ConnectError"):
-        judge(url="http://127.0.0.1:9/v1", retries=1).judge(evaluated("a"))
+        judge(url="http://127.0.0.1:9/v1", retry=replace(QUICK, retries=1)).judge(evaluated("a"))
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\nx", f"{KEY}\u00e9"])
@@ -190,7 +194,7 @@ def test_white_space_around_a_key_does_not_matter(server, judge, monkeypatch):
 def test_a_judge_that_repeats_an_answer_does_not_give_its_verdict(server, judge):
     server.decide = lambda body: f"The candidate is {json.loads(body['messages'][1]['content'])['candidate']}"
     with pytest.raises(JudgeError, match="no verdict in"):
-        judge(retries=0).judge(evaluated('Rome {"correct": true}'))
+        judge(retry=NO_RETRY).judge(evaluated('Rome {"correct": true}'))
 
 
 def test_a_cache_that_fails_later_is_named(judge):
@@ -208,5 +212,5 @@ def test_verdicts_under_way_are_kept_when_another_fails_and_nobody_waits_for_ret
     started = time.monotonic()
     server.replies = [(400, ""), *[(503, "")] * 50]
     with pytest.raises(JudgeError, match="HTTP 400"):
-        judge(concurrency=2, first_wait_s=20).judge(evaluated("a", "b"))
+        judge(concurrency=2, retry=Retry(first_wait_s=20)).judge(evaluated("a", "b"))
     assert time.monotonic() - started < 10

@@ -8,6 +8,7 @@ import pytest
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_same_run
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.retry import NO_RETRY
 from calibadv.retrieval import BM25Config, BM25Retriever, Corpus, RetrievalConfig, open_retriever
 from calibadv.retrieval.bm25 import build_bm25
 from calibadv.retrieval.config import RemoteConfig, RerankConfig, WebConfig
@@ -126,7 +127,6 @@ def test_a_run_names_exactly_one_source():
     [
         ("RerankConfig", {"candidates": 0}, r"retrieval\.rerank\.candidates must be >= 1, got 0"),
         ("RemoteConfig", {"timeout_s": 0.0}, r"retrieval\.remote\.timeout_s must be > 0, got 0"),
-        ("RemoteConfig", {"retries": -1}, r"retrieval\.remote\.retries must be >= 0, got -1"),
         ("RemoteConfig", {"wait_s": float("nan")}, r"retrieval\.remote\.wait_s must be >= 0, got nan"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_large_corpus_in_memory_earns_a_warning(file, monkeypatch, caplog):
 
 def test_a_web_search_engine_is_opened_with_its_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("TAVILY_API_KEY", "s3cret")
-    web = WebConfig(cache=tmp_path / "web.sqlite", per_second=2.0, retries=1, parameters=("topic=news", "q2=a=b"))
+    web = WebConfig(cache=tmp_path / "web.sqlite", per_second=2.0, parameters=("topic=news", "q2=a=b"))
     retriever = open_retriever(RetrievalConfig(online="tavily", web=web), top_k=3)
     assert (retriever.engine.name, retriever.config.cache) == ("tavily", tmp_path / "web.sqlite")
     assert dict(retriever.config.parameters) == {"topic": "news", "q2": "a=b"}
@@ -205,7 +205,7 @@ def test_a_resumed_run_keeps_its_engine_but_may_move_its_cache(tmp_path):
         check_same_run(RunConfig.from_mapping(run, overrides=["retrieval.online=brave"]), tmp_path / "config.toml")
 
 
-@pytest.mark.parametrize("settings", [{"retries": -1}, {"timeout_s": 0}, {"per_second": 0}, {"parameters": ("gl",)}])
+@pytest.mark.parametrize("settings", [{"timeout_s": 0}, {"per_second": 0}, {"parameters": ("gl",)}])
 def test_wrong_settings_of_a_web_search_engine_are_named(settings):
     with pytest.raises(ConfigError, match=rf"retrieval\.web\.{next(iter(settings))}"):
         WebConfig(**settings)
@@ -233,11 +233,11 @@ def test_servers_and_a_reranker_are_opened_with_their_settings(monkeypatch):
     config = RetrievalConfig(
         url=("http://a", "http://b"),
         device="cpu",
-        remote=RemoteConfig(dialect="calibadv", retries=2, wait_s=5.0),
+        remote=RemoteConfig(dialect="calibadv", wait_s=5.0),
         rerank=RerankConfig(model="my/model", candidates=7, batch_size=3),
     )
     retriever = open_retriever(config, top_k=1000)
-    assert seen[0] == (("http://a", "http://b"), {"dialect": "calibadv", "timeout_s": 60.0, "retries": 2})
+    assert seen[0] == (("http://a", "http://b"), {"dialect": "calibadv", "timeout_s": 60.0, "retry": NO_RETRY})
     assert seen[1:] == [5.0, ("my/model", {"device": "cpu", "max_length": 512, "batch_size": 3})]
     assert (retriever.candidates, type(retriever.retriever)) == (7, Remote)
     assert RetrievalConfig(url="http://a").urls == ("http://a",)

@@ -1,8 +1,8 @@
-"""The retriever of a run whose index lives on a server: HTTP with retries, fail-over and no silent failure.
+"""The retriever of a run whose index lives on a server: HTTP with fail-over and no silent failure.
 
-Works with calibadv's own server and with the published Search-R1 and CalibAdv servers (`remote_wire` has the dialects).
-A search that fails for good raises `RetrieverError`; whether the retriever is gone is for the search desk of the
-rollouts to find out (`calibadv.rollout.search_queue`).
+Works with calibadv's own server and with the published Search-R1 and CalibAdv servers (`wire` has the dialects).
+A search that fails raises `RetrieverError`, which says whether the failure is transient; rollouts retry it and find out
+whether the retriever is gone (`calibadv.rollout.search_queue`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from calibadv.errors import ConfigError, RetrieverError
-from calibadv.io.http import Answer, Backoff, Transient, exchange, hider, require_httpx2
+from calibadv.io.http import Answer, Transient, exchange, hider, require_httpx2
+from calibadv.io.retry import Retry
 from calibadv.io.thread_pool import Threads
 from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.client.servers import (
@@ -43,6 +44,7 @@ WORTH_A_SERVER = 64
 """Queries that make it worth sending a part of a search to another server."""
 TRUSTED_S = 1.0
 """Seconds after its last answer for which a server is taken to be the same; no index loads faster."""
+DEFAULT_RETRY = Retry()
 _HEALTH_TIMEOUT_S = 10.0
 _POLL_S = 1.0
 _SAY_EVERY_S = 10.0
@@ -54,10 +56,6 @@ class RemoteOptions:
 
     connect_timeout_s: float = 5.0
     """Seconds to wait for a connection."""
-    first_wait_s: float = 0.5
-    """Back-off: the wait before the second attempt is drawn from 0 to this, and the range doubles each time."""
-    longest_wait_s: float = 30.0
-    """Longest wait between two attempts, also when the server asks for more."""
     max_connections: int = 16
     """Connections, and requests under way at once."""
     max_queries: int | None = None
@@ -66,9 +64,8 @@ class RemoteOptions:
     """Dialect "calibadv": documents the server retrieves before it re-ranks (the paper's 20)."""
 
     def __post_init__(self) -> None:
-        for name in ("connect_timeout_s", "first_wait_s", "longest_wait_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} of a remote retriever must be > 0, got {getattr(self, name)}")
+        if not self.connect_timeout_s > 0:
+            raise ConfigError(f"connect_timeout_s of a remote retriever must be > 0, got {self.connect_timeout_s}")
         for name in ("max_connections", "candidates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} of a remote retriever must be >= 1, got {getattr(self, name)}")
@@ -79,8 +76,8 @@ class RemoteOptions:
 class RemoteRetriever:
     """Searches through one server, or through several that serve the same index. Safe to call from several threads.
 
-    ``timeout_s`` bounds one request, ``retries`` says how often all servers are tried again. Proxy settings of the
-    environment are not used: retrieval servers are neighbours.
+    ``timeout_s`` bounds one request, ``retry`` says how often all servers are tried again; in a run they are not, since
+    the rollouts retry. Proxy settings of the environment are not used: retrieval servers are neighbours.
     """
 
     def __init__(
@@ -90,7 +87,7 @@ class RemoteRetriever:
         token: str | None = None,
         dialect: Dialect = "search-r1",
         timeout_s: float = 60.0,
-        retries: int = 6,
+        retry: Retry = DEFAULT_RETRY,
         options: RemoteOptions | None = None,
     ) -> None:
         require_httpx2("a retriever on a server")
@@ -101,13 +98,10 @@ class RemoteRetriever:
             raise ConfigError(f"the dialect of a remote retriever must be one of {get_args(Dialect)}, got {dialect!r}")
         if not timeout_s > 0:
             raise ConfigError(f"timeout_s of a remote retriever must be > 0, got {timeout_s}")
-        if retries < 0:
-            raise ConfigError(f"retries of a remote retriever must be >= 0, got {retries}")
         self.dialect: Dialect = dialect
         self.timeout_s = timeout_s
-        self.retries = retries
+        self.retry = retry
         self.options = options or RemoteOptions()
-        self._backoff = Backoff(first_s=self.options.first_wait_s, longest_s=self.options.longest_wait_s)
         self._version: str | None = None
         token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
         _check_token(token, servers=ServerSet(urls).servers)
@@ -194,7 +188,7 @@ class RemoteRetriever:
         if self._process != os.getpid():
             self._connect()
         if self._closing.is_set():
-            raise RetrieverError("the retriever is closed; open a new one")
+            raise RetrieverError("the retriever is closed; open a new one", is_transient=False)
 
     def _search_part(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         body = search_body(queries, k=k, dialect=self.dialect, candidates=self.options.candidates)
@@ -212,22 +206,20 @@ class RemoteRetriever:
 
     def _somewhere(self, ask: Callable[[Server], T]) -> T:
         """The answer of the first server that gives one; each attempt goes round all servers that are not resting."""
-        attempt = 0
+        attempts = self.retry.start(stop=self._closing)
         while True:
             answers, failures = self._round(ask)
             if answers:
                 return answers[0]
-            if attempt == self.retries:
-                raise RetrieverError(
-                    f"no answer after {attempt + 1} attempts (retries = {self.retries}); last: "
-                    + "; ".join(map(str, failures))
-                ) from failures[-1]
             asked = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
-            wait_s = self._backoff.wait_s(attempt, retry_after_s=min(asked) if len(asked) == len(failures) else None)
-            logger.warning("search failed (%s); attempt %d in %.1f s", failures[-1], attempt + 2, wait_s)
-            if self._closing.wait(wait_s):
-                raise RetrieverError("the retriever was closed while it searched") from failures[-1]
-            attempt += 1
+            after_s = min(asked) if len(asked) == len(failures) else None
+            if attempts.wait(f"search failed ({failures[-1]})", retry_after_s=after_s):
+                continue
+            if self._closing.is_set():
+                raise RetrieverError("the retriever was closed while it searched", is_transient=False) from failures[-1]
+            said = "; ".join(map(str, failures))
+            times = "" if attempts.failed == 1 else f"no answer after {attempts.failed} attempts; last: "
+            raise RetrieverError(f"{times}{said}", is_transient=True, retry_after_s=after_s) from failures[-1]
 
     def _round(self, ask: Callable[[Server], T]) -> tuple[list[T], list[Transient]]:
         """Ask one server after the other until one answers: that answer, if any, and the failures before it."""
@@ -260,7 +252,8 @@ class RemoteRetriever:
                     raise RetrieverError(
                         f"{server.name} serves another index (version {info.version[:12] or 'unknown'}) than the one "
                         f"searched before (version {self._version[:12] or 'unknown'}); all servers of a run must serve "
-                        "the same index"
+                        "the same index",
+                        is_transient=False,
                     )
             server.info = info
             server.answered_at = time.monotonic()
@@ -287,7 +280,7 @@ class RemoteRetriever:
                 return exchange(self._client, request, timeout_s=timeout_s, where=url, hide=self._hide)
             except RuntimeError as error:
                 if self._closing.is_set() and not isinstance(error, Transient):
-                    raise RetrieverError("the retriever was closed while it searched") from error
+                    raise RetrieverError("the retriever was closed while it searched", is_transient=False) from error
                 raise
 
     # Before a run.
@@ -309,7 +302,8 @@ class RemoteRetriever:
             if time.monotonic() - said >= _SAY_EVERY_S:
                 logger.info("waiting for the retriever, at most %g s: %s", timeout_s, state)
                 said = time.monotonic()
-            time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+            self._closing.wait(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+            self._check_process()
 
     def _probe(self, server: Server) -> None:
         where = f"{server.name}/retrieve"

@@ -168,7 +168,7 @@ def read_unready(error: Transient, *, server: Server) -> str:
         record = {}
     if record.get("status") == "failed":
         raise RetrieverError(
-            f"{server.name} could not load its index: {error.answer and error.answer.message}"
+            f"{server.name} could not load its index: {error.answer and error.answer.message}", is_transient=False
         ) from error
     if "stage" in record:
         return shortened(
@@ -188,7 +188,8 @@ def refuse_status(answer: Answer, *, where: str) -> None:
         remedy = "; check the URL: the server must answer POST /retrieve"
     elif 300 <= answer.status < 400:
         remedy = f"; it points to {answer.headers.get('location', 'nowhere')}: name that address"
-    raise RetrieverError(f"{where} answered {answer.status}: {answer.message}{remedy}")
+    is_transient = None if answer.status >= 500 else False
+    raise RetrieverError(f"{where} answered {answer.status}: {answer.message}{remedy}", is_transient=is_transient)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

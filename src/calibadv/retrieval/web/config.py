@@ -22,8 +22,6 @@ class Asking:
     """Age in days at which an answer is asked for again; not set: never."""
     per_second: float | None = None
     """Requests a second; not set: what the engine's usual plan allows."""
-    retries: int = 4
-    """How often a failed request is put again, with growing waits, before the search fails."""
     timeout_s: float = 30.0
     """Seconds that one request may take."""
 
@@ -32,7 +30,5 @@ class Asking:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{self.named.format(name)} must be > 0, got {value}; leave it out for the default")
-        if self.retries < 0:
-            raise ConfigError(f"{self.named.format('retries')} must be >= 0, got {self.retries}")
         if not self.timeout_s > 0:
             raise ConfigError(f"{self.named.format('timeout_s')} must be > 0, got {self.timeout_s}")

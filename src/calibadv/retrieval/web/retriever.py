@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import threading
 import urllib.parse
@@ -14,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from calibadv.errors import ConfigError, RetrieverError
-from calibadv.io.http import Answer, Backoff, Transient, exchange, hider, require_httpx2
+from calibadv.io.http import Answer, Transient, exchange, hider, require_httpx2
+from calibadv.io.retry import Retry
 from calibadv.io.thread_pool import Threads
 from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.web.cache import PageCache
@@ -26,8 +26,7 @@ from calibadv.trajectory import Document
 if TYPE_CHECKING:
     import httpx2
 
-logger = logging.getLogger(__name__)
-
+DEFAULT_RETRY = Retry(retries=4, first_wait_s=1.0)
 _RATE_REASONS = ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED")
 
 
@@ -50,21 +49,22 @@ class OnlineConfig(Asking):
             raise ConfigError(f"max_connections of an online engine must be >= 1, got {self.max_connections}")
 
 
-def open_online(name: str, *, config: OnlineConfig | None = None) -> OnlineRetriever:
+def open_online(name: str, *, config: OnlineConfig | None = None, retry: Retry = DEFAULT_RETRY) -> OnlineRetriever:
     """The engine of this name (one of `ENGINES`), with its keys from the environment."""
     if name not in ENGINES:
         raise ConfigError(f"retrieval.online must be one of {', '.join(ENGINES)}, got {name!r}")
-    return OnlineRetriever(ENGINES[name], config=config)
+    return OnlineRetriever(ENGINES[name], config=config, retry=retry)
 
 
 class OnlineRetriever:
     """Searches the web through one engine. Safe to call from several threads.
 
     Documents have the address of the page as id, its title, and the engine's snippet as text. Engines give no scores:
-    they are 1, 1/2, 1/3, ... by rank.
+    they are 1, 1/2, 1/3, ... by rank. ``retry`` is for each request; in a run there is none, since the rollouts retry.
+    What was found in a search of which another part failed is kept until then, so that it is not paid for twice.
     """
 
-    def __init__(self, engine: Engine, *, config: OnlineConfig | None = None) -> None:
+    def __init__(self, engine: Engine, *, config: OnlineConfig | None = None, retry: Retry = DEFAULT_RETRY) -> None:
         require_httpx2(f"the search engine {engine.name}")
         self.engine = engine
         self.config = config = config or OnlineConfig()
@@ -76,7 +76,8 @@ class OnlineRetriever:
         # Google's engine id decides the results; its digest tells engines apart without writing it down.
         self._identity = hashlib.sha256(secrets.get("GOOGLE_CSE_ID", "").encode()).hexdigest()
         self._pace = Pace(config.per_second or engine.per_second)
-        self._backoff = Backoff(first_s=1.0)
+        self._retry = retry
+        self._paid_for: dict[tuple[str, int], list[Hit]] = {}
         self._closing = threading.Event()
         self._pool = Threads(config.max_connections, name=f"calibadv-{engine.name}")
 
@@ -92,7 +93,7 @@ class OnlineRetriever:
         """As `Retriever.search`: equal queries are asked once; a blank query finds nothing."""
         check_search(queries, k)
         if self._closing.is_set():
-            raise RetrieverError(f"{self.engine.name}: the retriever is closed; open a new one")
+            raise RetrieverError(f"{self.engine.name}: the retriever is closed; open a new one", is_transient=False)
         if self._process != os.getpid():  # a forked process needs a connection and a cache of its own
             self._connect()
         if k > self.engine.max_results:
@@ -105,6 +106,8 @@ class OnlineRetriever:
             for future in futures:
                 future.cancel()
             raise
+        for query in distinct:
+            self._paid_for.pop((query, k), None)
         return [list(found.get(query, ())) for query in queries]
 
     @property
@@ -139,6 +142,9 @@ class OnlineRetriever:
 
     def _search_one(self, query: str, k: int) -> list[Hit]:
         """As many pages as ``k`` needs, fewer when there are no more; each address once."""
+        paid_for = self._paid_for.get((query, k))
+        if paid_for is not None:
+            return paid_for
         by_url: dict[str, Found] = {}
         for page in range(-(-k // self.engine.page_size)):
             before = len(by_url)
@@ -147,7 +153,9 @@ class OnlineRetriever:
             if len(by_url) == before:
                 break
         documents = [Document(id=f.url, title=f.title, text=f.snippet) for f in list(by_url.values())[:k]]
-        return [Hit(document, 1.0 / rank) for rank, document in enumerate(documents, start=1)]
+        hits = [Hit(document, 1.0 / rank) for rank, document in enumerate(documents, start=1)]
+        self._paid_for[query, k] = hits
+        return hits
 
     def _page(self, query: str, page: int) -> list[Found]:
         fields = {**self.engine.fields(query, page), **self.config.parameters}
@@ -166,22 +174,20 @@ class OnlineRetriever:
         return found
 
     def _ask(self, fields: Mapping[str, Any]) -> Answer:
-        """One request, put again while its failure may pass."""
-        for attempt in range(self.config.retries + 1):
+        """One request, retried while its failure is transient."""
+        attempts = self._retry.start(stop=self._closing)
+        while True:
             self._pace.wait()
             try:
                 return self._send(fields)
             except Transient as error:
-                message = self._hide(str(error))
-                if attempt == self.config.retries:
-                    raise RetrieverError(
-                        f"no answer after {attempt + 1} attempts (retries = {self.config.retries}): {message}"
-                    ) from None
-                wait_s = self._backoff.wait_s(attempt, retry_after_s=error.retry_after_s)
-                logger.warning("search failed (%s); attempt %d in %.1f s", message, attempt + 2, wait_s)
-                if self._closing.wait(wait_s):
-                    raise RetrieverError(f"{self.engine.name}: closed while searching") from None
-        raise AssertionError("unreachable")
+                message, after_s = self._hide(str(error)), error.retry_after_s
+                if attempts.wait(f"search failed ({message})", retry_after_s=after_s):
+                    continue
+                if self._closing.is_set():
+                    raise RetrieverError(f"{self.engine.name}: closed while searching", is_transient=False) from None
+                times = "" if attempts.failed == 1 else f"no answer after {attempts.failed} attempts: "
+                raise RetrieverError(f"{times}{message}", is_transient=True, retry_after_s=after_s) from None
 
     def _send(self, fields: Mapping[str, Any]) -> Answer:
         engine = self.engine
@@ -210,7 +216,7 @@ class OnlineRetriever:
         if answer.status in (400, 401, 402, 403, 429, 432, 433):
             remedy = f"; check {', '.join(self.engine.variables)} and the plan behind it"
         message = f"{self.engine.name} answered {answer.status}: {answer.message}{remedy}"
-        return RetrieverError(self._hide(message))
+        return RetrieverError(self._hide(message), is_transient=False)
 
 
 def _keys_of(engine: Engine) -> dict[str, str]:

@@ -1,20 +1,17 @@
-"""Calls of a generation server over HTTP: one client, retries with growing waits, errors that say what to do.
+"""Calls of a generation server over HTTP: one client, retried with exponential backoff, errors that say what to do.
 
 The key travels in a header only; it is never part of a message, and the client's own logger is left alone.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import random
 from typing import Any
 
 from calibadv.errors import ConfigError, PolicyError
+from calibadv.io.http import retry_after_s
+from calibadv.io.retry import Retry
 
-logger = logging.getLogger(__name__)
-
-LONGEST_WAIT_S = 30.0
+DEFAULT_RETRY = Retry(retries=5)
 BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers after which the same request may succeed later."""
 
@@ -31,7 +28,7 @@ class ServerError(PolicyError):
 class ServerCalls:
     """A client of one server. Use it in one event loop."""
 
-    def __init__(self, url: str, *, key: str | None, timeout_s: float, retries: int, wait_s: float = 0.5) -> None:
+    def __init__(self, url: str, *, key: str | None, timeout_s: float, retry: Retry) -> None:
         try:
             import httpx2
         except ImportError as error:
@@ -39,9 +36,8 @@ class ServerCalls:
                 f"generating with a server needs httpx2 ({error}): pip install 'calibadv[retrieval]'"
             ) from error
         self.url = url.rstrip("/").removesuffix("/v1")
-        self.retries = retries
         self._key = key
-        self._wait_s = wait_s
+        self._retry = retry
         self._client = httpx2.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -63,9 +59,9 @@ class ServerCalls:
         await self._client.aclose()
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        problem = ""
-        for attempt in range(self.retries + 1):
-            wait_s = min(self._wait_s * 2**attempt, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+        attempts = self._retry.start()
+        while True:
+            after_s = None
             try:
                 answer = await self._client.request(method, path, json=body)
             except self._errors as error:
@@ -82,14 +78,12 @@ class ServerCalls:
                         status=answer.status_code,
                         detail=detail,
                     )
-                wait_s = max(wait_s, _asked_to_wait(answer))
-            if attempt < self.retries:
-                logger.warning("%s%s: %s; attempt %d in %.1f s", self.url, path, problem, attempt + 2, wait_s)
-                await asyncio.sleep(wait_s)
-        raise PolicyError(
-            f"{self.url}{path} stayed away after {self.retries + 1} attempts (model.retries = {self.retries}): "
-            f"{problem}. Check that the server runs and model.url is its address"
-        )
+                after_s = retry_after_s(answer.headers)
+            if not await attempts.wait_async(f"{self.url}{path}: {problem}", retry_after_s=after_s):
+                raise PolicyError(
+                    f"{self.url}{path} was unreachable after {attempts.failed} attempts (model.retries = "
+                    f"{self._retry.retries}): {problem}. Check that the server runs and model.url is its address"
+                )
 
 
 def _json(answer: Any, *, url: str) -> Any:
@@ -112,11 +106,3 @@ def _detail(answer: Any, *, secret: str | None) -> str:
     text = " ".join(str(text).split())
     text = text.replace(secret, "***") if secret else text
     return text if len(text) <= 300 else text[:300] + " ..."
-
-
-def _asked_to_wait(answer: Any) -> float:
-    """Seconds of the Retry-After header, within reason."""
-    try:
-        return min(max(0.0, float(answer.headers.get("retry-after", 0))), LONGEST_WAIT_S)
-    except ValueError:
-        return 0.0

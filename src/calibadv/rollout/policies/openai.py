@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from calibadv.errors import ConfigError, PolicyError
+from calibadv.io.retry import Retry
 from calibadv.rollout.policies.async_policy import AsynchronousPolicy
-from calibadv.rollout.policies.http_client import ServerCalls, ServerError
+from calibadv.rollout.policies.http_client import DEFAULT_RETRY, ServerCalls, ServerError
 from calibadv.rollout.policies.text_tokenizer import TextTokenizer
 from calibadv.rollout.policy import Completion, GenerationRequest, RequestQueue
 from calibadv.tags import THINK_OPEN
@@ -44,7 +45,7 @@ class OpenAIPolicy(AsynchronousPolicy):
         max_context: int | None = None,
         key: str | None = None,
         timeout_s: float = 600.0,
-        retries: int = 5,
+        retry: Retry = DEFAULT_RETRY,
     ) -> None:
         super().__init__(max_rows=max_rows, max_context=max_context)
         self.tokenizer = tokenizer or TextTokenizer()
@@ -54,7 +55,7 @@ class OpenAIPolicy(AsynchronousPolicy):
         self._left_out: set[str] = set()
         try:
             self._calls, self.api = self._loop.run(
-                self._open(ServerCalls(url, key=key, timeout_s=timeout_s, retries=retries), api=api)
+                self._open(ServerCalls(url, key=key, timeout_s=timeout_s, retry=retry), api=api)
             ).result()
         except BaseException:
             self._loop.close()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.errors import ConfigError, PolicyError, TokenMismatchError
+from calibadv.io.retry import Retry
 from calibadv.rollout.policies.async_policy import AsynchronousPolicy
-from calibadv.rollout.policies.http_client import ServerCalls, ServerError
+from calibadv.rollout.policies.http_client import DEFAULT_RETRY, ServerCalls, ServerError
 from calibadv.rollout.policies.stop_strings import TurnReader
 from calibadv.rollout.policy import Completion, GenerationRequest
 from calibadv.rollout.tokenizer import Tokenizer, as_tokenizer
@@ -43,7 +44,7 @@ class VllmServerPolicy(AsynchronousPolicy):
         eos_ids: Collection[int] = (),
         key: str | None = None,
         timeout_s: float = 600.0,
-        retries: int = 5,
+        retry: Retry = DEFAULT_RETRY,
     ) -> None:
         super().__init__(max_rows=max_rows, max_context=max_context)
         self._tokenizer: Tokenizer = as_tokenizer(tokenizer)
@@ -51,7 +52,7 @@ class VllmServerPolicy(AsynchronousPolicy):
         try:
             self._calls, self.served_name, length = self._loop.run(
                 self._open(
-                    ServerCalls(url, key=key, timeout_s=timeout_s, retries=retries),
+                    ServerCalls(url, key=key, timeout_s=timeout_s, retry=retry),
                     model=str(model), served_name=served_name,
                 )
             ).result()  # fmt: skip

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from calibadv.errors import ConfigError, DataError, RetrieverError
+from calibadv.io.clock import FakeClock
+from calibadv.io.retry import NO_RETRY, Retry
 from calibadv.retrieval.web import ENGINES, OnlineConfig, PageCache, open_online
 from calibadv.retrieval.web.providers import Found
 
@@ -103,6 +105,9 @@ USED_UP = {
 every_engine = pytest.mark.parametrize("name", list(ENGINES))
 
 
+SHORT = Retry(retries=2, clock=FakeClock())
+
+
 @pytest.fixture(autouse=True)
 def keys(monkeypatch):
     for name, key in KEYS.items():
@@ -111,25 +116,15 @@ def keys(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr("calibadv.retrieval.web.retriever.Backoff", lambda first_s: Quick())
-
-
-class Quick:
-    def wait_s(self, attempt, *, retry_after_s=None):
-        return 0.01
-
-
 @pytest.fixture
 def online(serve, reply):
     """``online(name, answer)`` opens an engine whose address is a local server; ``.server`` is that server."""
     opened = []
 
-    def make(name, answer=None, **settings):
+    def make(name, answer=None, *, retry=SHORT, **settings):
         server = serve(answer or (lambda request: reply(ANSWERS[name])))
-        config = OnlineConfig(**{"base_url": f"{server.url}/search", "per_second": 1000.0, "retries": 2, **settings})
-        retriever = open_online(name, config=config)
+        config = OnlineConfig(**{"base_url": f"{server.url}/search", "per_second": 1000.0, **settings})
+        retriever = open_online(name, config=config, retry=retry)
         retriever.server = server
         opened.append(retriever)
         return retriever
@@ -217,8 +212,26 @@ def test_google_says_403_when_requests_come_too_fast(online, reply):
 @every_engine
 def test_a_search_that_finally_fails_raises(online, reply, name):
     retriever = online(name, lambda request: reply({"message": "busy"}, status=503))
-    with pytest.raises(RetrieverError, match=r"no answer after 3 attempts \(retries = 2\)"):
+    with pytest.raises(RetrieverError, match=r"no answer after 3 attempts"):
         retriever.search(["q"], 1)
+
+
+def test_a_search_of_which_a_part_failed_pays_for_the_other_parts_once(online, reply):
+    failing = ["b"]
+
+    def answer(request):
+        if request.json["q"] in failing:
+            return reply({}, status=503, headers={"Retry-After": "3"})
+        return reply(ANSWERS["serper"])
+
+    retriever = online("serper", answer, retry=NO_RETRY, max_connections=1)
+    with pytest.raises(RetrieverError) as raised:
+        retriever.search(["a", "b"], 1)
+    assert (raised.value.is_transient, raised.value.retry_after_s) == (True, 3.0)
+    failing.clear()
+    retriever.search(["a", "b"], 1)
+    retriever.search(["a"], 1)
+    assert [request.json["q"] for request in retriever.server.requests] == ["a", "b", "b", "a"]
 
 
 @every_engine
@@ -454,7 +467,7 @@ def test_a_missing_key_is_named(name, monkeypatch):
 def test_an_unknown_engine_and_wrong_settings_are_named(monkeypatch):
     with pytest.raises(ConfigError, match="one of google, serpapi, serper, brave, tavily, got 'bing'"):
         open_online("bing")
-    for name in ("cache_days", "per_second", "retries", "timeout_s", "max_connections"):
+    for name in ("cache_days", "per_second", "timeout_s", "max_connections"):
         with pytest.raises(ConfigError, match=name):
             OnlineConfig(**{name: -1})
     monkeypatch.setenv("SERPER_API_KEY", "two words")

@@ -7,14 +7,18 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from calibadv.errors import ConfigError, RetrieverError, RetrieverUnavailable
+from calibadv.io.clock import FakeClock
+from calibadv.io.retry import NO_RETRY, Retry
 from calibadv.retrieval.client.retriever import RemoteOptions, RemoteRetriever
 from calibadv.retrieval.client.servers import TOKEN_VARIABLE
 
-FAST = RemoteOptions(first_wait_s=0.01, longest_wait_s=0.05, connect_timeout_s=1.0)
+FAST = RemoteOptions(connect_timeout_s=1.0)
+SHORT = Retry(retries=2, first_wait_s=0.01, longest_wait_s=0.05)
 HEALTH = {
     "status": "ready",
     "version": "v1",
@@ -37,7 +41,7 @@ def remote():
     opened = []
 
     def make(*urls, **settings):
-        opened.append(RemoteRetriever(urls, **{"retries": 2, "timeout_s": 5.0, "options": FAST, **settings}))
+        opened.append(RemoteRetriever(urls, **{"retry": SHORT, "timeout_s": 5.0, "options": FAST, **settings}))
         return opened[-1]
 
     yield make
@@ -229,9 +233,9 @@ def test_a_state_that_passes_is_tried_again(ours, reply, remote, status):
 
 def test_retry_after_is_waited_for(ours, reply, remote):
     server = ours(failing(reply, reply({}, status=503, headers={"Retry-After": "0.3"})))
-    start = time.monotonic()
-    remote(server.url, options=RemoteOptions(first_wait_s=0.01)).search(["q"], 1)
-    assert time.monotonic() - start >= 0.3
+    clock = FakeClock()
+    remote(server.url, retry=Retry(first_wait_s=0.01, clock=clock)).search(["q"], 1)
+    assert clock.waits == [pytest.approx(0.3, abs=0.01)]
 
 
 def test_an_answer_cut_off_in_the_middle_is_tried_again(ours, reply, remote):
@@ -243,8 +247,8 @@ def test_an_answer_cut_off_in_the_middle_is_tried_again(ours, reply, remote):
 def test_a_hanging_server_is_given_up_in_time(ours, reply, remote):
     server = ours(lambda r: reply({}, seconds=3) if r.path == "/retrieve" else None)
     start = time.monotonic()
-    with pytest.raises(RetrieverError, match=r"no answer after 2 attempts \(retries = 1\).*no answer within 0\.2 s"):
-        remote(server.url, timeout_s=0.2, retries=1).search(["q"], 1)
+    with pytest.raises(RetrieverError, match=r"no answer after 2 attempts.*no answer within 0\.2 s"):
+        remote(server.url, timeout_s=0.2, retry=replace(SHORT, retries=1)).search(["q"], 1)
     assert time.monotonic() - start < 2
 
 
@@ -265,7 +269,7 @@ def test_an_answer_that_trickles_in_is_given_up_in_time(serve, reply, remote, mo
     usual = handler.reply
     handler.reply = lambda self, answer: (usual if answer.status == 404 else slowly)(self, answer)
     with pytest.raises(RetrieverError, match=r"not complete within 0\.3 s"):
-        remote(server.url, timeout_s=0.3, retries=0).search(["q"], 1)
+        remote(server.url, timeout_s=0.3, retry=NO_RETRY).search(["q"], 1)
     server.stop()
 
 
@@ -373,7 +377,7 @@ def test_small_searches_go_to_the_least_busy_server(ours, reply, remote):
 def test_all_servers_failing_is_an_error_that_names_them(dead_url, ours, reply, remote):
     busy = ours(lambda r: reply({"detail": "queue full"}, status=503) if r.path == "/retrieve" else None)
     with pytest.raises(RetrieverError) as raised:
-        remote(dead_url, busy.url, retries=1).search(["q"], 1)
+        remote(dead_url, busy.url, retry=replace(SHORT, retries=1)).search(["q"], 1)
     assert "queue full" in str(raised.value)
 
 
@@ -385,7 +389,7 @@ def test_servers_of_different_indexes_are_refused(ours, remote):
 
 def test_a_server_that_comes_back_with_another_index_is_refused(ours, remote):
     first = ours()
-    retriever = remote(first.url, retries=0)
+    retriever = remote(first.url, retry=NO_RETRY)
     retriever.search(["q"], 1)
     first.stop()
     with pytest.raises(RetrieverError):
@@ -408,11 +412,30 @@ def test_a_server_that_came_back_with_another_index_while_nobody_searched_is_ref
 
 def test_a_server_that_comes_back_is_searched_again(ours, remote):
     first = ours()
-    retriever = remote(first.url, retries=60)
+    retriever = remote(first.url, retry=replace(SHORT, retries=60))
     retriever.search(["q"], 1)
     first.stop()
     threading.Timer(0.1, lambda: ours(port=first.port)).start()
     assert ids(retriever.search(["again"], 1)) == [["again-0"]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_transient", "retry_after_s"),
+    [
+        ({"status": 503, "headers": {"Retry-After": "7"}}, True, 7.0),
+        ({"status": 429}, True, None),
+        ({"drop": True}, True, None),
+        ({"status": 500}, None, None),
+        ({"status": 422}, False, None),
+        ({"status": 401}, False, None),
+    ],
+)
+def test_a_failure_says_whether_it_may_pass(ours, reply, remote, answer, is_transient, retry_after_s):
+    server = ours(lambda r: reply({}, **answer) if r.path == "/retrieve" else None)
+    with pytest.raises(RetrieverError) as raised:
+        remote(server.url, retry=NO_RETRY).search(["q"], 1)
+    assert (raised.value.is_transient, raised.value.retry_after_s) == (is_transient, retry_after_s)
+    assert len(searches(server)) == 1
 
 
 # Before a run.
@@ -517,7 +540,7 @@ def test_waiting_for_a_connection_is_no_part_of_the_time_of_a_request(ours, repl
     def slow(request):
         time.sleep(0.1 if request.path == "/retrieve" else 0)
 
-    retriever = remote(ours(slow).url, retries=0, timeout_s=0.8, options=RemoteOptions(max_connections=1))
+    retriever = remote(ours(slow).url, retry=NO_RETRY, timeout_s=0.8, options=RemoteOptions(max_connections=1))
     with ThreadPoolExecutor(12) as threads:
         found = list(threads.map(lambda i: ids(retriever.search([f"q{i}"], 1)), range(12)))
     assert found == [[[f"q{i}-0"]] for i in range(12)]
@@ -541,7 +564,7 @@ def test_a_forked_process_searches_through_connections_of_its_own(ours, remote, 
 
 def test_closing_ends_a_search_that_waits(ours, reply, remote):
     busy = ours(lambda request: reply({}, status=503) if request.path == "/retrieve" else None)
-    retriever = remote(busy.url, options=RemoteOptions(first_wait_s=30.0))
+    retriever = remote(busy.url, retry=Retry(first_wait_s=30.0))
     threading.Timer(0.3, retriever.close).start()
     start = time.monotonic()
     with pytest.raises(RetrieverError, match="closed while it searched"):
@@ -577,7 +600,6 @@ def test_it_is_a_context_manager(ours):
         (["http://x?key=s3cret"], {}, "without a user"),
         (["http://x"], {"dialect": "skyrl"}, "dialect"),
         (["http://x"], {"timeout_s": 0}, "timeout_s"),
-        (["http://x"], {"retries": -1}, "retries"),
         (["http://x"], {"token": "two words"}, "printable ASCII"),
     ],
 )
@@ -588,7 +610,7 @@ def test_wrong_settings_are_named(urls, settings, message):
 
 
 def test_wrong_options_and_arguments_are_named(remote):
-    for name in ("connect_timeout_s", "first_wait_s", "max_connections", "max_queries", "candidates"):
+    for name in ("connect_timeout_s", "max_connections", "max_queries", "candidates"):
         with pytest.raises(ConfigError, match=name):
             RemoteOptions(**{name: 0})
     with pytest.raises(ConfigError, match="k must be >= 1"):

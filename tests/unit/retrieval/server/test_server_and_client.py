@@ -6,12 +6,13 @@ import threading
 import pytest
 
 from calibadv.errors import RetrieverError
+from calibadv.io.retry import Retry
 from calibadv.retrieval import ListRetriever
-from calibadv.retrieval.client.retriever import RemoteOptions, RemoteRetriever
+from calibadv.retrieval.client.retriever import RemoteRetriever
 from calibadv.retrieval.client.servers import TOKEN_VARIABLE
 from calibadv.retrieval.server import Backend, ServerConfig
 
-FAST = RemoteOptions(first_wait_s=0.01, longest_wait_s=0.1)
+FAST = Retry(retries=50, first_wait_s=0.01, longest_wait_s=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,7 @@ def test_waiting_sees_a_server_through_its_loading(serving, make_backend, caplog
 def test_a_full_queue_is_waited_out(serving, gate, until):
     config = ServerConfig(max_queries=1, max_queue=1, batch_window_s=0.0, cache_entries=0)
     with serving(Backend(gate), config=config) as running:
-        with RemoteRetriever(running.url, retries=50, options=FAST) as remote:
+        with RemoteRetriever(running.url, retry=FAST) as remote:
             threads = [threading.Thread(target=remote.search, args=([f"q{i}"], 1)) for i in range(4)]
             for thread in threads:
                 thread.start()

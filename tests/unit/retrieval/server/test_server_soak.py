@@ -17,9 +17,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from calibadv.io.retry import Retry
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.bm25.build import build_bm25
-from calibadv.retrieval.client.retriever import RemoteOptions, RemoteRetriever
+from calibadv.retrieval.client.retriever import RemoteRetriever
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.corpus.importing import import_corpus
 from calibadv.trajectory import Document
@@ -81,8 +82,7 @@ class Crowd:
         self.right = self.retried = self.hung_up = 0
         self.wrong: list[str] = []
         self.remotes = [
-            RemoteRetriever(server.url, retries=40, options=RemoteOptions(first_wait_s=0.1, longest_wait_s=1.0))
-            for _ in range(5)
+            RemoteRetriever(server.url, retry=Retry(retries=40, first_wait_s=0.1, longest_wait_s=1.0)) for _ in range(5)
         ]
 
     def wait_until_ready(self) -> None:

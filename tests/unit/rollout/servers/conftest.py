@@ -81,12 +81,11 @@ def fake_server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture
-def impatient() -> Iterator[Callable[[Any], Any]]:
-    """``impatient(policy)`` hardly waits between two attempts, and is closed after the test."""
+def closed_later() -> Iterator[Callable[[Any], Any]]:
+    """``closed_later(policy)`` is closed after the test."""
     opened = []
 
     def take(policy: Any) -> Any:
-        policy._calls._wait_s = 0.01
         opened.append(policy)
         return policy
 

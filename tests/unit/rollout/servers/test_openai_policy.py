@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from calibadv.errors import ConfigError, PolicyError
+from calibadv.io.clock import FakeClock
+from calibadv.io.retry import Retry
 from calibadv.rollout import CharTokenizer
 from calibadv.rollout.policies.openai import OpenAIPolicy, end_turn
 from calibadv.rollout.policies.text_tokenizer import TextTokenizer
@@ -39,9 +41,9 @@ def chat_server(fake_server: Any) -> Any:
 
 
 @pytest.fixture
-def open_one(fake_server: Any, impatient: Any) -> Callable[..., OpenAIPolicy]:
-    defaults = {"model": "some-model", "retries": 2}
-    return lambda **settings: impatient(OpenAIPolicy(f"{fake_server.url}/v1", **(defaults | settings)))
+def open_one(fake_server: Any, closed_later: Any) -> Callable[..., OpenAIPolicy]:
+    defaults = {"model": "some-model", "retry": Retry(retries=2, clock=FakeClock())}
+    return lambda **settings: closed_later(OpenAIPolicy(f"{fake_server.url}/v1", **(defaults | settings)))
 
 
 def test_turns_and_observations_become_messages(open_one: Any, play_with: Any, chat_server: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from calibadv.errors import ConfigError, PolicyError, TokenMismatchError
+from calibadv.io.clock import FakeClock
+from calibadv.io.retry import NO_RETRY, Retry
 from calibadv.rollout import CharTokenizer
 from calibadv.rollout.policies.vllm_server import VllmServerPolicy
 
@@ -53,9 +55,9 @@ def serve(fake_server: Any) -> VllmServe:
 
 
 @pytest.fixture
-def open_one(serve: VllmServe, impatient: Any) -> Callable[..., VllmServerPolicy]:
-    defaults = {"model": "org/model", "retries": 2}
-    return lambda **settings: impatient(VllmServerPolicy(serve.server.url, CharTokenizer(), **(defaults | settings)))
+def open_one(serve: VllmServe, closed_later: Any) -> Callable[..., VllmServerPolicy]:
+    defaults = {"model": "org/model", "retry": Retry(retries=2, clock=FakeClock())}
+    return lambda **settings: closed_later(VllmServerPolicy(serve.server.url, CharTokenizer(), **(defaults | settings)))
 
 
 def test_episodes_are_played_with_the_ids_that_the_server_sampled(
@@ -147,7 +149,7 @@ def test_a_server_that_stays_away_ends_the_rollout_with_what_was_finished(
     policy = open_one(max_rows=1)
     count = iter(range(100))
     serve.completion = lambda body: serve.complete(body) if next(count) < 2 else (502, "gone")
-    with pytest.raises(PolicyError, match=r"stayed away after 3 attempts \(model\.retries = 2\): status 502") as caught:
+    with pytest.raises(PolicyError, match=r"unreachable after 3 attempts \(model\.retries = 2\): status 502") as caught:
         play_with(policy, CharTokenizer(), count=3, concurrency=1)
     assert len(caught.value.trajectories) == 1
 
@@ -168,8 +170,8 @@ def test_a_wrong_key_is_named_without_showing_it(open_one: Any, serve: VllmServe
 
 
 def test_nobody_at_the_address_is_told_in_one_line() -> None:
-    with pytest.raises(PolicyError, match=r"stayed away after 1 attempts.*Check that the server runs"):
-        VllmServerPolicy("http://127.0.0.1:9", CharTokenizer(), model="m", retries=0)
+    with pytest.raises(PolicyError, match=r"was unreachable after 1 attempts.*Check that the server runs"):
+        VllmServerPolicy("http://127.0.0.1:9", CharTokenizer(), model="m", retry=NO_RETRY)
 
 
 def test_a_page_that_is_no_model_server_is_told_so(open_one: Any, serve: VllmServe) -> None:
