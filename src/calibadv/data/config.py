@@ -39,6 +39,8 @@ class DataConfig:
 class RewardConfig:
     """The outcome reward: score of the answer times the format flag."""
 
+    function: str = "outcome"
+    """"outcome" is score times format; or your own ``(trajectory) -> float`` as "package.module:name"."""
     score: Literal["f1", "em", "cem"] = "f1"
     """Word overlap, exact match or cover exact match with the best golden answer."""
 

@@ -8,7 +8,8 @@ sft.jsonl          one line a step of supervised training
 trajectories/      every rollout of a batch with its advantages, ``step-N.jsonl.gz``
 checkpoint-N/      what a resumed run starts from, at optimizer step N
 best/, model/      the weights of the best evaluation, and those at the end
-manifest.json      what the run depends on
+run.json           what the run was made with: versions, and the user's own code
+manifest.json      what an evaluation depends on
 =================  ================================================================================================
 """
 
@@ -30,6 +31,7 @@ MODEL = "model"
 BEST = "best"
 BEST_RECORD = "best.json"
 MANIFEST = "manifest.json"
+RUN = "run.json"
 RESULTS = "results.json"
 """Of a lab or an evaluation: what came out, written last."""
 CHECKPOINT = "checkpoint-"

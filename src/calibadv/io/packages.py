@@ -31,5 +31,5 @@ def install_command(extra: str) -> str:
     """The command that installs an extra: from the clone where this runs from one, else by name."""
     if not (_ROOT / "pyproject.toml").is_file():
         return f"pip install 'calibadv[{extra}]'"
-    place = "." if _ROOT == Path.cwd() else str(_ROOT)
+    place = "." if Path.cwd() == _ROOT else str(_ROOT)
     return f"pip install -e '{place}[{extra}]'"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from calibadv.registry import name_of
 
 PACKAGES = ("calibadv", "numpy", "torch", "transformers", "vllm", "trl", "bm25s", "tantivy", "faiss-cpu")
 """Packages that can change a figure."""
@@ -75,6 +78,19 @@ def model_fingerprint(folder: Path, *, files: Iterable[Path] | None = None, whol
                 file.seek(-_SAMPLE, 2)
                 digest.update(file.read(_SAMPLE))
     return digest.hexdigest()
+
+
+def source_of(thing: object) -> dict[str, str]:
+    """Where a user's function or object comes from: import path, file, and the file's digest where there is one."""
+    named: Any = thing if hasattr(thing, "__qualname__") else type(thing)
+    record = {"object": name_of(thing)}
+    try:
+        file = inspect.getsourcefile(named)
+    except TypeError:  # built into the interpreter, or made in a shell
+        file = None
+    if file is not None and Path(file).is_file():
+        record |= {"file": file, "sha256": file_sha256(Path(file))}
+    return record
 
 
 def _identity_files(folder: Path) -> list[Path]:

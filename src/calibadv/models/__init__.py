@@ -2,6 +2,7 @@
 
 - `config`: the [model] section: which model, which engine writes with it, and where that engine is. Light: imports no
   torch
+- `engine`: the door for inference engines from outside
 - `load`: loading a causal language model with its tokenizer: a folder, a hub id, a GGUF file, or a Python package's
   model
 - `lora`: loRA: train two small matrices beside every linear layer and leave the model itself alone (Hu et al. 2021)

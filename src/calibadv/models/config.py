@@ -8,6 +8,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from calibadv.errors import ConfigError
+from calibadv.registry import is_import_path
 
 SERVERS = ("vllm-server", "openai")
 API_KEY_ENV = {"vllm-server": "VLLM_API_KEY", "openai": "OPENAI_API_KEY"}
@@ -29,7 +30,7 @@ class ModelConfig:
     """"auto": the tokenizer's own template where it has one. "none": the prompt is plain text."""
     device: str = "auto"
     """"auto" takes an accelerator where there is one; or a torch device such as "cpu" or "cuda:0"."""
-    engine: Literal["transformers", "vllm", "vllm-server", "openai"] = "transformers"
+    engine: str = "transformers"
     """What writes the turns: "transformers" in this process; "vllm" in this process; "vllm-server", a running
     ``vllm serve`` at ``url``; "openai", any OpenAI-compatible server at ``url`` (evaluation only)."""
     max_rows: int | None = None
@@ -99,7 +100,7 @@ def check_trainable_engine(config: ModelConfig) -> None:
             'model.engine "openai" cannot be trained: such a server returns text, and training needs the sampled token '
             'ids and their log-probabilities; use "transformers" (or evaluate with `calibadv eval`)'
         )
-    if config.engine != "transformers":
+    if config.engine != "transformers" and not is_import_path(config.engine):
         raise ConfigError(
             f'model.engine "{config.engine}" is for evaluation; training plays rollouts with the weights it updates:'
             ' use model.engine = "transformers"'

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from calibadv.errors import ConfigError
 from calibadv.io.retry import Retry
 from calibadv.models.config import API_KEY_ENV, ModelConfig
+from calibadv.models.engine import open_engine
 from calibadv.models.load import (
     ModelSource,
     load_model,
@@ -24,6 +25,7 @@ from calibadv.models.load import (
     resolve_model,
     without_progress_bars,
 )
+from calibadv.registry import is_import_path
 from calibadv.rollout.policies.async_policy import AsynchronousPolicy
 from calibadv.rollout.policy import Policy
 from calibadv.rollout.tokenizer import HFTokenizer, Tokenizer
@@ -64,6 +66,9 @@ def open_policy(config: ModelConfig, *, threads: int | None = None) -> OpenedPol
 
 
 def _open(config: ModelConfig, *, threads: int | None, stack: ExitStack) -> tuple[Policy, Tokenizer]:
+    if is_import_path(config.engine):
+        tokenizer = _checked(HFTokenizer(load_tokenizer(config)), config)
+        return open_engine(config.engine, config, tokenizer=tokenizer, model=None), tokenizer
     if config.engine == "openai":
         return _open_openai(config)
     if config.engine == "transformers":

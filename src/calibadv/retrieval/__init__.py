@@ -12,6 +12,7 @@
   and examples
 - `open`: opening retrievers: what the [retrieval] section of a run names, or an index folder as what its manifest
   says
+- `plugin`: the door for retrievers from outside
 - `rerank`: re-ranking: a cross-encoder reads query and document together and sorts what a retriever found
 - `server`: the retrieval server: one index behind HTTP, for many rollouts at once
 - `web`: web search engines as retrievers: Google Programmable Search, SerpAPI, Serper, Brave and Tavily

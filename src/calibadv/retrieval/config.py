@@ -79,6 +79,8 @@ class RetrievalConfig:
     """A retrieval server, or a list of servers of one index."""
     online: Literal["google", "serpapi", "serper", "brave", "tavily"] | None = None
     """A web search engine; what it finds changes and costs money."""
+    retriever: str | None = None
+    """A retriever of your own as "package.module:name": a class or function, called without arguments."""
     method: Literal["bm25", "dense", "hybrid"] = "bm25"
     """How a ``corpus`` is searched; "dense" and "hybrid" need their index to be built beforehand."""
     index_dir: Path | None = None
@@ -98,7 +100,7 @@ class RetrievalConfig:
     """How ``online`` is asked."""
 
     def __post_init__(self) -> None:
-        named = [name for name in ("corpus", "index", "url", "online") if getattr(self, name)]
+        named = [name for name in ("corpus", "index", "url", "online", "retriever") if getattr(self, name)]
         if len(named) != 1:
             raise ConfigError(
                 "documents come from exactly one of retrieval.corpus (a file or folder), retrieval.index (a folder of "

@@ -18,6 +18,7 @@ from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.retrieval.hybrid import HybridRetriever
 from calibadv.retrieval.index.folder import corpus_of
 from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
+from calibadv.retrieval.plugin import open_plugin
 from calibadv.retrieval.web.config import Asking
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ def open_retriever(config: RetrievalConfig, *, top_k: int, retry: Retry = NO_RET
 
     ``retry`` is for retrievers that ask servers; rollouts retry by themselves.
     """
-    if config.online is not None:
+    retriever: IndexedRetriever
+    if config.retriever is not None:
+        retriever = open_plugin(config.retriever)
+    elif config.online is not None:
         retriever = _open_online(config, top_k=top_k, retry=retry)
     else:
         retriever = _open_remote(config, retry=retry) if config.url else _open_local(config, top_k=top_k)

@@ -4,6 +4,7 @@
 - `demonstrations`: collect demonstrations for a run: by script, from recorded traces, from stored files
 - `evaluate`: evaluate the model of a config on its questions, and keep every finished rollout
 - `init`: the configs that come with calibadv, to start a run of one's own from
+- `provenance`: what a run was made with, in ``run.json``
 - `sft`: one supervised run: demonstrations, training, a Hugging Face folder, a look at the format
 - `targets`: what a path or name means: a config, a run, an arm of a lab, or a model
 - `train`: one training run: folder, data, retriever, model, trainer, evaluations, checkpoints

@@ -21,19 +21,26 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from calibadv.advantage import Estimator, open_estimator
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder, claim_run_folder
 from calibadv.data.config import load_split
 from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
 from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
 from calibadv.models.config import ModelConfig
+from calibadv.models.engine import Engine, find_engine, open_engine
 from calibadv.models.load import load_model, resolve_model, without_progress_bars
 from calibadv.models.lora import add_adapter
+from calibadv.registry import is_import_path
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import open_retriever
+from calibadv.retrieval.plugin import checked
+from calibadv.rewards.reward import Reward, open_reward
 from calibadv.rollout.policies.transformers import DEFAULT_ROWS, TransformersPolicy
+from calibadv.rollout.policy import Policy
 from calibadv.rollout.tokenizer import HFTokenizer
 from calibadv.rollout.tokenizer_checks import check_tokenizer
+from calibadv.runs.provenance import own_objects, record_run
 from calibadv.runs.trainer_args import trainer_config
 from calibadv.training.callbacks import read_metrics
 from calibadv.training.checkpoints import EVALUATIONS, checkpoint_step, forget_after, last_checkpoint
@@ -49,18 +56,46 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 def train(
-    config: RunConfig, *, resume: bool = False, retriever: Retriever | None = None, listeners: Sequence[Listener] = ()
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    reward: Reward | None = None,
+    estimator: Estimator | None = None,
+    retriever: Retriever | None = None,
+    policy: Policy | Engine | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Path:
-    """Train as ``config`` says and return the run's folder.
-
-    ``resume`` goes on from the last complete checkpoint of ``config.training.output``. ``listeners`` are called with
-    every line of ``metrics.jsonl`` and ``eval.jsonl``. When the retriever stays away or nothing can be learned, a
-    checkpoint is saved and the error raised; SIGINT and SIGTERM save one and raise `StopRequested`.
+    """Train as ``config`` says.
 
     Weights and optimizer are float32 whatever ``model.dtype`` says: "bfloat16" and "float16" run the model in that type
     (autocast), in rollouts and updates alike, because steps as small as 5e-7 would be rounded away in bfloat16 weights.
+
+    Args:
+        config: Everything that the run depends on.
+        resume: Continue from the last complete checkpoint of ``config.training.output``.
+        reward: ``(trajectory) -> float`` in the place of ``reward.function`` (`calibadv.rewards.reward.Reward`).
+        estimator: ``(batch) -> [N, K]`` in the place of ``calibration.estimator``.
+        retriever: What is searched, in the place of the [retrieval] section.
+        policy: What plays the rollouts with the weights being trained, in the place of ``model.engine``
+            (`calibadv.models.engine.Engine`), or a ready policy.
+        listeners: Called with every line of ``metrics.jsonl`` and ``eval.jsonl``.
+
+    Returns:
+        The run's folder (``config.training.output``).
+
+    Raises:
+        ConfigError: A setting cannot be used, or one of your objects returned what it must not.
+        DataError: A file of questions or documents cannot be used.
+        RetrieverUnavailable: The retriever is gone for good; a checkpoint was saved.
+        NoSignalError: Nothing could be learned for ``training.max_batches_without_signal`` batches; so too.
+        StopRequested: SIGINT or SIGTERM; so too.
     """
     config.check_trainable()
+    own = own_objects(config, reward=reward, estimator=estimator, retriever=retriever, policy=policy)
+    reward = open_reward(reward or config.reward.function, score=config.reward.score)
+    estimator = open_estimator(estimator or config.active_calibration.estimator)
+    if policy is not None or is_import_path(config.model.engine):
+        policy = find_engine(policy or config.model.engine)
     check_run_folder(config, resume=resume)
     resolve_model(config.model)
     settings = config.training
@@ -68,7 +103,7 @@ def train(
         torch.set_num_threads(settings.threads)
     questions = load_split(config.data, "train", limit=config.data.limit)
     test = load_split(config.data, "test", limit=config.evaluation.limit) if settings.eval_every else []
-    retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
+    retriever = checked(retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k))
     with quiet(), StopSignals() as stop:
         args = trainer_config(config, settings.output)
         model, tokenizer = load_model(replace(config.model, dtype="float32"))
@@ -76,7 +111,8 @@ def train(
         model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)
         trainer = CalibAdvTrainer(
             model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer,
-            policy=functools.partial(make_policy, config=config.model), stop=stop,
+            policy=functools.partial(make_policy, config=config.model, engine=policy), reward=reward,
+            estimator=estimator, stop=stop,
         )  # fmt: skip
         trainer.keep_checkpoints = settings.keep_checkpoints
         trainer.shard_optimizer = settings.shard_optimizer
@@ -87,14 +123,19 @@ def train(
                 PeriodicEvaluation(config, test=test, retriever=retriever, trainer=trainer, listeners=listeners)
             )
         # Only now: what could not even start leaves no folder behind that the next try would have to avoid.
-        run(trainer, prepare_folder(config, args, resume=resume))
+        checkpoint = prepare_folder(config, args, resume=resume)
+        if trainer.is_world_process_zero():
+            record_run(settings.output, own=own, resumed=checkpoint is not None)
+        run(trainer, checkpoint)
         if trainer.is_world_process_zero():
             save_policy(trainer.policy_model, tokenizer, settings.output / MODEL)
     return settings.output
 
 
-def make_policy(model: Any, tokenizer: Any, *, config: ModelConfig) -> TransformersPolicy:
+def make_policy(model: Any, tokenizer: Any, *, config: ModelConfig, engine: Policy | Engine | None) -> Policy:
     """The policy that plays the rollouts with the weights being trained."""
+    if engine is not None:
+        return open_engine(engine, config, tokenizer=HFTokenizer(tokenizer), model=model)
     return TransformersPolicy(
         model, tokenizer, max_rows=config.max_rows or DEFAULT_ROWS, max_context=config.max_context
     )
