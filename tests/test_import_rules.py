@@ -63,7 +63,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "fastapi": SERVERS,
     "pydantic": ("config_class.py", *SERVERS),
     "pydantic_core": ("config_class.py",),
-    "starlette": SERVERS,
+    "starlette": ("io/serving.py", *SERVERS),
     "uvicorn": ("io/serving.py", *SERVERS),
     "prometheus_client": SERVERS,
     "httpx2": ("io/", "retrieval/", "evaluation/judge.py", "rollout/policies/http_client.py"),

@@ -1,8 +1,10 @@
-"""What every server of this package needs: a socket bound before anything is loaded, and an end without drama."""
+"""What every server of this package needs: a bound socket, request bodies within limits, tokens, graceful shutdown."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hmac
 import logging
 import signal
 import socket
@@ -10,17 +12,30 @@ import threading
 from collections.abc import Iterator
 
 import uvicorn
+from starlette.requests import ClientDisconnect, Request
 
 from calibadv.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 
-class EndingServer(uvicorn.Server):
-    """A server for which SIGTERM is an ordinary end: uvicorn would raise the signal again when it is done."""
+CLIENT_GONE = 499
+"""Status in the metrics of a request whose client went away; nobody receives it."""
+
+
+class RequestRefused(Exception):
+    """A request that cannot be answered, with its HTTP status; the message goes to the client."""
+
+    def __init__(self, message: str, *, status: int = 422) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class GracefulServer(uvicorn.Server):
+    """Shuts down gracefully on SIGTERM and SIGINT: uvicorn itself would raise the signal again when it is done."""
 
     def end(self) -> None:
-        """Stop as after a signal."""
+        """Shut down as after a signal."""
         self.should_exit = True
 
     @contextlib.contextmanager
@@ -59,3 +74,33 @@ def listen(host: str, port: int, *, token: str | None, token_variable: str) -> s
 def url_of(listener: socket.socket, *, host: str) -> str:
     """Where clients find the server."""
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def has_token(request: Request, token: str) -> bool:
+    """Whether the request carries the token of the server, compared in constant time."""
+    sent = request.headers.get("authorization", "").encode("latin-1", "replace")
+    return hmac.compare_digest(sent, f"Bearer {token}".encode())
+
+
+async def read_body(request: Request, *, max_bytes: int, timeout_s: float, setting: str) -> bytes:
+    """The body, refused when it is larger than ``max_bytes`` or slower than ``timeout_s``, the value of ``setting``."""
+    too_large = RequestRefused(
+        f"the body has more than {max_bytes:,} bytes (max_body_bytes); send a smaller one", status=413
+    )
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise too_large
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        message = f"the body did not arrive within {timeout_s:g} s ({setting}); send it again"
+        raise RequestRefused(message, status=408) from None
+    except ClientDisconnect:
+        raise RequestRefused("the client has closed its connection", status=CLIENT_GONE) from None
+    return b"".join(chunks)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -14,7 +13,6 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from calibadv.agent.agent import AgentBusy, Conversation, LiveAgent
 from calibadv.agent.events import Event, Finished
@@ -22,6 +20,7 @@ from calibadv.agent.server import openai_format as wire
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
 from calibadv.agent.server.metrics import Metrics
 from calibadv.errors import CalibAdvError, ConfigError
+from calibadv.io.serving import RequestRefused, has_token, read_body
 from calibadv.trajectory import StopReason
 from calibadv.version import __version__
 
@@ -44,10 +43,11 @@ def create_app(agent: LiveAgent, *, config: AgentServerConfig) -> FastAPI:
     _add_chat(app, agent, config=config, metrics=metrics)
     _add_views(app, agent, config=config, metrics=metrics)
 
-    @app.exception_handler(wire.BadChat)
-    async def refuse(_: Request, error: wire.BadChat) -> Response:
+    @app.exception_handler(RequestRefused)
+    async def refuse(_: Request, error: RequestRefused) -> Response:
         metrics.requests.labels(str(error.status)).inc()
-        return _error(str(error), status=error.status, param=error.param)
+        param = error.param if isinstance(error, wire.BadChat) else None
+        return _error(str(error), status=error.status, param=param)
 
     @app.exception_handler(HTTPException)
     async def refuse_path(request: Request, error: HTTPException) -> Response:
@@ -192,8 +192,7 @@ def _check_token(request: Request, *, config: AgentServerConfig) -> None:
     if config.token is None:
         _check_host(request, config=config)
         return
-    sent = request.headers.get("authorization", "").encode("latin-1", "replace")
-    if not hmac.compare_digest(sent, f"Bearer {config.token}".encode()):
+    if not has_token(request, config.token):
         raise wire.BadChat(f"send {TOKEN_VARIABLE} of the server as the API key", status=401)
 
 
@@ -214,19 +213,9 @@ async def _read_body(request: Request, *, config: AgentServerConfig) -> bytes:
     # Only JSON: what a page of another site can send without the browser asking first is not JSON.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise wire.BadChat("send the header Content-Type: application/json", status=415)
-    chunks, size = [], 0
-    try:
-        async with asyncio.timeout(config.body_timeout_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > config.max_body_bytes:
-                    raise wire.BadChat(f"the body has more than {config.max_body_bytes:,} bytes", status=413)
-                chunks.append(chunk)
-    except TimeoutError:
-        raise wire.BadChat(f"the body was not there after {config.body_timeout_s:g} s", status=408) from None
-    except ClientDisconnect:
-        raise wire.BadChat("the client went away", status=499) from None
-    return b"".join(chunks)
+    return await read_body(
+        request, max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, setting="body_timeout_s"
+    )
 
 
 async def _disconnected(request: Request) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from calibadv.agent.events import DocumentsFound, Event, Finished, TurnWritten, as_json
 from calibadv.agent.server.config import AgentServerConfig
 from calibadv.errors import ConfigError
+from calibadv.io.serving import RequestRefused
 from calibadv.rollout.config import RolloutConfig
 from calibadv.trajectory import ActionKind, StopReason
 
@@ -44,12 +45,11 @@ LEAST_TEMPERATURE = 1e-4
 """Below, answers are greedy."""
 
 
-class BadChat(Exception):
+class BadChat(RequestRefused):
     """A request that cannot be answered as it is; the message says what to change."""
 
     def __init__(self, message: str, *, status: int = 400, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
+        super().__init__(message, status=status)
         self.param = param
 
 

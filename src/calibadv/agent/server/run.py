@@ -11,7 +11,7 @@ import uvicorn
 from calibadv.agent.agent import LiveAgent
 from calibadv.agent.server.app import create_app
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
-from calibadv.io.serving import EndingServer, listen, url_of
+from calibadv.io.serving import GracefulServer, listen, url_of
 
 
 def claim_address(config: AgentServerConfig) -> socket:
@@ -28,7 +28,7 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; ``on_listening`` gets the URL."""
     grace_s = max(1, round(config.shutdown_grace_s))
-    server = EndingServer(
+    server = GracefulServer(
         uvicorn.Config(
             create_app(agent, config=config), log_config=None, access_log=False, timeout_graceful_shutdown=grace_s
         )

@@ -7,8 +7,8 @@
 - `config`: what the operator of a retrieval server decides: where it listens, what a request may ask for, how it is
   batched
 - `metrics`: prometheus figures of the server, in a registry of their own
-- `openapi`: the OpenAPI description of the endpoints: what each dialect sends and gets, with examples
 - `run`: serves until SIGTERM or SIGINT, then answers what was accepted, and ends
+- `schemas`: what each endpoint takes and gives, as pydantic models: they check requests and describe the endpoints
 - `service`: behind the endpoints: loads the index in the background, answers from the cache or through the batcher
 - `wire`: the JSON of the published clients: three ways to ask ``/retrieve``, two to ask ``/rerank``, and their
   answers

@@ -6,23 +6,21 @@ microseconds, and the limits' messages are ours. FastAPI routes, and describes t
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
-from starlette.requests import ClientDisconnect
 
-from calibadv.retrieval.server import openapi as description
+from calibadv.io.serving import CLIENT_GONE, RequestRefused, has_token, read_body
+from calibadv.retrieval.server import schemas
 from calibadv.retrieval.server.backend import Pairs
 from calibadv.retrieval.server.batcher import QueueFull, WorkFailed
 from calibadv.retrieval.server.config import TOKEN_VARIABLE, ServerConfig
 from calibadv.retrieval.server.service import ClientGone, DeadlinePassed, NotReady, RetrievalService
 from calibadv.retrieval.server.wire import (
-    BadRequest,
     parse_json,
     parse_rerank,
     parse_retrieve,
@@ -35,8 +33,6 @@ from calibadv.version import __version__
 
 logger = logging.getLogger(__name__)
 
-CLIENT_GONE = 499
-"""Status in the metrics of a request whose client went away; nobody receives it."""
 RETRY_AFTER_S = 1
 
 
@@ -49,9 +45,7 @@ def create_app(service: RetrievalService) -> FastAPI:
         yield
         service.stop()
 
-    app = FastAPI(
-        title="calibadv retriever", version=__version__, description=description.DESCRIPTION, lifespan=lifespan
-    )
+    app = FastAPI(title="calibadv retriever", version=__version__, description=schemas.DESCRIPTION, lifespan=lifespan)
     _add_searches(app, service)
     _add_views(app, service)
     return app
@@ -59,20 +53,23 @@ def create_app(service: RetrievalService) -> FastAPI:
 
 def _add_searches(app: FastAPI, service: RetrievalService) -> None:
     config = service.config
+    models = schemas.RequestModels(config)
+    body_of = partial(
+        read_body, max_bytes=config.max_body_bytes, timeout_s=config.request_timeout_s, setting="request_timeout_s"
+    )
 
     @app.post(
         "/retrieve",
         summary="Find documents",
-        openapi_extra=description.retrieve_body(config),
-        responses=description.retrieve_responses(),
+        openapi_extra=schemas.retrieve_body(models),
+        responses=schemas.results(400, 401, 408, 413, 422, 500, 503),
         response_class=Response,
     )
     async def retrieve(request: Request) -> Response:
         async def answer() -> Response:
             reranks = service.reranks
-            wanted = parse_retrieve(
-                parse_json(await _read_body(request, config=config)), config=config, reranks=reranks
-            )
+            record = parse_json(await body_of(request))
+            wanted = parse_retrieve(record, models=models, config=config, reranks=reranks)
             answers = await service.retrieve(wanted.queries, depth=wanted.depth, disconnected=request.receive)
             return _json(render_retrieve(wanted, answers))
 
@@ -81,15 +78,16 @@ def _add_searches(app: FastAPI, service: RetrievalService) -> None:
     @app.post(
         "/rerank",
         summary="Sort documents",
-        openapi_extra=description.rerank_body(config),
-        responses=description.rerank_responses(),
+        openapi_extra=schemas.rerank_body(models),
+        responses=schemas.results(400, 401, 404, 408, 413, 422, 500, 503),
         response_class=Response,
     )
     async def rerank(request: Request) -> Response:
         async def answer() -> Response:
             if not service.reranks:
-                raise BadRequest("this server has no re-ranker; start it with --rerank MODEL", status=404)
-            wanted = parse_rerank(parse_json(await _read_body(request, config=config)), config=config)
+                raise RequestRefused("this server has no re-ranker; start it with --rerank MODEL", status=404)
+            record = parse_json(await body_of(request))
+            wanted = parse_rerank(record, models=models, config=config)
             documents = [[read_document(document) for document in sent] for sent in wanted.documents]
             payloads = [
                 Pairs(query, tuple((d.title, d.text) for d in some))
@@ -113,7 +111,7 @@ def _add_views(app: FastAPI, service: RetrievalService) -> None:
         status = 200 if state["status"] == "ready" else 503
         return _json(to_json(state), status=status, retry_after_s=None if status == 200 else RETRY_AFTER_S)
 
-    @app.get("/metrics", summary="Figures for Prometheus", responses=description.failures(401), response_class=Response)
+    @app.get("/metrics", summary="Figures for Prometheus", responses=schemas.failures(401), response_class=Response)
     async def metrics(request: Request) -> Response:
         async def answer() -> Response:
             return Response(service.write_metrics(), media_type=service.metrics.content_type)
@@ -123,13 +121,13 @@ def _add_views(app: FastAPI, service: RetrievalService) -> None:
     @app.get(
         "/documents/{document_id:path}",
         summary="One document",
-        responses=description.failures(401, 404, 503),
+        responses=schemas.failures(401, 404, 503),
     )
     async def document(document_id: str, request: Request) -> Response:
         async def answer() -> Response:
             found = await service.document(document_id)
             if found is None:
-                raise BadRequest(f"no document with the id {document_id[:80]!r}", status=404)
+                raise RequestRefused(f"no document with the id {document_id[:80]!r}", status=404)
             return _json(to_json(found))
 
         return await _guarded("documents", request, answer, service=service)
@@ -142,11 +140,11 @@ async def _guarded(
     start = time.perf_counter()
     try:
         if not _is_allowed(request, config=service.config):
-            raise BadRequest(
+            raise RequestRefused(
                 f"send the header Authorization: Bearer TOKEN ({TOKEN_VARIABLE} of the server)", status=401
             )
         response = await answer()
-    except BadRequest as error:
+    except RequestRefused as error:
         response = _detail(str(error), status=error.status)
     except QueueFull as error:
         response = _detail(str(error), status=503, retry_after_s=error.retry_after_s)
@@ -164,33 +162,7 @@ async def _guarded(
 
 
 def _is_allowed(request: Request, *, config: ServerConfig) -> bool:
-    if config.token is None:
-        return True
-    sent = request.headers.get("authorization", "").encode("latin-1", "replace")
-    return hmac.compare_digest(sent, f"Bearer {config.token}".encode())
-
-
-async def _read_body(request: Request, *, config: ServerConfig) -> bytes:
-    limit = config.max_body_bytes
-    too_large = BadRequest(
-        f"the body has more than {limit:,} bytes (max_body_bytes); send several requests", status=413
-    )
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise too_large
-    chunks, size = [], 0
-    try:
-        async with asyncio.timeout(config.request_timeout_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise too_large
-                chunks.append(chunk)
-    except TimeoutError:
-        raise BadRequest("the body did not arrive in time (request_timeout_s); send it again", status=408) from None
-    except ClientDisconnect:
-        raise ClientGone from None
-    return b"".join(chunks)
+    return config.token is None or has_token(request, config.token)
 
 
 def _json(body: bytes, *, status: int = 200, retry_after_s: int | None = None) -> Response:

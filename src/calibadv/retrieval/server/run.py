@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from calibadv.io.serving import EndingServer, listen, url_of
+from calibadv.io.serving import GracefulServer, listen, url_of
 from calibadv.retrieval.server.app import create_app
 from calibadv.retrieval.server.backend import Load
 from calibadv.retrieval.server.config import TOKEN_VARIABLE, ServerConfig
@@ -27,7 +27,7 @@ def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], Non
     """
     service = RetrievalService(load, config=config)
     listener = listen(config.host, config.port, token=config.token, token_variable=TOKEN_VARIABLE)
-    server = EndingServer(
+    server = GracefulServer(
         uvicorn.Config(
             create_app(service),
             log_config=None,

@@ -1,4 +1,4 @@
-r"""The JSON of the published clients: three ways to ask ``/retrieve``, two to ask ``/rerank``, and their answers.
+r"""The JSON of the published clients: three forms of a ``/retrieve`` request, two of ``/rerank``, and their answers.
 
 A request is recognised by its fields:
 
@@ -17,59 +17,51 @@ An empty query is a query: a policy writes such, and gets what the index finds f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from pydantic import ValidationError
+
+from calibadv.io.serving import RequestRefused
 from calibadv.retrieval.corpus.text import encodable, split_contents
 from calibadv.retrieval.rerank import rerank_text
 from calibadv.retrieval.server.cache import Answer
 from calibadv.retrieval.server.config import ServerConfig
+from calibadv.retrieval.server.schemas import CALIBADV_FIELDS, RequestModels, SentDocument, SentHit
 from calibadv.trajectory import Document
 
-Dialect = Literal["calibadv", "search-r1", "skyrl"]
-CALIBADV_FIELDS = ("topk_retrieval", "topk_rerank", "not_sort")
-RETRIEVE_FIELDS = ("query", "queries", "topk", "return_scores", *CALIBADV_FIELDS)
-RERANK_FIELDS = ("queries", "documents", "rerank_topk", "return_scores", "not_sort")
-DOCUMENT_FIELDS = ("id", "contents", "title", "text")
 SHOWN_CHARS = 80
 
 
-class BadRequest(Exception):
-    """A request that cannot be answered, with its HTTP status; the message goes to the client."""
-
-    def __init__(self, message: str, *, status: int = 422) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetrieveRequest:
-    """A /retrieve request of any dialect."""
+class Wanted:
+    """What a request asks for, in any dialect."""
 
-    dialect: Dialect
     queries: list[str]
-    depth: int
-    """Documents to retrieve for a query."""
     top_k: int
     """Documents to answer with."""
+    as_text: bool
+    """CalibAdv's answer (strings) instead of the other dialects' (objects)."""
     return_scores: bool
     keep_order: bool
-    """Leave re-ranked documents in the order of retrieval."""
+    """Leave re-ranked documents in the order of retrieval, or in that in which they were sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RerankRequest:
+class RetrieveRequest(Wanted):
+    """A /retrieve request."""
+
+    depth: int
+    """Documents to retrieve for a query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankRequest(Wanted):
     """A /rerank request."""
 
-    as_text: bool
-    """CalibAdv's answer (strings) instead of Search-R1's (the documents that were sent)."""
-    queries: list[str]
     documents: list[list[dict[str, Any]]]
     """As they came, without scores."""
-    top_k: int
-    return_scores: bool
-    keep_order: bool
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -77,85 +69,81 @@ def parse_json(body: bytes) -> dict[str, Any]:
     try:
         record = json.loads(body)
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, a number of 5,000 digits
-        raise BadRequest(f"the body is not JSON ({error}); send an object", status=400) from None
+        raise RequestRefused(f"the body is not JSON ({error}); send an object", status=400) from None
     if not isinstance(record, dict):
-        raise BadRequest(f"the body must be a JSON object, got {_shown(record)}")
+        raise RequestRefused(f"the body must be a JSON object, got {_shown(record)}")
     return record
 
 
-def parse_retrieve(record: Mapping[str, Any], *, config: ServerConfig, reranks: bool) -> RetrieveRequest:
-    """Read a /retrieve body; BadRequest names the field, its value and the remedy."""
-    _refuse_unknown(record, RETRIEVE_FIELDS)
+def parse_retrieve(
+    record: Mapping[str, Any], *, models: RequestModels, config: ServerConfig, reranks: bool
+) -> RetrieveRequest:
+    """Read a /retrieve body; RequestRefused names the field, its value and the remedy."""
     calibadv = [name for name in CALIBADV_FIELDS if name in record]
+    try:
+        body = models.retrieve.model_validate(record)
+    except ValidationError as error:
+        raise _refusal(error, known=models.retrieve.model_fields, config=config) from None
     if "query" in record:
         _refuse_together(record, "query", ("queries", *calibadv))
-        queries = _queries([record["query"]], config=config, name=lambda _: "query")
-    elif "queries" in record:
-        queries = _queries(record["queries"], config=config)
-    else:
-        raise BadRequest('"queries" is missing: send {"queries": ["...", ...]}, or {"query": "..."} for a single one')
-    return_scores = _flag(record, "return_scores")
+    elif "queries" not in record:
+        raise RequestRefused(
+            '"queries" is missing: send {"queries": ["...", ...]}, or {"query": "..."} for a single one'
+        )
+    queries = [body.query] if "query" in record else body.queries
     if calibadv:
         _refuse_together(record, calibadv[0], ("topk",))
-        depth = _number(record, "topk_retrieval", default=config.top_k, largest=config.max_top_k)
-        top_k = _number(record, "topk_rerank", default=config.rerank_top_k, largest=config.max_top_k)
+        depth, top_k = body.topk_retrieval or config.top_k, body.topk_rerank or config.rerank_top_k
     else:
-        top_k = _number(
-            record, "topk", default=config.rerank_top_k if reranks else config.top_k, largest=config.max_top_k
-        )
+        top_k = body.topk or (config.rerank_top_k if reranks else config.top_k)
         depth = max(top_k, config.top_k) if reranks else top_k
     _check_hits(len(queries) * depth, config=config, what=f"{len(queries):,} queries times {depth:,} documents")
     return RetrieveRequest(
-        dialect="calibadv" if calibadv else "skyrl" if "query" in record else "search-r1",
         queries=queries,
         depth=depth,
         top_k=top_k,
-        return_scores=return_scores,
-        keep_order=_flag(record, "not_sort"),
+        as_text=bool(calibadv),
+        return_scores=bool(body.return_scores),
+        keep_order=bool(body.not_sort),
     )
 
 
 def render_retrieve(request: RetrieveRequest, answers: Sequence[Answer]) -> bytes:
     """The response body: one list a query, in the order of the queries."""
-    as_text, with_scores = request.dialect == "calibadv", request.return_scores
     lists = []
     for answer in answers:
         hits = []
         for row in answer.rows(request.top_k, keep_order=request.keep_order):
-            document = answer.documents[row]
-            shown = document.contents if as_text else b'{"id":%b,"contents":%b}' % (document.id, document.contents)
-            hits.append(b'{"document":%b,"score":%b}' % (shown, answer.scores[row]) if with_scores else shown)
+            document, score = answer.documents[row], answer.scores[row]
+            if request.as_text:
+                shown = document.contents
+            else:
+                shown = b'{"id":%b,"contents":%b}' % (document.id, document.contents)
+            hits.append(b'{"document":%b,"score":%b}' % (shown, score) if request.return_scores else shown)
         lists.append(b"[" + b",".join(hits) + b"]")
     return b'{"result":[' + b",".join(lists) + b"]}"
 
 
-def parse_rerank(record: Mapping[str, Any], *, config: ServerConfig) -> RerankRequest:
+def parse_rerank(record: Mapping[str, Any], *, models: RequestModels, config: ServerConfig) -> RerankRequest:
     """Read a /rerank body."""
-    _refuse_unknown(record, RERANK_FIELDS)
-    for name in ("queries", "documents"):
-        if name not in record:
-            raise BadRequest(
-                f'"{name}" is missing: send {{"queries": ["..."], "documents": [[{{"contents": "..."}}]]}}'
-            )
-    queries = _queries(record["queries"], config=config)
+    try:
+        body = models.rerank.model_validate(record)
+    except ValidationError as error:
+        raise _refusal(error, known=models.rerank.model_fields, config=config) from None
     lists = record["documents"]
-    if not isinstance(lists, list) or not all(isinstance(documents, list) for documents in lists):
-        raise BadRequest(f'"documents" must be a list of lists, one list a query, got {_shown(lists)}')
-    if len(lists) != len(queries):
-        raise BadRequest(f'"documents" has {len(lists):,} lists for {len(queries):,} queries; send one list a query')
+    if len(lists) != len(body.queries):
+        raise RequestRefused(
+            f'"documents" has {len(lists):,} lists for {len(body.queries):,} queries; send one list a query'
+        )
     total = sum(map(len, lists))
     _check_hits(total, config=config, what=f"{total:,} documents")
-    documents = [
-        [_sent_document(document, where=f"documents[{i}][{j}]") for j, document in enumerate(sent)]
-        for i, sent in enumerate(lists)
-    ]
     return RerankRequest(
+        queries=body.queries,
+        documents=[[sent.get("document", sent) for sent in documents] for documents in lists],
+        top_k=body.rerank_topk or config.rerank_top_k,
         as_text="not_sort" in record,
-        queries=queries,
-        documents=documents,
-        top_k=_number(record, "rerank_topk", default=config.rerank_top_k, largest=config.max_top_k),
-        return_scores=_flag(record, "return_scores"),
-        keep_order=_flag(record, "not_sort"),
+        return_scores=bool(body.return_scores),
+        keep_order=bool(body.not_sort),
     )
 
 
@@ -184,75 +172,50 @@ def to_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _queries(value: Any, *, config: ServerConfig, name: Callable[[int], str] = "queries[{}]".format) -> list[str]:
-    if not isinstance(value, list):
-        raise BadRequest(f'"queries" must be a list of strings, got {_shown(value)}; a single one goes into "query"')
-    if len(value) > config.max_queries:
-        raise BadRequest(
-            f"{len(value):,} queries in one request, at most {config.max_queries:,} are allowed (max_queries); "
-            "send several requests"
-        )
-    for index, query in enumerate(value):
-        if not isinstance(query, str):
-            raise BadRequest(f'"{name(index)}" must be a string, got {_shown(query)}')
-        if len(query) > config.max_query_chars:
-            raise BadRequest(
-                f'"{name(index)}" has {len(query):,} characters, at most {config.max_query_chars:,} are allowed '
-                "(max_query_chars); shorten it"
-            )
-    return [encodable(query) for query in value]
-
-
-def _number(record: Mapping[str, Any], name: str, *, default: int, largest: int) -> int:
-    value = record.get(name)
-    if value is None:
-        return default
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise BadRequest(f'"{name}" must be a whole number, got {_shown(value)}')
-    if not 1 <= value <= largest:
-        raise BadRequest(f'"{name}" must be between 1 and {largest:,} (max_top_k), got {_shown(value)}')
-    return value
-
-
-def _flag(record: Mapping[str, Any], name: str) -> bool:
-    value = record.get(name)
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise BadRequest(f'"{name}" must be true or false, got {_shown(value)}')
-    return value
-
-
-def _sent_document(value: Any, *, where: str) -> dict[str, Any]:
-    """``{"contents": ...}``, or the hit of a search with the document inside."""
-    if isinstance(value, dict) and "document" in value:
-        _refuse_unknown(value, ("document", "score"), where=f"{where}.")
-        value, where = value["document"], f"{where}.document"
-    if not isinstance(value, dict) or not isinstance(value.get("contents"), str):
-        raise BadRequest(f'"{where}" must be an object with "contents", a string; got {_shown(value)}')
-    _refuse_unknown(value, DOCUMENT_FIELDS, where=f"{where}.")
-    return value
+def _refusal(error: ValidationError, *, known: Iterable[str], config: ServerConfig) -> RequestRefused:
+    """The first thing that is wrong, in our words."""
+    first = error.errors(include_url=False)[0]
+    kind, path, value = first["type"], first["loc"], _shown(first["input"])
+    if len(path) > 3:  # within a document; the fourth part says which model was tried
+        known = SentHit.model_fields if path[3] == "hit" and len(path) == 5 else SentDocument.model_fields
+        path = (*path[:3], *path[4:])
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+    if kind == "extra_forbidden":
+        return RequestRefused(f'unknown field "{name[:SHOWN_CHARS]}"; known are {", ".join(known)}')
+    if path[0] == "documents" and len(path) > 2:
+        name, value = (name[: -len(".contents")], "an object") if path[-1] == "contents" else (name, value)
+        return RequestRefused(f'"{name}" must be an object with "contents", a string; got {value}')
+    list_of = {
+        "queries": f'a list of strings, got {value}; a single one goes into "query"',
+        "documents": f"a list of lists, one list a query, got {value}",
+    }
+    size = len(first["input"]) if kind in ("too_long", "string_too_long") else 0
+    messages = {
+        "missing": f'"{name}" is missing: send {{"queries": ["..."], "documents": [[{{"contents": "..."}}]]}}',
+        "list_type": f'"{path[0]}" must be {list_of.get(str(path[0]))}',
+        "too_long": f"{size:,} queries in one request, at most {config.max_queries:,} are allowed (max_queries); "
+        "send several requests",
+        "string_type": f'"{name}" must be a string, got {value}',
+        "string_too_long": f'"{name}" has {size:,} characters, at most {config.max_query_chars:,} are allowed '
+        "(max_query_chars); shorten it",
+        "int_type": f'"{name}" must be a whole number, got {value}',
+        "bool_type": f'"{name}" must be true or false, got {value}',
+    }
+    between = f'"{name}" must be between 1 and {config.max_top_k:,} (max_top_k), got {value}'
+    return RequestRefused(messages.get(kind, between))
 
 
 def _check_hits(total: int, *, config: ServerConfig, what: str) -> None:
     if total > config.max_hits:
-        raise BadRequest(
+        raise RequestRefused(
             f"{what} in one request, at most {config.max_hits:,} documents are allowed (max_hits); split it"
         )
 
 
-def _refuse_unknown(record: Mapping[str, Any], known: Sequence[str], *, where: str = "") -> None:
-    for name in record:
-        if name not in known:
-            raise BadRequest(f'unknown field "{where}{name[:SHOWN_CHARS]}"; known are {", ".join(known)}')
-
-
-def _refuse_together(record: Mapping[str, Any], name: str, others: Sequence[str]) -> None:
+def _refuse_together(record: Mapping[str, Any], name: str, others: Iterable[str]) -> None:
     for other in others:
         if other in record:
-            raise BadRequest(f'"{name}" and "{other}" belong to different dialects; send one of them')
+            raise RequestRefused(f'"{name}" and "{other}" belong to different dialects; send one of them')
 
 
 def _shown(value: Any) -> str:

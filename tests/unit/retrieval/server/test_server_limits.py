@@ -25,7 +25,7 @@ LONG = "x" * 8_193
         ({"queries": ["q"], "topk_retrieval": 1001}, '"topk_retrieval" must be between 1 and 1,000 (max_top_k), got'),
         ({"queries": ["q"], "return_scores": 1}, '"return_scores" must be true or false, got 1'),
         ({"queries": ["q"], "not_sort": "no"}, '"not_sort" must be true or false, got "no"'),
-        ({"queries": ["q"], "top_k": 3}, 'unknown field "top_k"; known are query, queries, topk, return_scores'),
+        ({"queries": ["q"], "top_k": 3}, 'unknown field "top_k"; known are query, queries, topk'),
         ({"queries": ["q"], "topk": 3, "topk_rerank": 3}, '"topk_rerank" and "topk" belong to different dialects'),
         ({"queries": ["q"], "query": "q"}, '"query" and "queries" belong to different dialects; send one of them'),
         ({"query": "q", "not_sort": True}, '"query" and "not_sort" belong to different dialects'),
