@@ -3,7 +3,7 @@
 #   make test ARGS="tests/unit/report -x"     arguments for pytest
 #   make test PYTHON=python3.12               the Python that .venv is made from
 .DEFAULT_GOAL := help
-.PHONY: help install lab test golden slow e2e vllm check lint clean
+.PHONY: help install lab test golden slow e2e vllm check lint docs clean
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -52,6 +52,9 @@ check: $(STAMP) ## Lint, format, types, import rules and tests
 lint: $(STAMP) ## Lint, format, types and import rules
 	$(IN_VENV) scripts/check --fast
 
+docs: $(STAMP) ## Build the reference site into site/; a broken link fails
+	$(BIN)/python scripts/build_docs.py
+
 clean: ## Remove .venv and every cache; runs/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

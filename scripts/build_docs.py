@@ -1,17 +1,16 @@
 """`make docs`: gather the guides, write the reference pages from the source, and build the site.
 
-    python scripts/build_docs.py            pages into build/docs, the site into site/; a broken link is an error
-    python scripts/build_docs.py --pages    the pages only
+    python scripts/build_docs.py                   pages into build/docs, the site into site/; a broken link fails
+    python scripts/build_docs.py --pages FOLDER    the pages only, into a new folder
 
-Written here, never by hand: a page for each public package (its ``__all__``), the settings (from the config dataclasses),
-the commands (their own ``--help``), the shipped configs and the examples.
+Generated here, never written by hand: a page for each public package (its ``__all__``), the settings (from the config
+classes), the commands (their own ``--help``), the shipped configs and the examples.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -21,7 +20,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "calibadv"
-PAGES = ROOT / "build" / "docs"
 
 # Where links between files of the repository lead on the site.
 MOVED = {
@@ -33,14 +31,13 @@ MOVED = {
 }
 
 
-def gather() -> None:
+def gather(pages: Path) -> None:
     """Copy the guides; the documents of the root join them, and links follow."""
-    shutil.rmtree(PAGES, ignore_errors=True)
-    shutil.copytree(ROOT / "docs", PAGES)
-    for name, page in MOVED.items():
+    shutil.copytree(ROOT / "docs", pages)
+    for name, moved in MOVED.items():
         if name.endswith(".md"):
-            shutil.copy(ROOT / name, PAGES / page)
-    for page in PAGES.glob("*.md"):
+            shutil.copy(ROOT / name, pages / moved)
+    for page in pages.glob("*.md"):
         text = page.read_text(encoding="utf-8")
         page.write_text(re.sub(r"\]\(([^)#:\s]+)(#[^)]*)?\)", _moved_link, text), encoding="utf-8")
 
@@ -83,17 +80,17 @@ def home(module: str, name: str) -> str:
     return f"{module}.{name}"
 
 
-def write_api() -> list[str]:
+def write_api(pages: Path) -> None:
     """A page for each public package; a name that several export is described once, at the one nearest to the root."""
-    pages, described = [], dict[str, str]()
+    described: set[str] = set()
     for package, names in public_packages():
         here, elsewhere = [], []
-        for name in names:
+        for name in sorted(names, key=lambda name: (name.startswith("_"), name[0].isupper())):  # functions first
             path = home(package, name)
             if path in described:
                 elsewhere.append(f"[`{name}`][{path}]")
             else:
-                described[path] = package
+                described.add(path)
                 here.append(_entry(path, shown=f"{package}.{name}"))
         if not here:
             continue
@@ -101,22 +98,19 @@ def write_api() -> list[str]:
         text += "      show_root_toc_entry: false\n\n"
         if elsewhere:
             text += f"Described elsewhere: {', '.join(elsewhere)}.\n\n"
-        pages.append(f"api/{package}.md")
-        write(pages[-1], text + "\n".join(here))
-    return pages
+        write(pages / "api" / ("index.md" if package == "calibadv" else f"{package}.md"), text + "\n".join(here))
 
 
 def _entry(path: str, *, shown: str) -> str:
     return f"::: {path}\n    options:\n      heading: {shown}\n      toc_label: {shown.rsplit('.', 1)[1]}\n"
 
 
-def write(page: str, text: str) -> None:
-    path = PAGES / page
+def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
-def write_sources() -> list[str]:
+def write_sources(pages: Path) -> None:
     """The shipped configs and the examples, each in full: their comments are their documentation."""
     for folder, suffix, language, title in (
         ("configs", ".toml", "toml", "Configs that ship"),
@@ -126,27 +120,35 @@ def write_sources() -> list[str]:
         for path in sorted((ROOT / folder).glob(f"*{suffix}")):
             code = path.read_text(encoding="utf-8").rstrip()
             parts.append(f"## {path.relative_to(ROOT).as_posix()}\n\n```{language}\n{code}\n```\n")
-        write(f"{folder}.md", "\n".join(parts))
-    return ["configs.md", "examples.md"]
+        write(pages / f"{folder}.md", "\n".join(parts))
 
 
-def write_commands() -> list[str]:
-    """Each command's ``--help``, as a terminal of 100 columns shows it."""
-    return []
+def check_files(pages: Path) -> None:
+    """Pictures and other files that pages link to: the site generator checks links between pages only."""
+    broken = [
+        f"{page.relative_to(pages)}: {target}"
+        for page in pages.rglob("*.md")
+        for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).is_file()
+    ]
+    if broken:
+        sys.exit("links to files that are not there:\n" + "\n".join(broken))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pages", action="store_true", help="write the pages only")
-    gather()
-    write_api()
-    write_sources()
-    write_commands()
-    # check_files()
-    if parser.parse_args().pages:
+    parser.add_argument("--pages", metavar="FOLDER", type=Path, help="write the pages only, into this new folder")
+    only = parser.parse_args().pages
+    pages = only or ROOT / "build" / "docs"
+    if not only:
+        shutil.rmtree(pages, ignore_errors=True)
+    gather(pages)
+    write_api(pages)
+    write_sources(pages)
+    check_files(pages)
+    if only:
         return 0
-    done = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict", "--clean"], cwd=ROOT, check=False)
-    return done.returncode
+    return subprocess.run([sys.executable, "-m", "zensical", "build", "--strict", "--clean"], cwd=ROOT).returncode
 
 
 if __name__ == "__main__":

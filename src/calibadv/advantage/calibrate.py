@@ -102,11 +102,25 @@ def calibrate(
 ) -> tuple[Floats, CalibrationStats]:
     """Advantage of every turn of a batch, and what calibration did.
 
-    ``num_tokens_NK`` counts the tokens that the model wrote in each turn; 0 means no such turn. The last turn with
-    tokens is the answer turn, whatever it holds. ``correctness_NK`` is query correctness in [0, 1], with NaN or 0 where
-    none is given; None gives none at all. Trajectories with ``included_N`` False take no part and get 0.
-    ``estimator`` takes the place of ``config.estimator``; it also sees ``document_ids_NK``, the ids of the documents
-    that each turn found (ragged).
+    Source: the paper's method, all of it: the estimator, the soft penalty, then the rebalance.
+
+    Args:
+        rewards_N: One reward for each trajectory.
+        group_ids: The question of each trajectory, in any order.
+        correctness_NK: Query correctness in [0, 1], with NaN or 0 where none is given; None gives none at all.
+        num_tokens_NK: Tokens that the model wrote in each turn; 0 means no such turn. The last turn with tokens is the
+            answer turn, whatever it holds.
+        document_ids_NK: Ids of the documents that each turn found (ragged), for estimators that look at them.
+        config: The settings of the method; None: the paper's.
+        estimator: Takes the place of ``config.estimator``.
+        included_N: False for trajectories that take no part and get 0; None: all take part.
+
+    Returns:
+        Advantages [N, K], and what calibration did to them.
+
+    Raises:
+        ConfigError: The estimator returned something that is no advantage for every turn.
+        DataError: Shapes that do not agree, rewards that are not finite, correctness outside of [0, 1].
 
     One question, three trajectories, each with a search turn of 10 tokens and an answer turn of 4. The second searched
     well and answered wrong:
@@ -174,7 +188,7 @@ def calibrate(
 
 
 def shrink_penalty(advantages_NK: Floats, *, correctness_NK: Floats) -> Floats:
-    """Soft penalty: ``A * (1 - c)`` where ``A < 0``.
+    """Soft penalty of the paper: ``A * (1 - c)`` where ``A < 0``.
 
     >>> shrink_penalty(np.array([[-1.0, -1.0, 1.0]]), correctness_NK=np.array([[0.0, 0.75, 0.75]]))
     array([[-1.  , -0.25,  1.  ]])
@@ -202,6 +216,8 @@ def rebalance(
     side: Literal["positive", "negative"] = "positive",
 ) -> Floats:
     """Scale one side of each group so that positive : negative mass, over the tokens given, is ``coef`` : 1.
+
+    Source: the paper's rebalance of the answer turns, with ``coef`` its lambda; the negative side is a variant.
 
     With P and N the two masses: ``positive`` scales ``A > 0`` by ``coef * N / P``, ``negative`` scales ``A < 0`` by
     ``P / (coef * N)``. A group that has only one of the two gets 0: there is nothing to balance against.

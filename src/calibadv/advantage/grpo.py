@@ -40,7 +40,21 @@ def group_advantages(
 ) -> Floats:
     """Advantage of each trajectory within its group: ``(r - mean) / (std + 1e-6)``.
 
-    A group of one has mean 0 and standard deviation 1, so its advantage is its reward.
+    A group of one has mean 0 and standard deviation 1, so its advantage is its reward. Source: the paper's GRPO;
+    ``scale="none"`` is Dr. GRPO.
+
+    Args:
+        rewards_N: One reward for each trajectory.
+        group_ids: The question of each trajectory, in any order.
+        included_N: False for trajectories that take no part, such as failed ones; None: all take part.
+        scale: Divide by the standard deviation ("std"), or do not ("none").
+
+    Returns:
+        Advantages [N]; 0 for those that take no part, and exactly 0 where all rewards of a group are equal.
+
+    Raises:
+        ConfigError: Another ``scale``.
+        DataError: Shapes that do not agree, or a reward that is not finite.
 
     >>> group_advantages([1.0, 0.0, 0.5, 0.5], group_ids=["a", "a", "b", "b"]).round(3)
     array([ 0.707, -0.707,  0.   ,  0.   ])
@@ -67,7 +81,18 @@ def leave_one_out_advantages(
 ) -> Floats:
     """Advantage of each trajectory against the mean reward of the others in its group (RLOO).
 
-    A group of one has no others: its advantage is its reward.
+    A group of one has no others: its advantage is its reward. Source: RLOO (Ahmadian et al., 2024); not in the paper.
+
+    Args:
+        rewards_N: One reward for each trajectory.
+        group_ids: The question of each trajectory, in any order.
+        included_N: False for trajectories that take no part; None: all take part.
+
+    Returns:
+        Advantages [N]; 0 for those that take no part.
+
+    Raises:
+        DataError: Shapes that do not agree, or a reward that is not finite.
 
     >>> leave_one_out_advantages([1.0, 0.0, 0.5], group_ids=[7, 7, 7])
     array([ 0.75, -0.75,  0.  ])

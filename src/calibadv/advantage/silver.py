@@ -96,8 +96,23 @@ def query_correctness(
 ) -> tuple[Floats, SilverStats]:
     """Query correctness of every turn of a batch, as ``correctness_NK`` for `calibrate`.
 
-    NaN means "none given": the answer turn, turns of a trajectory with invalid format, of a group without silver
-    documents, or of a trajectory that takes no part, and padding.
+    Source: the paper's soft penalty for search turns.
+
+    Args:
+        evidence_N: Thinking, documents, score and format verdict of each trajectory.
+        group_ids: The question of each trajectory, in any order.
+        variant: How silver documents are weighed, see `turn_correctness`.
+        silver_threshold: Lowest score of a trajectory whose documents may be silver.
+        included_N: False for trajectories that take no part; None: all take part.
+
+    Returns:
+        Query correctness [N, K] in [0, 1], and the batch's silver documents in numbers. NaN means "none given": the
+        answer turn, turns of a trajectory with invalid format, of a group without silver documents, or of a
+        trajectory that takes no part, and padding.
+
+    Raises:
+        ConfigError: An unknown variant.
+        DataError: Shapes that do not agree, or a score that is not finite.
 
     >>> answer = TurnEvidence("so it is", ())
     >>> right = TrajectoryEvidence(turns=(TurnEvidence("a", ("d1", "d2")), answer), score=1.0, format_valid=True)
@@ -134,7 +149,14 @@ def silver_documents(
 ) -> dict[str, int]:
     """Silver documents of one group, each with the number of best trajectories that retrieved it.
 
-    Best are the trajectories with valid format that share the highest score, if that is at least ``threshold``.
+    Source: the paper's soft penalty for search turns.
+
+    Args:
+        evidence_G: The group's trajectories.
+        threshold: Best are the trajectories with valid format that share the highest score, if it is at least this.
+
+    Returns:
+        Count by document id; empty when no trajectory is correct, or the best ones retrieved nothing.
     """
     correct = [e for e in evidence_G if e.format_valid and e.score >= threshold]
     best_score = max((e.score for e in correct), default=0.0)
@@ -157,6 +179,17 @@ def turn_correctness(
     - ``max``: ``max of w over F``,
 
     and 0 if the turn repeats an earlier one.
+
+    Args:
+        turns_K: The search turns of one trajectory, in order.
+        silver: The group's silver documents, from `silver_documents`.
+        variant: One of the three above.
+
+    Returns:
+        One value in [0, 1] for each turn.
+
+    Raises:
+        ConfigError: An unknown variant.
 
     >>> turns = [TurnEvidence("find her film", ("d1", "d2", "d3")), TurnEvidence("now its year", ("d3", "d4"))]
     >>> turn_correctness(turns, silver={"d1": 1, "d4": 1})
@@ -182,7 +215,14 @@ def turn_correctness(
 
 
 def word_similarity(a: str, b: str) -> float:
-    """1 - word-level edit distance / longer length; 0 if both texts are empty.
+    """How alike two texts are: 1 - word-level edit distance / longer length.
+
+    Args:
+        a: A text; white space separates its words.
+        b: Another.
+
+    Returns:
+        Similarity in [0, 1]; 0 if both texts are empty.
 
     >>> word_similarity("who wrote the song", "who sang the song")
     0.75

@@ -18,8 +18,17 @@ def spread(
 ) -> NDArray[np.float32]:
     """Advantages of turns as advantages of tokens: ``advantages_NT``, 0 outside of the turns.
 
-    Turn k of trajectory n covers the columns ``starts_NK[n, k]`` up to ``starts_NK[n, k] + num_tokens_NK[n, k]``. Turns
-    stand in order and do not overlap; the start of a turn with 0 tokens is ignored.
+    Args:
+        advantages_NK: One advantage for each turn, from `calibrate`.
+        starts_NK: Column of each turn's first token; ignored where a turn has no tokens.
+        num_tokens_NK: How many tokens from there on the turn has. Turns stand in order and do not overlap.
+        num_columns: T, the width of the result.
+
+    Returns:
+        Advantages [N, T].
+
+    Raises:
+        DataError: Shapes that do not agree, or turns that overlap or end behind the last column.
 
     >>> spread([[0.5, -1.0]], starts_NK=[[1, 4]], num_tokens_NK=[[2, 1]], num_columns=6)
     array([[ 0. ,  0.5,  0.5,  0. , -1. ,  0. ]], dtype=float32)

@@ -7,3 +7,19 @@
 - `sanitize`: make text harmless: a question or a document must not be able to forge tags, chat markers or other
   documents
 """
+
+from calibadv.dialogue.observation import render_invalid, render_observation
+from calibadv.dialogue.parse import ParsedTurn, read_turn
+from calibadv.dialogue.prompt import PROMPTS, PromptTemplate, render_prompt
+from calibadv.dialogue.sanitize import neutralise
+
+__all__ = [
+    "PROMPTS",
+    "ParsedTurn",
+    "PromptTemplate",
+    "neutralise",
+    "read_turn",
+    "render_invalid",
+    "render_observation",
+    "render_prompt",
+]

@@ -22,10 +22,21 @@ def render_observation(
     think_prefill: bool,
     fits: Callable[[str], bool] | None = None,
 ) -> tuple[str, tuple[Document, ...]]:
-    """The observation text and the documents as shown in it: neutralised, and shortened until ``fits(text)``.
+    """What the policy reads after a search.
 
-    Shortening caps the words of every document's text, so the longest give way first; then the titles'; then documents
-    are dropped from the end. Tags are never cut.
+    Shortening caps the words of every document's text, so the longest are shortened first; then the titles'; then
+    documents are dropped from the end. Tags are never cut.
+
+    Args:
+        documents: What the search found, best first.
+        think_prefill: End the text with the opening think tag.
+        fits: Whether a text is short enough; None: any is.
+
+    Returns:
+        The observation, and the documents as shown in it: sanitized and shortened.
+
+    Raises:
+        ConfigError: Not even an observation without documents fits.
 
     >>> render_observation([Document(id="1", title="Oslo", text="A city.")], think_prefill=True)[0]
     '\\n\\n<information>Doc 1(Title: "Oslo") A city.</information>\\n\\n<think>'
@@ -53,7 +64,14 @@ def render_observation(
 
 
 def render_invalid(*, think_prefill: bool) -> str:
-    """The message after an invalid action when the episode goes on. It holds no tags apart from the prefill."""
+    """The message after an invalid action when the episode continues.
+
+    Args:
+        think_prefill: End the text with the opening think tag.
+
+    Returns:
+        A text without tags apart from the prefill.
+    """
     return f"\n\n{INVALID_MESSAGE}\n\n{THINK_OPEN if think_prefill else ''}"
 
 

@@ -18,10 +18,17 @@ class ParsedTurn(NamedTuple):
 
 
 def read_turn(text: str, *, think_open: bool) -> ParsedTurn:
-    """Read one turn; ``think_open`` says that the opening think tag stands before ``text`` (the think prefill).
+    """Read one turn.
 
     An action counts wherever it stands, even inside of the thinking. Thinking counts when its tags are complete before
     the action.
+
+    Args:
+        text: What the model wrote.
+        think_open: The opening think tag stands before ``text`` (the think prefill).
+
+    Returns:
+        The thinking, and the action of the first complete tag pair; without one the action is invalid.
 
     >>> read_turn(" who is it? </think><search> Ada Quill </search>", think_open=True)
     ParsedTurn(thinking='who is it?', action=Action(kind=<ActionKind.SEARCH: 'search'>, content='Ada Quill'))

@@ -52,6 +52,18 @@ def render_prompt(
 ) -> str:
     """The text before the first turn.
 
+    Args:
+        question: Its text; tags in it are made harmless.
+        template: The wording of the user message.
+        chat: The model's chat template; None: the message alone.
+        think_prefill: End the prompt with the opening think tag, unless the chat template does already.
+
+    Returns:
+        The prompt.
+
+    Raises:
+        ConfigError: No think prefill is wanted, and the chat template opens the thinking itself.
+
     >>> render_prompt("Who wrote <answer>it</answer>?", template=QUESTION_ONLY)
     'Who wrote (answer>it(/answer>?<think>'
     """

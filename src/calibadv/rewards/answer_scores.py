@@ -20,6 +20,12 @@ _ARTICLE = re.compile(r"\b(a|an|the)\b")
 def normalize_answer(text: str) -> str:
     """Lower case, no ASCII punctuation, no articles, single spaces.
 
+    Args:
+        text: An answer.
+
+    Returns:
+        The form in which answers are compared (that of SQuAD's evaluation).
+
     >>> normalize_answer("The  Mary-Ann, A. Smith")
     'maryann smith'
     """
@@ -27,17 +33,49 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, golden_answers: Sequence[str] | str) -> float:
-    """1.0 when the prediction equals a golden answer, else 0.0."""
+    """Whether the prediction equals a golden answer (EM).
+
+    Args:
+        prediction: The answer to judge.
+        golden_answers: One or several; the best value over them counts.
+
+    Returns:
+        1.0 or 0.0.
+
+    Raises:
+        DataError: No golden answers, or something that is not text.
+    """
     return _best(prediction, golden_answers, lambda got, want: float(got == want))
 
 
 def cover_exact_match(prediction: str, golden_answers: Sequence[str] | str) -> float:
-    """1.0 when the prediction holds a golden answer, compared by characters (``unknown`` covers ``no``)."""
+    """Whether the prediction holds a golden answer, compared by characters: ``unknown`` covers ``no`` (CEM).
+
+    Args:
+        prediction: The answer to judge.
+        golden_answers: One or several; the best value over them counts.
+
+    Returns:
+        1.0 or 0.0.
+
+    Raises:
+        DataError: No golden answers, or something that is not text.
+    """
     return _best(prediction, golden_answers, lambda got, want: float(want in got))
 
 
 def f1_score(prediction: str, golden_answers: Sequence[str] | str) -> float:
-    """Harmonic mean of word precision and recall, best over the golden answers.
+    """Harmonic mean of word precision and recall (F1).
+
+    Args:
+        prediction: The answer to judge.
+        golden_answers: One or several; the best value over them counts.
+
+    Returns:
+        A value in [0, 1].
+
+    Raises:
+        DataError: No golden answers, or something that is not text.
 
     >>> f1_score("the city of Oslo", ["Oslo"])
     0.5

@@ -11,14 +11,25 @@ from calibadv.trajectory import Trajectory
 
 
 def is_well_formed(trajectory: Trajectory) -> bool:
-    """Whether the trajectory is a clean sequence with at least one search."""
+    """Whether the trajectory is a clean sequence with at least one search.
+
+    Args:
+        trajectory: A finished episode.
+
+    Returns:
+        True where `format_problem` finds none. Source: the format reward of the paper, a factor of 0 or 1.
+    """
     return format_problem(trajectory) is None
 
 
 def format_problem(trajectory: Trajectory) -> str | None:
-    """Why the trajectory is not well formed, in words; None when it is.
+    """Why the trajectory is not well formed, in words.
 
-    The first problem is named, for instance ``turn 2: text before the think tag``.
+    Args:
+        trajectory: A finished episode.
+
+    Returns:
+        The first problem, for instance ``turn 2: text before the think tag``; None when there is none.
     """
     if not trajectory.turns:
         return "no turn was generated"
@@ -38,7 +49,14 @@ def format_problem(trajectory: Trajectory) -> str | None:
 
 
 def turn_problem(text: str, *, action: str) -> str | None:
-    """Why ``text`` is not one think block, then one block of ``action``, with only white space around; None when it is.
+    """Why a turn is not one think block, then one block of its action, with only white space around.
+
+    Args:
+        text: What the model wrote, the prefilled think tag included.
+        action: "search" or "answer".
+
+    Returns:
+        The first problem, in words; None when there is none.
 
     >>> turn_problem("<think> hm </think> so <search> x </search>", action="search")
     'text between the thinking and the search tag'

@@ -17,7 +17,17 @@ SCORES: dict[str, Callable[[str, Sequence[str]], float]] = {
 
 
 def score_trajectory(trajectory: Trajectory) -> dict[str, float]:
-    """Every score of the answer, before the format factor; zeros when there is no answer."""
+    """Every score of the answer, before the format factor.
+
+    Args:
+        trajectory: A finished episode.
+
+    Returns:
+        Value by the score's name; zeros when there is no answer.
+
+    Raises:
+        DataError: The question has no golden answers.
+    """
     answer = trajectory.answer
     golden = trajectory.question.golden_answers
     if answer is None:
@@ -26,7 +36,19 @@ def score_trajectory(trajectory: Trajectory) -> dict[str, float]:
 
 
 def outcome_reward(trajectory: Trajectory, *, score: str = "f1") -> float:
-    """The trajectory's reward: the named score when the format is clean, else 0."""
+    """The trajectory's reward: the named score when the format is clean, else 0. Source: the paper's outcome reward.
+
+    Args:
+        trajectory: A finished episode.
+        score: A name of `SCORES`.
+
+    Returns:
+        A value in [0, 1].
+
+    Raises:
+        ConfigError: No such score.
+        DataError: The question has no golden answers.
+    """
     check_score(score)
     if trajectory.answer is None or not is_well_formed(trajectory):
         return 0.0

@@ -12,7 +12,13 @@ GARBLED_THRESHOLD = 50.0
 
 
 def perplexity(logprobs: Sequence[float]) -> float:
-    """``exp(-mean)`` of natural log-probabilities; NaN without any, infinite when a token was impossible.
+    """``exp(-mean)`` of log-probabilities.
+
+    Args:
+        logprobs: Natural log-probabilities of the tokens of a text.
+
+    Returns:
+        At least 1; NaN without tokens, infinite when a token was impossible.
 
     >>> round(perplexity([-1.0, -3.0]), 3)
     7.389
@@ -24,12 +30,30 @@ def perplexity(logprobs: Sequence[float]) -> float:
 
 
 def segment_perplexities(trajectory: Trajectory) -> tuple[float, ...]:  # [num_turns]
-    """The perplexity of each turn under the policy that wrote it; NaN for a turn without log-probabilities."""
+    """The perplexity of each turn under the policy that wrote it.
+
+    Args:
+        trajectory: A finished episode.
+
+    Returns:
+        One value for each turn; NaN for a turn without log-probabilities.
+    """
     return tuple(perplexity(turn.logprobs) for turn in trajectory.turns)
 
 
 def is_garbled(trajectory: Trajectory, threshold: float = GARBLED_THRESHOLD) -> bool:
-    """Whether any turn reaches the threshold."""
+    """Whether any turn reaches the threshold. Source: the garbled rate of the paper's evaluation.
+
+    Args:
+        trajectory: A finished episode.
+        threshold: A perplexity.
+
+    Returns:
+        Whether it is garbled; a turn without log-probabilities never is.
+
+    Raises:
+        ConfigError: A threshold that every text reaches.
+    """
     if not threshold > 1.0:
         raise ConfigError(f"rewards.garbled_threshold must be > 1 (perplexities are), got {threshold}")
     return any(value >= threshold for value in segment_perplexities(trajectory))

@@ -1,0 +1,71 @@
+"""The reference site: nothing is missing, and no link is broken."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import calibadv
+
+ROOT = Path(__file__).parents[1]
+FUNCTIONS = [name for name in calibadv.__all__ if inspect.isfunction(getattr(calibadv, name))]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages as the site generator gets them."""
+    folder = tmp_path_factory.mktemp("docs") / "pages"
+    subprocess.run([sys.executable, str(ROOT / "scripts/build_docs.py"), "--pages", str(folder)], check=True)
+    return folder
+
+
+def leaves(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    for part in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from leaves(part)
+
+
+def test_the_navigation_lists_every_guide() -> None:
+    config = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(leaves(config["project"]["nav"]))
+
+
+def test_every_public_name_has_an_entry(pages: Path) -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (pages / "api").glob("*.md"))
+    described = set(re.findall(r"^::: (\S+)", text, re.MULTILINE))
+    last_words = {path.rsplit(".", 1)[1] for path in described if "." in path}
+    for path in sorted((ROOT / "src" / "calibadv").rglob("__init__.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                assert set(ast.literal_eval(node.value)) <= last_words, path
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_of_the_root_says_what_it_takes_returns_and_raises(name: str) -> None:
+    function = getattr(calibadv, name)
+    docstring = inspect.getdoc(function) or ""
+    for section in ("Args:", "Returns:", "Raises:"):
+        assert f"\n{section}\n" in docstring, section
+    arguments = docstring.split("\nArgs:\n")[1].split("\nReturns:\n")[0]
+    assert set(re.findall(r"^    \*{0,2}(\w+):", arguments, re.MULTILINE)) == set(
+        inspect.signature(function).parameters
+    )
+
+
+@pytest.mark.slow
+def test_the_site_has_no_broken_link_and_asks_no_other_host() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/build_docs.py")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in (ROOT / "site").rglob("*.html"):
+        loaded = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="([^"]+)', page.read_text(encoding="utf-8"))
+        assert not [address for address in loaded if address.startswith(("http:", "https:", "//"))], page
