@@ -19,6 +19,7 @@ examples
   calibadv lab --steps 10 --seeds 1                       a quick look
   calibadv lab --arms grpo,calibadv,calibadv:lambda=0.5   other arms
   calibadv lab --preset aggressive --seeds 3              settings in which training can collapse
+  calibadv lab --resume                                   continue a lab that was interrupted
   calibadv lab world --out runs/world                     the encyclopedia and its questions as files
   calibadv lab probe                                      does the base policy really read?
   calibadv lab pretrain                                   make the base policy again, from scratch
@@ -44,7 +45,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--preset", default="default", metavar="NAME", help='"default" or "aggressive"')
     parser.add_argument("--model", type=Path, metavar="DIR", help="base policy (default: the packaged one)")
     parser.add_argument("--workers", type=positive, metavar="N", help="runs at the same time (default: one per CPU)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder for the results (default: runs/lab-...)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder for the results (default: runs/lab)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the lab in that folder: finished runs are kept",
+    )
     parser.set_defaults(command=run_lab_command)
     tools = parser.add_subparsers(title="tools", metavar="TOOL")
     _add_pretrain(tools)
@@ -101,12 +107,14 @@ def _add_world(tools: Any) -> None:
 def run_lab_command(arguments: argparse.Namespace) -> None:
     """Train every arm and compare."""
     check_policy_folder(arguments.model, option="--model")
-    check_new_folder(arguments.out)
+    if not arguments.resume:
+        check_new_folder(arguments.out)
     require_packages(*PACKAGES, "matplotlib", extra="all", what="the lab")
     from calibadv.cli.lab_progress import LabProgress, print_summary
-    from calibadv.lab.compare import LabRun, run_lab
+    from calibadv.lab.compare import run_lab
+    from calibadv.lab.config import LabConfig
 
-    lab = LabRun(
+    lab = LabConfig(
         preset=arguments.preset,
         arms=arguments.arms,
         steps=arguments.steps,
@@ -116,7 +124,7 @@ def run_lab_command(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
     )
     with LabProgress() as progress:
-        folder = run_lab(lab, watch=progress)
+        folder = run_lab(lab, resume=arguments.resume, watch=progress)
     print()
     print_summary(folder / "results.json")
     first = next((path.parent for path in sorted(folder.glob("*/metrics.jsonl"))), folder)

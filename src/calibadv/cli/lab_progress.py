@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from calibadv.cli.terminal import print_table
 
 if TYPE_CHECKING:
-    from calibadv.lab.compare import Job
+    from calibadv.lab.jobs import Job
 
 
 class LabProgress:
@@ -70,31 +72,18 @@ def figures_of(job: Job) -> str:
 
 
 def print_summary(results: Path) -> None:
-    """Test F1 of every arm before and after, mean over its seeds."""
-    entries = json.loads(results.read_text(encoding="utf-8"))["arms"]
+    """Test F1 of every arm before and after, mean over its seeds, and the verdict."""
+    result = json.loads(results.read_text(encoding="utf-8"))
+    entries = [entry for entry in result["arms"] if entry["status"] == "finished"]
     rows = []
     for name in dict.fromkeys(entry["name"] for entry in entries):
         runs = [entry for entry in entries if entry["name"] == name]
-        before, after, seconds = (mean([run[key] for run in runs]) for key in ("f1_before", "f1_after", "seconds"))
+        before, after, seconds = (fmean(run[key] for run in runs) for key in ("f1_before", "f1_after", "seconds"))
         spread = (
             " ".join(f"{run['f1_after']:.3f}" for run in runs) if len(runs) > 1 else f"± {runs[0]['f1_after_se']:.3f}"
         )
-        fell = sum(run["collapsed"] for run in runs)
-        rows.append(
-            [
-                name,
-                f"{before:.3f}",
-                f"{after:.3f}",
-                spread,
-                f"{after - before:+.3f}",
-                f"{fell} of {len(runs)}",
-                f"{seconds:.0f}",
-            ]
-        )
+        fell = f"{sum(run['collapsed'] for run in runs)} of {len(runs)}"
+        rows.append([name, f"{before:.3f}", f"{after:.3f}", spread, f"{after - before:+.3f}", fell, f"{seconds:.0f}"])
     header = ["arm", "test F1 before", "after", "(seeds, or standard error)", "gain", "collapsed", "seconds a run"]
     print_table(header, rows)
-
-
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean."""
-    return sum(values) / len(values)
+    print("\n" + textwrap.fill(result["verdict"], 80))

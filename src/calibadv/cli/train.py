@@ -21,10 +21,10 @@ PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "tantivy")
 EPILOG = """\
 examples
   calibadv train configs/lab.toml
-  calibadv train configs/lab.toml --set algorithm.name=grpo --set training.output=runs/lab-grpo
+  calibadv train configs/lab.toml --set algorithm.name=grpo --set training.output=runs/lab-run-grpo
   calibadv train configs/lab.toml --set calibration.rebalance_coef=0.5 --set training.steps=20
-  calibadv train --resume runs/lab                      go on where a run stopped, with its own settings
-  calibadv train --resume runs/lab --set training.steps=60
+  calibadv train --resume runs/lab-run                      go on where a run stopped, with its own settings
+  calibadv train --resume runs/lab-run --set training.steps=60
 
 SIGINT (Ctrl-C) and SIGTERM save a checkpoint and stop; a second one stops at once.
 
@@ -111,7 +111,7 @@ def config_of(arguments: argparse.Namespace, *, output: str = "training.output")
         if target is None:
             target = Path(resume)
             if not target.exists():
-                raise ConfigError(f"--resume {resume}: no such folder; name the folder of a run, such as runs/lab")
+                raise ConfigError(f"--resume {resume}: no such folder; name the folder of a run, such as runs/lab-run")
             if target.is_dir():  # the folder may have moved since it was written
                 overrides.insert(0, f"{output}={target.absolute()}")
         else:

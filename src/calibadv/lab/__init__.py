@@ -4,9 +4,14 @@
 - `base_policy`: making the tiny policy that the lab trains
 - `compare`: `run_lab`: train several arms from the same base policy on the same questions, side by side, and compare
   them
+- `config`: settings of a lab: which arms are trained, how long, in which world; and the run config of each of them
+- `folder`: the folder of a lab: one lab at a time, an older one is moved aside, nothing is overwritten
+- `jobs`: the runs of a lab: each is ``calibadv train`` in a process of its own with one thread
 - `names`: the words of the fictional encyclopedia: names, countries, rivers, years
 - `questions`: questions about a world, with the chain of facts that answers each one
-- `world`: A seeded fictional encyclopedia: people, films, bands, books, towns and companies that refer to each other
+- `results`: ``results.json``: settings, the figures of each run, and the verdict
+- `verdict`: what a lab has shown, in words: the difference between its arms with a 95 % interval
+- `world`: a seeded fictional encyclopedia: people, films, bands, books, towns and companies that refer to each other
 """
 
 from __future__ import annotations

@@ -83,15 +83,17 @@ def read_run(folder: str | Path, *, name: str | None = None, result: Mapping[str
         name=name or folder.resolve().name,
         folder=folder,
         rows=read_rows(folder / METRICS),
-        tests=read_rows(folder / EVALUATIONS) if (folder / EVALUATIONS).is_file() else (),
+        tests=read_rows(folder / EVALUATIONS),
         result=result or {},
     )
 
 
 def read_rows(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """Rows in order of step. Of a step written twice (a run that was killed and resumed) the last one counts."""
+    """Rows in order of step, none without the file. Of a step written twice (a resumed run) the last one counts."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return ()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason}); restore the file") from None
     by_step: dict[int, Mapping[str, Any]] = {}

@@ -296,7 +296,7 @@ def evaluate_policy(
 
 
 def eval_line(result: EvalResult, *, step: int) -> dict[str, Any]:
-    """One evaluation as a flat record: the mean of every metric, and standard error and 95 % interval of F1."""
+    """One evaluation: the mean of every metric; of F1 also standard error, 95 % interval, and each question's."""
     overall = result.overall
     f1 = overall.estimates["f1"]
     return {
@@ -306,5 +306,14 @@ def eval_line(result: EvalResult, *, step: int) -> dict[str, Any]:
         "f1_se": f1.standard_error,
         "f1_low": f1.low,
         "f1_high": f1.high,
+        "f1_by_question": f1_by_question(result),
         "seconds": overall.seconds,
     }
+
+
+def f1_by_question(result: EvalResult) -> list[float]:
+    """F1 of each question, the mean over its samples, in the order of the test set: for paired comparisons of runs."""
+    scores: dict[tuple[str, str], list[float]] = {}
+    for grade in result.grades:
+        scores.setdefault((grade.dataset, grade.question_id), []).append(grade.values["f1"])
+    return [round(math.fsum(values) / len(values), 4) for values in scores.values()]

