@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from latex2mathml.converter import convert
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "calibadv"
 
@@ -38,14 +40,22 @@ def gather(pages: Path) -> None:
         if name.endswith(".md"):
             shutil.copy(ROOT / name, pages / moved)
     for page in pages.glob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(re.sub(r"\]\(([^)#:\s]+)(#[^)]*)?\)", _moved_link, text), encoding="utf-8")
+        text = re.sub(r"\]\(([^)#:\s]+)(#[^)]*)?\)", _moved_link, page.read_text(encoding="utf-8"))
+        page.write_text(_with_mathml(text) if "```math" in text else text, encoding="utf-8")
 
 
 def _moved_link(link: re.Match[str]) -> str:
     target = link[1].removeprefix("../").removeprefix("docs/")
     first = target.rstrip("/").split("/")[0]
     return f"]({MOVED.get(target.rstrip('/'), MOVED.get(first, target))}{link[2] or ''})"
+
+
+def _with_mathml(text: str) -> str:
+    """Formulas as MathML, which browsers draw without a script."""
+    text = re.sub(
+        r"^```math\n(.*?)^```$", lambda m: convert(m[1], display="block"), text, flags=re.MULTILINE | re.DOTALL
+    )
+    return re.sub(r"\$([^$\n]+)\$", lambda m: convert(m[1]), text)
 
 
 def public_names(path: Path) -> list[str]:

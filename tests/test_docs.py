@@ -1,6 +1,7 @@
 """The reference site: nothing is missing, and no link is broken."""
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 import calibadv
+from calibadv.trajectory import Question, Trajectory
 
 ROOT = Path(__file__).parents[1]
+MODULES = {path.stem for path in (ROOT / "src" / "calibadv").iterdir()}
 FUNCTIONS = [name for name in calibadv.__all__ if inspect.isfunction(getattr(calibadv, name))]
 
 
@@ -31,6 +34,15 @@ def leaves(nav: Any) -> Iterator[str]:
         yield nav
     for part in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
         yield from leaves(part)
+
+
+def importable(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    try:
+        return bool(importlib.import_module(name))
+    except ModuleNotFoundError:
+        module, _, attribute = name.rpartition(".")
+        return hasattr(importlib.import_module(module), attribute)
 
 
 def test_the_navigation_lists_every_guide() -> None:
@@ -58,6 +70,43 @@ def test_a_function_of_the_root_says_what_it_takes_returns_and_raises(name: str)
     assert set(re.findall(r"^    \*{0,2}(\w+):", arguments, re.MULTILINE)) == set(
         inspect.signature(function).parameters
     )
+
+
+def test_modules_and_source_files_that_guides_name_exist() -> None:
+    missing = []
+    for path in [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        for file in re.findall(r"`([\w/]+/\w+\.py)`", text):
+            if not any((folder / file).is_file() for folder in (ROOT, ROOT / "src", ROOT / "src" / "calibadv")):
+                missing.append(f"{path.name}: {file}")
+        for name in re.findall(r"`(calibadv(?:\.\w+)+)`", text):
+            if name.split(".")[1] in MODULES and not importable(name):
+                missing.append(f"{path.name}: {name}")
+    assert not missing
+
+
+def test_the_code_of_the_guide_to_extending_works() -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs/extending.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    names: dict[str, Any] = {}
+    for block in blocks:
+        if "train(" not in block:
+            exec(block, names)
+    question = Question(id="1", text="What is the capital of Norway?", golden_answers=("Oslo",))
+    trajectory = Trajectory.from_text("q", "<think>a</think><answer>Oslo</answer>", question)
+    assert names["brief"](trajectory) == 0.0
+    advantages, _ = calibadv.calibrate(
+        [1.0, 0.0],
+        group_ids=["q", "q"],
+        correctness_NK=None,
+        num_tokens_NK=[[5], [5]],
+        config=calibadv.CalibrationConfig.plain(),
+        estimator=names["best_only"],
+    )
+    assert advantages.tolist() == [[1.0], [-1.0]]
+    ((hit,),) = names["Notes"]().search(["capital of Norway"], 1)
+    assert hit.document.title == "Oslo"
 
 
 @pytest.mark.slow
