@@ -17,8 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from calibadv.data.run_files import checkpoint_step, checkpoints
 from calibadv.lab import load_policy
-from calibadv.training.checkpoints import checkpoint_step, checkpoints, last_checkpoint
+from calibadv.training.checkpoints import last_checkpoint
 
 SETTINGS = {
     "steps": 8, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 8,

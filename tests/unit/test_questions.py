@@ -89,7 +89,7 @@ def test_a_bad_row_is_named_by_file_and_line(bad: Any, message: str, tmp_path: P
         (b"", "no questions"),
         (b"\n\n", "no questions"),
         (b'{"id": \n', r"x\.jsonl:1: not valid JSON"),
-        (b"\xff\xfe\n", r"x\.jsonl:1: cannot be read"),
+        (b"\xff\xfe\n", r"x\.jsonl:1: not valid JSON .*utf-8"),
     ],
 )
 def test_a_file_without_questions_is_refused(content: bytes, message: str, tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from calibadv.data.run_files import (
     METRICS,
     checkpoint_folder,
     checkpoints,
-    cut_log,
+    cut_metrics,
     is_run,
-    read_evaluations,
     read_metrics,
     trajectory_file,
     trajectory_files,
@@ -46,19 +45,19 @@ def test_files_of_rollouts_come_in_order_of_step_with_one_for_each_process(tmp_p
 def test_of_a_step_written_twice_the_last_row_counts_and_half_a_row_does_not(tmp_path: Path) -> None:
     rows = [{"step": 2, "f1": 0.1}, {"step": 1}, {"step": 2, "f1": 0.2}]
     (tmp_path / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 3, "f')
-    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2, "f1": 0.2}]
-    assert read_evaluations(tmp_path) == []
+    assert read_metrics(tmp_path / METRICS) == [{"step": 1}, {"step": 2, "f1": 0.2}]
+    assert read_metrics(tmp_path / "absent.jsonl") == []
 
 
 def test_a_log_is_cut_after_a_step(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    cut_log(tmp_path / METRICS, last_step=2)
+    cut_metrics(tmp_path / METRICS, last_step=2)
     assert (tmp_path / METRICS).read_text() == '{"step":1}\n{"step":2}\n'
-    cut_log(tmp_path / "absent.jsonl", last_step=2)
+    cut_metrics(tmp_path / "absent.jsonl", last_step=2)
     assert not (tmp_path / "absent.jsonl").exists()
 
 
 def test_a_row_without_a_step_is_named(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text('{"step": 1}\n{"loss": 2}\n')
     with pytest.raises(DataError, match=r"metrics.jsonl:2: .* whole number as `step`"):
-        read_metrics(tmp_path)
+        read_metrics(tmp_path / METRICS)

@@ -267,7 +267,7 @@ def test_metadata_that_json_cannot_hold_is_named(tmp_path: Path) -> None:
     question = Question(id="1", text="Where?", golden_answers=("Oslo",), metadata={"when": object()})
     odd = Trajectory(question=question, prompt="", turns=trajectory.turns, stop_reason=StopReason.ANSWER)
     for ending in ENDINGS:
-        with pytest.raises(DataError, match="metadata"):
+        with pytest.raises(DataError, match="plain JSON values"):
             write_trajectories(tmp_path / f"t.{ending}", [Record(trajectory=odd)])
 
 

@@ -46,7 +46,7 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
 def agent_config(arguments: argparse.Namespace, *, corpus: Path | None = None) -> RunConfig:
     """The settings that the options stand for; ``corpus`` is searched where neither they nor a run name anything."""
     from calibadv.config import RunConfig
-    from calibadv.config.run_folder import CONFIG
+    from calibadv.data.run_files import CONFIG
 
     overrides = [*_overrides(arguments), *arguments.overrides]
     target = arguments.model

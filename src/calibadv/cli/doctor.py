@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{arguments.config} is a run that exists already; name the .toml config of one to come")
     require_packages("torch", "transformers", extra="train", what="the doctor")
     from calibadv.doctor import Blocked, Level, examine, worst
-    from calibadv.evaluation.folder import leaves
+    from calibadv.io.files import leaves
 
     if not arguments.json:
         unset = [name for name, value in leaves(config.effective()) if value is None]

@@ -81,7 +81,7 @@ def add_search_device_option(parser: argparse.ArgumentParser) -> None:
 def read_run_config(target: Path, *, overrides: Sequence[str]) -> RunConfig:
     """The config of a TOML file or of a run's folder."""
     from calibadv.config import RunConfig
-    from calibadv.config.run_folder import CONFIG
+    from calibadv.data.run_files import CONFIG
 
     if target.is_dir():
         if not (target / CONFIG).is_file():

@@ -47,9 +47,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         return
     require_packages(*PACKAGES, extra="train", what="supervised fine-tuning")
+    from calibadv.data.run_files import MODEL
     from calibadv.models.publish import check_hub, push_folder
     from calibadv.runs.sft import look_at_format, make_demonstrations, sft_folder, train_on_demonstrations
-    from calibadv.training.overrides.checkpoint_saving import MODEL
 
     if arguments.data_only:
         show_report(make_demonstrations(config))

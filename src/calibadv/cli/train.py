@@ -55,9 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         return
     require_packages(*PACKAGES, extra="train", what="training")
+    from calibadv.data.run_files import MODEL
     from calibadv.models.publish import check_hub, push_folder
     from calibadv.runs.train import train
-    from calibadv.training.overrides.checkpoint_saving import MODEL
 
     if arguments.push_to_hub:
         check_hub(arguments.push_to_hub)

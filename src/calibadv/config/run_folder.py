@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from calibadv.config.run_config import RunConfig
+from calibadv.data.run_files import CONFIG
 from calibadv.errors import ConfigError
-from calibadv.evaluation.folder import leaves
+from calibadv.io.files import leaves, write_text
 
-CONFIG = "config.toml"
 MAY_CHANGE = frozenset(
     {
         "model.device",
@@ -55,9 +55,7 @@ def claim_run_folder(config: RunConfig, *, resume: bool, part: Part = "train") -
         return folder  # several processes train one run: the first one claims the folder for all
     check_run_folder(config, resume=resume, part=part)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{CONFIG}.partial"  # renamed when complete: a run must not lose its config to a kill in here
-    partial.write_text(config.to_toml(), encoding="utf-8")
-    partial.replace(folder / CONFIG)
+    write_text(folder / CONFIG, config.to_toml())
     return folder
 
 

@@ -8,15 +8,15 @@ message names the file and the line.
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import read_json_lines
+from calibadv.io.packages import require_packages
 from calibadv.trajectory import Question
 
 VERL_PREFIX = "searchR1_"
@@ -108,33 +108,17 @@ def dataset_name(path: Path) -> str:
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Line (or parquet row) number from 1, and the row."""
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        yield from json_rows(path)
+        yield from read_json_lines(path)
     elif path.suffix == ".parquet":
         yield from _parquet_rows(path)
     else:
         raise DataError(f"{path}: unknown kind of file; use .jsonl, .jsonl.gz or .parquet")
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, record) of every line of a .jsonl or .jsonl.gz file; blank lines are passed over."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}:{number + 1}: cannot be read ({error})") from error
-    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond what Python takes
-        raise DataError(f"{path}:{number}: not valid JSON ({error})") from error
-
-
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise ConfigError(f"{path}: parquet needs pyarrow; pip install 'calibadv[retrieval]'") from error
+    require_packages("pyarrow", extra="retrieval", what=f"{path}: reading parquet")
+    from pyarrow import ArrowInvalid, parquet
+
     try:
         file = parquet.ParquetFile(path)
     except (ArrowInvalid, OSError) as error:

@@ -15,7 +15,6 @@ manifest.json      what an evaluation depends on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,35 +81,21 @@ def trajectory_step(path: Path) -> int:
     return int(path.name.split("-")[1].split(".")[0])
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl or eval.jsonl in order of step; of a log that is growing, those that are complete.
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, eval.jsonl or sft.jsonl in order of step; none when the file is not there.
 
-    A run that was killed and resumed may have written a step twice: the last row counts.
+    Half a last row (the run was killed, or is writing it) is left out. Of a step that was written twice (the run was
+    killed and resumed) the last row counts.
     """
     by_step: dict[int, dict[str, Any]] = {}
-    for number, row in read_json_lines(path, growing=True):
+    for number, row in read_json_lines(path, growing=True) if path.is_file() else ():
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             raise DataError(f"{path}:{number}: a line of metrics is an object with a whole number as `step`")
         by_step[row["step"]] = row
     return [by_step[step] for step in sorted(by_step)]
 
 
-def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """One row a batch; none when nothing was written yet."""
-    return _read_if_there(run_dir / METRICS)
-
-
-def read_evaluations(run_dir: Path) -> list[dict[str, Any]]:
-    """One row an evaluation; none when nothing was written yet."""
-    return _read_if_there(run_dir / EVALUATIONS)
-
-
-def cut_log(path: Path, *, last_step: int) -> None:
+def cut_metrics(path: Path, *, last_step: int) -> None:
     """Forget the rows after ``last_step``: a resumed run writes them again."""
-    kept: Iterator[Mapping[str, Any]] = (row for row in _read_if_there(path) if row["step"] <= last_step)
-    if path.exists():
-        write_json_lines(path, kept)
-
-
-def _read_if_there(path: Path) -> list[dict[str, Any]]:
-    return read_log(path) if path.is_file() else []
+    if path.is_file():
+        write_json_lines(path, [row for row in read_metrics(path) if row["step"] <= last_step])

@@ -7,19 +7,18 @@ killed while writing, the last line may be torn: reading reports and skips it, a
 
 from __future__ import annotations
 
-import gzip
 import json
-import math
 import os
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import TornFile, json_line, new_file, new_lines, read_lines
+from calibadv.io.packages import require_packages
 from calibadv.trajectory import Action, ActionKind, Credit, Document, Question, StopReason, Trajectory, Turn
 
 FORMAT = "calibadv.trajectories"
@@ -51,13 +50,7 @@ def write_trajectories(path: str | Path, records: Iterable[Record], *, append: b
     path.parent.mkdir(parents=True, exist_ok=True)
     if append:
         return _append(path, records)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        count = _write_parquet(partial, records) if kind == "parquet" else _write_lines(partial, records, kind)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
+    return _write_parquet(path, records) if kind == "parquet" else _write_lines(path, records)
 
 
 def read_trajectories(path: str | Path, *, strict: bool = False) -> Iterator[Record]:
@@ -69,7 +62,7 @@ def read_trajectories(path: str | Path, *, strict: bool = False) -> Iterator[Rec
     kind = _kind(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file of trajectories")
-    return _read_parquet(path) if kind == "parquet" else _read_lines(path, strict=strict, zipped=kind == "gz")
+    return _read_parquet(path) if kind == "parquet" else _read_lines(path, strict=strict)
 
 
 def _kind(path: Path) -> str:
@@ -83,38 +76,13 @@ def _header() -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION}
 
 
-def json_line(value: Mapping[str, Any]) -> bytes:
-    """A record as one line of JSON, whatever text and numbers are in it."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except TypeError as error:
-        raise DataError(f"question metadata must be plain JSON values ({error})") from error
-    except ValueError:  # numbers that JSON does not know: nan, inf and -inf become strings
-        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    try:
-        return text.encode() + b"\n"
-    except UnicodeEncodeError:  # half a surrogate pair; JSON can only hold it escaped
-        return json.dumps(json.loads(text), separators=(",", ":")).encode() + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _write_lines(path: Path, records: Iterable[Record], kind: str) -> int:
+def _write_lines(path: Path, records: Iterable[Record]) -> int:
     count = 0
-    # mtime=0: the same records give the same bytes.
-    with path.open("wb") as raw:
-        file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="")) if kind == "gz" else raw
-        with file:
-            file.write(json_line(_header()))
-            for record in records:
-                file.write(json_line(to_row(record)))
-                count += 1
+    with new_lines(path) as file:
+        file.write(json_line(_header()))
+        for record in records:
+            file.write(json_line(to_row(record)))
+            count += 1
     return count
 
 
@@ -150,33 +118,20 @@ def _mend_tail(path: Path, file: IO[bytes]) -> None:
         _check_header(path, file.readline())
 
 
-def _read_lines(path: Path, *, strict: bool, zipped: bool) -> Iterator[Record]:
+def _read_lines(path: Path, *, strict: bool) -> Iterator[Record]:
     number = 0
-    with gzip.open(path, "rb") if zipped else path.open("rb") as file:
-        lines = cast("IO[bytes]", file)
-        while True:
-            torn = None
-            try:
-                line = lines.readline()
-            except EOFError as error:  # a gzip file that ends early
-                line, torn = b"", str(error)
-            except (OSError, zlib.error) as error:
-                raise DataError(f"{path}:{number + 1}: cannot be read ({error})") from error
-            if not line and torn is None:
-                break
-            number += 1
-            if torn is None and not line.endswith(b"\n"):
-                torn = "no line end"
-            if torn is not None:
-                message = f"{path}:{number}: the file ends in the middle of a record ({torn})"
-                if strict:
-                    raise DataError(f"{message}; read with strict=False to skip it")
-                _warn(f"{message}; it was skipped")
-                return
+    try:
+        for number, line in read_lines(path):
+            if not line.endswith(b"\n"):
+                raise TornFile(f"{path}:{number}: the file ends in the middle of a record")
             if number == 1:
                 _check_header(path, line)
             else:
                 yield _record(line, where=f"{path}:{number}")
+    except TornFile as error:
+        if strict:
+            raise DataError(f"{error}; read with strict=False to skip it") from error
+        _warn(f"{error}; it was skipped")
     if number == 0:
         raise DataError(f"{path}: empty; a file of trajectories starts with a header line")
 
@@ -311,10 +266,9 @@ def _credit(row: Mapping[str, Any]) -> Credit:
 
 
 def _pyarrow(path: Path) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError(f"{path}: parquet needs pyarrow; pip install 'calibadv[retrieval]', or use .jsonl") from error
+    require_packages("pyarrow", extra="retrieval", what=f"{path}: parquet")
+    import pyarrow.parquet
+
     return pyarrow
 
 
@@ -366,7 +320,7 @@ def _write_parquet(path: Path, records: Iterable[Record]) -> int:
     schema = _schema(pa)
     count = 0
     iterator = iter(records)
-    with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    with new_file(path) as partial, pa.parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
         while batch := [_parquet_row(record) for record in islice(iterator, _ROWS_PER_GROUP)]:
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
             count += len(batch)

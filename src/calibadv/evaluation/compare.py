@@ -8,7 +8,6 @@ Shape suffixes: Q = questions, M = metrics, B = bootstrap draws.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from calibadv.evaluation.folder import FINISHED, QUESTIONS, question_lines
 from calibadv.evaluation.grade import METRICS, OPTIONAL
 from calibadv.evaluation.journal import key_of
 from calibadv.evaluation.statistics import check_names, draw_means
+from calibadv.io.files import read_json_lines
 
 Key = tuple[str, str]
 """Data set and question id."""
@@ -104,14 +104,7 @@ def read_evaluation(path: Path) -> dict[Key, Answered]:
     file = path / QUESTIONS if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"{path}: no {QUESTIONS} there; name the --out folder of calibadv eval or calibadv eval score")
-    lines = []
-    with file.open(encoding="utf-8") as opened:
-        for number, line in enumerate(opened, start=1):
-            try:
-                lines.append(json.loads(line))
-            except ValueError as error:
-                raise DataError(f"{file}:{number}: not valid JSON ({error})") from error
-    return _gather(lines, path=file)
+    return _gather([line for _, line in read_json_lines(file)], path=file)
 
 
 def compare(

@@ -11,12 +11,9 @@ results.json              means and intervals; written last, so a folder that ha
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import logging
-import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,8 @@ from calibadv.errors import ConfigError, DataError
 from calibadv.evaluation.evaluate import EvalResult
 from calibadv.evaluation.statistics import Estimate, Summary
 from calibadv.evaluation.tables import Table, summary_table
+from calibadv.io.files import leaves, read_json, write_json, write_json_lines
+from calibadv.io.provenance import json_sha256
 from calibadv.trajectory import Question
 
 logger = logging.getLogger(__name__)
@@ -39,7 +38,6 @@ MAY_CHANGE = (
 """What a continued evaluation may do otherwise; anything else would make the figures those of two evaluations."""
 WORTH_A_WARNING = ("versions.", "prompt.chat_template")
 """Some chat templates hold the date, so another day must not end an evaluation."""
-_PACKAGES = ("calibadv", "numpy", "torch", "transformers", "vllm", "trl", "bm25s", "tantivy", "faiss-cpu")
 
 
 def claim_folder(folder: Path, *, manifest: Mapping[str, Any]) -> bool:
@@ -53,7 +51,7 @@ def claim_folder(folder: Path, *, manifest: Mapping[str, Any]) -> bool:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"the output folder {folder} is not empty; name another one with --out")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(path, manifest)
+    write_json(path, manifest)
     return False
 
 
@@ -82,9 +80,9 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], *, folder: Pat
 def write_evaluation(result: EvalResult, folder: Path, *, manifest: Mapping[str, Any]) -> None:
     """Write everything about an evaluation into ``folder``; the results come last, then the journal may go."""
     write_trajectories(folder / TRAJECTORIES, [Record(trajectory=t) for t in result.trajectories])
-    _write_text(folder / QUESTIONS, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in question_lines(result)))
-    _write_json(folder / MANIFEST, manifest)
-    _write_json(folder / RESULTS, as_json(result))
+    write_json_lines(folder / QUESTIONS, question_lines(result))
+    write_json(folder / MANIFEST, manifest)
+    write_json(folder / RESULTS, as_json(result))
     (folder / FINISHED).unlink(missing_ok=True)
 
 
@@ -94,9 +92,9 @@ def write_score(
     """Write figures and question lines of scored traces, by run."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"run": run, **line} for run, result in scored.items() for line in question_lines(result)]
-    _write_text(folder / QUESTIONS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    _write_json(folder / MANIFEST, manifest)
-    _write_json(folder / RESULTS, results)
+    write_json_lines(folder / QUESTIONS, lines)
+    write_json(folder / MANIFEST, manifest)
+    write_json(folder / RESULTS, results)
 
 
 def as_json(result: EvalResult) -> dict[str, Any]:
@@ -144,55 +142,9 @@ def table(result: EvalResult) -> Table:
     return summary_table(result.summaries)
 
 
-def versions() -> dict[str, str]:
-    """Python and the packages that can change a figure, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def file_sha256(path: Path) -> str:
-    """Digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def text_sha256(text: str) -> str:
-    """Digest of a text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def questions_sha256(questions: Sequence[Question]) -> str:
     """Digest of what is asked and of what counts as right, in order."""
-    return text_sha256(json.dumps([[q.dataset, q.id, q.text, list(q.golden_answers)] for q in questions]))
-
-
-def leaves(value: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested values with dotted names.
-
-    >>> list(leaves({"a": 1, "b": {"c": 2}}))
-    [('a', 1), ('b.c', 2)]
-    """
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from leaves(item, prefix=f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: must hold a JSON object")
-    return content
+    return json_sha256([[q.dataset, q.id, q.text, list(q.golden_answers)] for q in questions])
 
 
 def _summary(summary: Summary) -> dict[str, Any]:
@@ -202,17 +154,3 @@ def _summary(summary: Summary) -> dict[str, Any]:
         "seconds": summary.seconds,
         "metrics": {name: asdict(estimate) for name, estimate in summary.estimates.items()},
     }
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    _write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Complete or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

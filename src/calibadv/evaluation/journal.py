@@ -7,17 +7,16 @@ clock of its data set in that session).
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from calibadv.data.trajectory_files import Record, from_row, json_line, to_row, write_trajectories
+from calibadv.data.trajectory_files import Record, from_row, to_row, write_trajectories
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import json_line, read_json_lines
 from calibadv.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
@@ -44,8 +43,9 @@ class Journal:
         try:
             _lock(self._file, path)
             write_trajectories(path, [], append=True)  # starts the file, or mends the tail of one
-            for row in _rows(path):
-                self._take(row, path)
+            for number, row in read_json_lines(path):
+                if number > 1:  # the header, which appending has checked
+                    self._take(row, path)
         except BaseException:
             os.close(self._file)
             raise
@@ -130,14 +130,3 @@ def _lock(file: int, path: Path) -> None:
         ) from None
     except OSError as error:  # a file system without locks
         logger.debug("%s: no lock (%s)", path, error)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        file.readline()  # the header, which opening has checked
-        for number, line in enumerate(file, start=2):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: damaged ({error}); evaluate into another folder") from error
-            yield row

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calibadv.data.questions import json_rows
 from calibadv.data.trajectory_files import FORMAT, read_trajectories
 from calibadv.errors import DataError
 from calibadv.evaluation.evaluate import EvalResult, grade_all
+from calibadv.io.files import read_json_lines
 from calibadv.tags import (
     END_MARKERS,
     INFORMATION_CLOSE,
@@ -237,4 +237,4 @@ def _has_header(path: Path) -> bool:
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise DataError(f"{path}: traces are kept in .jsonl, .jsonl.gz or .parquet files")
-    yield from json_rows(path)
+    yield from read_json_lines(path)

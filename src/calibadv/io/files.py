@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import logging
 import math
 import os
 import shutil
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from calibadv.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 LINES_PER_REPORT = 1024
 
@@ -49,22 +52,38 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
     An existing ``folder`` must be empty, or it is replaced with ``replace``.
     """
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = start_folder(folder, alone=replace)
     try:
         yield partial
-        if replace:
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            partial.replace(folder)
-        except OSError as error:
-            raise ConfigError(
-                f"{folder} cannot be made of {partial} ({error.strerror}); if another process wrote it meanwhile, name "
-                "another folder"
-            ) from error
+        old = folder.with_name(f".{folder.name}.old")
+        if replace and folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.replace(old)
+        finish_folder(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def start_folder(folder: Path, *, alone: bool = False) -> Path:
+    """An empty folder beside ``folder``, of this process; with ``alone`` no other process can be making it."""
+    partial = folder.with_name(f".{folder.name}.partial" + ("" if alone else f"-{os.getpid()}"))
+    for left in [] if alone else folder.parent.glob(f".{folder.name}.partial-*"):
+        logger.warning("%s was left by a process that was killed (or one that is running); remove it if none is", left)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def finish_folder(partial: Path, folder: Path) -> None:
+    """Give a folder that is complete its name."""
+    try:
+        partial.replace(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be made of {partial} ({error.strerror}); if another process wrote it meanwhile, name "
+            "another folder"
+        ) from error
 
 
 def sync_file(path: Path) -> None:
@@ -151,7 +170,7 @@ def read_lines(
                 at(raw.tell())
     except EOFError as error:
         raise TornFile(
-            f"{path}:{number + 1}: cannot be read, the gzip file ends early; fetch or write it again"
+            f"{path}:{number + 1}: cannot be read, it ends in the middle (gzip); fetch or write it again"
         ) from error
     except (OSError, zlib.error) as error:
         raise DataError(f"{path}:{number + 1}: cannot be read ({error}); fetch or write it again") from error

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibadv.data.run_files import MODEL, is_run, read_evaluations, read_metrics
+from calibadv.data.run_files import EVALUATIONS, METRICS, MODEL, is_run, read_metrics
 from calibadv.errors import CalibAdvError
 from calibadv.lab.arms import Arm
 
@@ -67,9 +67,9 @@ class Job:
 
     def refresh(self) -> None:
         """Read how far it is."""
-        for row in read_metrics(self.folder)[-1:]:
+        for row in read_metrics(self.folder / METRICS)[-1:]:
             self.step, self.reward = row["step"], row["reward"]
-        for row in read_evaluations(self.folder)[-1:]:
+        for row in read_metrics(self.folder / EVALUATIONS)[-1:]:
             self.f1_test = row["f1"]
 
     def start(self, *, lock: int | None = None) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from calibadv.data.run_files import RESULTS, read_evaluations, read_metrics
+from calibadv.data.run_files import EVALUATIONS, METRICS, RESULTS, read_metrics
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.io.files import read_json, write_json
 from calibadv.io.provenance import versions
@@ -68,7 +68,7 @@ def entry(job: Job, out: Path) -> dict[str, Any]:
     place = {"name": job.arm.name, "seed": job.seed, "run_dir": str(job.folder.relative_to(out))}
     if not job.finished:
         return place | {"status": "failed" if job.failed else "unfinished", "log": job.log.name}
-    metrics, tests = read_metrics(job.folder), read_evaluations(job.folder)
+    metrics, tests = read_metrics(job.folder / METRICS), read_metrics(job.folder / EVALUATIONS)
     before, after = tests[0], tests[-1]
     reward_curve = [line["reward"] for line in metrics]
     return place | {
@@ -91,13 +91,13 @@ def entry(job: Job, out: Path) -> dict[str, Any]:
 
 def tested(job: Job) -> RunScores:
     """The scores of a finished run's test, for the verdict."""
-    tests = read_evaluations(job.folder)
+    tests = read_metrics(job.folder / EVALUATIONS)
     return RunScores(
         arm=job.arm.name,
         seed=job.seed,
         before=tests[0]["f1_by_question"],
         after=tests[-1]["f1_by_question"],
-        collapsed=collapsed([line["reward"] for line in read_metrics(job.folder)]),
+        collapsed=collapsed([line["reward"] for line in read_metrics(job.folder / METRICS)]),
         other_questions=any(override.startswith(("data.", "evaluation.")) for override in job.arm.overrides),
     )
 

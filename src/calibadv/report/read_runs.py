@@ -16,11 +16,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from calibadv.data.run_files import EVALUATIONS, METRICS, RESULTS, read_metrics
 from calibadv.errors import DataError
-
-METRICS = "metrics.jsonl"
-EVALUATIONS = "eval.jsonl"
-RESULTS = "results.json"
 
 Floats = NDArray[np.float64]
 
@@ -82,34 +79,10 @@ def read_run(folder: str | Path, *, name: str | None = None, result: Mapping[str
     return Run(
         name=name or folder.resolve().name,
         folder=folder,
-        rows=read_rows(folder / METRICS),
-        tests=read_rows(folder / EVALUATIONS),
+        rows=tuple(read_metrics(folder / METRICS)),
+        tests=tuple(read_metrics(folder / EVALUATIONS)),
         result=result or {},
     )
-
-
-def read_rows(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """Rows in order of step, none without the file. Of a step written twice (a resumed run) the last one counts."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return ()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason}); restore the file") from None
-    by_step: dict[int, Mapping[str, Any]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break  # The run was killed, or is still writing this line.
-            raise DataError(f"{path}:{number}: not JSON ({error.msg}); delete the line or restore the file") from None
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise DataError(f"{path}:{number}: a line of metrics is an object with a whole number as `step`")
-        by_step[row["step"]] = row
-    return tuple(by_step[step] for step in sorted(by_step))
 
 
 def read_lab(results: str | Path) -> list[Arm]:

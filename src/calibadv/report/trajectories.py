@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from calibadv.data.run_files import TRAJECTORIES
 from calibadv.data.trajectory_files import Record, read_trajectories
 from calibadv.report.read_runs import Run
 from calibadv.trajectory import Turn
 
 T = TypeVar("T")
 
-FOLDER = "trajectories"
 TAGS = re.compile(r"&lt;/?(?:think|search|information|answer)&gt;")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -71,7 +71,7 @@ def spread_of_rewards(group: Sequence[Record]) -> float:
 
 def show_run(run: Run, *, num_steps: int = 4, num_trajectories: int = 4) -> str:
     """HTML for some trajectories of a run; says so when none were kept."""
-    groups = groups_to_show(run.folder / FOLDER, num_steps=num_steps) if run.folder else []
+    groups = groups_to_show(run.folder / TRAJECTORIES, num_steps=num_steps) if run.folder else []
     if not groups:
         return "<p>No trajectories were kept for this run.</p>"
     parts = []

@@ -21,6 +21,7 @@ from transformers import PrinterCallback, TrainingArguments
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder, claim_run_folder
 from calibadv.data.config import draw, load_split
+from calibadv.data.run_files import MODEL, SFT_METRICS, checkpoint_step, cut_metrics
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.evaluate import EvalResult, evaluate
 from calibadv.io.retry import Retry
@@ -41,11 +42,10 @@ from calibadv.runs.demonstrations import (
 )
 from calibadv.runs.train import quiet, way_on
 from calibadv.runs.trainer_args import micro_batch_shape, trains_on_cpu
-from calibadv.training.callbacks import cut_metrics
-from calibadv.training.checkpoints import checkpoint_step, forget_after, last_checkpoint
-from calibadv.training.overrides.checkpoint_saving import MODEL, save_policy
+from calibadv.training.checkpoints import forget_after, last_checkpoint
+from calibadv.training.overrides.checkpoint_saving import save_policy
 from calibadv.training.sft.tokenize import Example, make_examples
-from calibadv.training.sft.trainer import METRICS, DemonstrationTrainer, LossLines
+from calibadv.training.sft.trainer import DemonstrationTrainer, LossLines
 from calibadv.training.signals import StopRequested, StopSignals
 from calibadv.trajectory import Trajectory
 
@@ -134,7 +134,7 @@ def make_trainer(
     )  # fmt: skip
     trainer.keep_checkpoints = config.sft.keep_checkpoints
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(LossLines(folder / METRICS, listeners=listeners))
+    trainer.add_callback(LossLines(folder / SFT_METRICS, listeners=listeners))
     logger.info(
         "%d demonstrations, %d tokens to learn, %d optimizer steps",
         len(examples), sum(example.num_written for example in examples), trainer.args.max_steps,
@@ -189,8 +189,7 @@ def run(trainer: DemonstrationTrainer, folder: Path, *, resume: bool) -> None:
     checkpoint = last_checkpoint(folder) if resume else None
     if resume:
         forget_after(folder, checkpoint)
-        if (folder / METRICS).exists():
-            cut_metrics(folder / METRICS, last_step=-1 if checkpoint is None else checkpoint_step(checkpoint))
+        cut_metrics(folder / SFT_METRICS, last_step=-1 if checkpoint is None else checkpoint_step(checkpoint))
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.stop.check()

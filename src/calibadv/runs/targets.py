@@ -11,22 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.config import RunConfig
-from calibadv.config.run_folder import CONFIG
 from calibadv.data.prepare import LocalSource, open_source
+from calibadv.data.run_files import CONFIG, RESULTS, is_run
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.packages import require_packages
-from calibadv.training.checkpoints import last_checkpoint
+from calibadv.training.checkpoints import newest_model
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_ARM = "calibadv"
-LAB_RESULTS = "results.json"
-MODEL = "model"
-
-
-def is_run(path: Path) -> bool:
-    """Whether this is the folder of a run."""
-    return (path / CONFIG).is_file()
 
 
 def is_config(target: str | Path) -> bool:
@@ -39,8 +32,8 @@ def lab_arms(folder: Path) -> dict[str, list[Path]]:
     """The arms of a lab with the folders of their runs, one a seed; empty when this is no lab."""
     runs = sorted(path.parent for path in folder.glob(f"*-seed*/{CONFIG}"))
     names = {}
-    if runs and (folder / LAB_RESULTS).is_file():
-        entries = json.loads((folder / LAB_RESULTS).read_text(encoding="utf-8")).get("arms", [])
+    if runs and (folder / RESULTS).is_file():
+        entries = json.loads((folder / RESULTS).read_text(encoding="utf-8")).get("arms", [])
         names = {entry["run_dir"]: entry["name"] for entry in entries}
     arms: dict[str, list[Path]] = {}
     for run in runs:  # an interrupted lab has no results yet: its folders say what the arms are
@@ -150,7 +143,7 @@ def with_checkpoint(config: RunConfig, *, run: Path | None, checkpoint: str | No
             raise ConfigError(f"--checkpoint {checkpoint}: no such folder, neither {where}")
     else:
         assert run is not None
-        folder = run / MODEL if (run / MODEL).is_dir() else last_checkpoint(run)
+        folder = newest_model(run)
         if folder is None:
             raise ConfigError(f"{run} holds no trained model yet; --checkpoint base evaluates what it started from")
     return replace(config, model=replace(config.model, path=folder.absolute(), gguf_file=None))

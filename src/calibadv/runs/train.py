@@ -8,7 +8,6 @@ The run's folder holds ``config.toml`` (every effective setting), ``metrics.json
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
 import warnings
@@ -25,8 +24,10 @@ from calibadv.advantage import Estimator, open_estimator
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder, claim_run_folder
 from calibadv.data.config import load_split
+from calibadv.data.run_files import BEST, EVALUATIONS, MODEL, checkpoint_step, read_metrics
 from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
 from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
+from calibadv.io.files import append_json_line
 from calibadv.models.config import ModelConfig
 from calibadv.models.engine import Engine, find_engine, open_engine
 from calibadv.models.load import load_model, resolve_model, without_progress_bars
@@ -42,10 +43,9 @@ from calibadv.rollout.tokenizer import HFTokenizer
 from calibadv.rollout.tokenizer_checks import check_tokenizer
 from calibadv.runs.provenance import own_objects, record_run
 from calibadv.runs.trainer_args import trainer_config
-from calibadv.training.callbacks import read_metrics
-from calibadv.training.checkpoints import EVALUATIONS, checkpoint_step, forget_after, last_checkpoint
+from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.grpo_config import CalibAdvConfig
-from calibadv.training.overrides.checkpoint_saving import BEST, MODEL, save_policy
+from calibadv.training.overrides.checkpoint_saving import save_policy
 from calibadv.training.signals import StopRequested, StopSignals
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 from calibadv.trajectory import Question
@@ -262,8 +262,7 @@ class PeriodicEvaluation(TrainerCallback):
         if not self.trainer.is_world_process_zero():
             return
         self.keep_best(line)
-        with (self.trainer.run_dir / EVALUATIONS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        append_json_line(self.trainer.run_dir / EVALUATIONS, line)
         for listener in self.listeners:
             listener(line)
 

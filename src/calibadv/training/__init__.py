@@ -25,7 +25,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from calibadv.training.callbacks import read_metrics
+    from calibadv.data.run_files import read_metrics
     from calibadv.training.credit import assign_credit
     from calibadv.training.grpo_config import CalibAdvConfig
     from calibadv.training.rollout_func import handed_over_reward, make_rollout_func
@@ -45,19 +45,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CalibAdvConfig": "grpo_config",
-    "CalibAdvTrainer": "trainer",
-    "NoSignalError": "trainer",
-    "assign_credit": "credit",
-    "make_rollout_func": "rollout_func",
-    "handed_over_reward": "rollout_func",
-    "question_order": "trl_batch",
-    "question_rows": "trl_batch",
-    "read_metrics": "callbacks",
+    "CalibAdvConfig": "training.grpo_config",
+    "CalibAdvTrainer": "training.trainer",
+    "NoSignalError": "training.trainer",
+    "assign_credit": "training.credit",
+    "make_rollout_func": "training.rollout_func",
+    "handed_over_reward": "training.rollout_func",
+    "question_order": "training.trl_batch",
+    "question_rows": "training.trl_batch",
+    "read_metrics": "data.run_files",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"calibadv.{_HOMES[name]}"), name)

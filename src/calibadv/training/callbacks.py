@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from calibadv.errors import DataError
+from calibadv.io.files import append_json_line
 
 
 class SkipNonFiniteUpdate(TrainerCallback):
@@ -83,30 +82,7 @@ class BatchMetrics(TrainerCallback):
             finite = [v for v in values if math.isfinite(v)]
             line[ours] = sum(finite) / len(finite) if finite else None
         line |= self.finish()
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        append_json_line(self.path, line)
         self._updates.clear()
         for listener in self.listeners:
             listener(line)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a metrics file; a torn last line (the process was killed) is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    records = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error.msg}); remove the line to go on") from None
-    return records
-
-
-def cut_metrics(path: Path, *, last_step: int) -> None:
-    """Forget the lines after ``last_step``: a resumed run writes them again."""
-    kept = [record for record in read_metrics(path) if record["step"] <= last_step]
-    rest = path.with_suffix(".cut")  # renamed when complete, so that a kill in here loses nothing
-    rest.write_text("".join(json.dumps(record, allow_nan=False) + "\n" for record in kept), encoding="utf-8")
-    rest.replace(path)

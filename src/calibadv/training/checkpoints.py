@@ -10,16 +10,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-from calibadv.training.callbacks import cut_metrics
+from calibadv.data.run_files import (
+    EVALUATIONS,
+    METRICS,
+    MODEL,
+    checkpoint_step,
+    checkpoints,
+    cut_metrics,
+    trajectory_files,
+    trajectory_step,
+)
 
 logger = logging.getLogger(__name__)
-
-METRICS = "metrics.jsonl"
-EVALUATIONS = "eval.jsonl"
-TRAJECTORIES = "trajectories"
 
 TRAINER_STATE = "trainer_state.json"
 PARTS = {
@@ -45,19 +49,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def checkpoints(folder: Path) -> Iterator[Path]:
-    """The checkpoint folders of a run, newest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name.split("-", 1)[1].isdecimal()]
-    yield from sorted(found, key=checkpoint_step, reverse=True)
-
-
-def checkpoint_step(checkpoint: Path) -> int:
-    """The optimizer step that a checkpoint was saved at.
-
-    >>> checkpoint_step(Path("run/checkpoint-40"))
-    40
-    """
-    return int(checkpoint.name.split("-", 1)[1])
+def newest_model(run_dir: Path) -> Path | None:
+    """What a run has trained so far: its model, else its newest complete checkpoint; None when there is neither."""
+    return run_dir / MODEL if (run_dir / MODEL).is_dir() else last_checkpoint(run_dir)
 
 
 def missing_part(checkpoint: Path) -> str | None:
@@ -76,10 +70,9 @@ def forget_after(folder: Path, checkpoint: Path | None) -> None:
     """Drop what the interrupted run left behind after its last checkpoint: the resumed run makes it again."""
     last_step = -1 if checkpoint is None else checkpoint_step(checkpoint)
     for name in (METRICS, EVALUATIONS):
-        if (folder / name).exists():
-            cut_metrics(folder / name, last_step=last_step)
-    for path in (folder / TRAJECTORIES).glob("step-*.jsonl.gz"):
-        if int(path.name.split("-")[1].split(".")[0]) > last_step:
+        cut_metrics(folder / name, last_step=last_step)
+    for path in trajectory_files(folder):
+        if trajectory_step(path) > last_step:
             path.unlink()
     for path in checkpoints(folder):
         if checkpoint_step(path) > last_step:

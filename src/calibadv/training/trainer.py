@@ -17,13 +17,14 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calibadv.advantage import Estimator
+from calibadv.data.run_files import METRICS, checkpoint_folder, trajectory_file
 from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import ConfigError
 from calibadv.retrieval.base import Retriever
 from calibadv.rewards.reward import Reward
 from calibadv.rollout import HFTokenizer, Policy, RolloutResult
 from calibadv.training.callbacks import BatchMetrics, SkipNonFiniteUpdate
-from calibadv.training.checkpoints import METRICS, TRAJECTORIES, missing_part
+from calibadv.training.checkpoints import missing_part
 from calibadv.training.credit import BatchCredit, Outcome
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
@@ -155,16 +156,13 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         for name, value in credit.metrics.items():
             if isinstance(value, (int, float)):
                 self._metrics["train"][f"calibadv/{name}"].append(float(value))
-        folder = self.run_dir / TRAJECTORIES
-        folder.mkdir(exist_ok=True)
-        rank = self.accelerator.process_index
-        suffix = "" if self.accelerator.num_processes == 1 else f".{rank}"
+        rank = None if self.accelerator.num_processes == 1 else self.accelerator.process_index
         records = [
             Record(trajectory=t, credit=credit.of(rows.start + n, o), step=step)
             for n, (t, o) in enumerate(zip(trajectories, outcomes, strict=True))
         ]
         with self.clock.lap("storage"):
-            write_trajectories(folder / f"step-{step:06d}{suffix}.jsonl.gz", records)
+            write_trajectories(trajectory_file(self.run_dir, step, rank=rank), records)
         self._watch_signal(credit)
 
     def _watch_signal(self, credit: BatchCredit) -> None:
@@ -192,7 +190,7 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
 
     def save_checkpoint(self) -> None:
         """Save what a resumed run needs, unless it is there already. Only between batches."""
-        folder = self.run_dir / f"checkpoint-{self.state.global_step}"
+        folder = checkpoint_folder(self.run_dir, self.state.global_step)
         if self.state.global_step and (not folder.exists() or missing_part(folder)):
             self._save_checkpoint(self.model, trial=None)  # type: ignore[no-untyped-call]  # TRL leaves it unannotated
 

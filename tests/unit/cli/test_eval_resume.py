@@ -202,19 +202,18 @@ def test_a_full_disk_is_said_clearly_and_loses_nothing(many, script, monkeypatch
     assert json.loads((root / "out" / "results.json").read_text())["all"]["num_questions"] == 80
 
 
-def test_a_full_disk_while_the_results_are_written_keeps_the_journal(many, script, monkeypatch, capsys):
-    import calibadv.evaluation.folder as output
+def test_results_that_cannot_be_written_keep_the_journal(many, script, capsys):
+    obstacle = many.parent / "out" / "results.json" / "in the way"
 
-    script(play)
+    def play_and_block(episode, turn):
+        obstacle.mkdir(parents=True, exist_ok=True)
+        return play(episode, turn)
 
-    def full(path, text):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    with monkeypatch.context() as patch:
-        original = output._write_text
-        patch.setattr(output, "_write_text", lambda p, t: original(p, t) if p.name == "manifest.json" else full(p, t))
-        assert main(["eval", str(many), "--out", "out"]) == 1
+    script(play_and_block)
+    assert main(["eval", str(many), "--out", "out"]) == 1
     assert "80 finished rollouts are kept in out/finished.jsonl" in capsys.readouterr().err
+    obstacle.rmdir()
+    obstacle.parent.rmdir()
     loaded = script(lambda episode, turn: pytest.fail("nothing is left to play"))
     assert main(["eval", str(many), "--out", "out"]) == 0
     assert loaded

@@ -117,7 +117,7 @@ def test_a_missing_extra_names_the_pip_command(config_file, monkeypatch, capsys)
     )
     for command in (["train"], ["eval"]):
         assert main([*command, str(config_file)]) == 2
-        assert "needs torch, which is not installed: pip install 'calibadv[train]'" in capsys.readouterr().err
+        assert "needs torch, which is not installed: pip install -e" in capsys.readouterr().err
     assert main(["lab"]) == 2
     assert "the lab needs torch" in capsys.readouterr().err
 
@@ -128,7 +128,7 @@ def test_the_lab_asks_for_its_plotting_library_before_it_trains(monkeypatch, cap
         importlib.util, "find_spec", lambda name, *args: None if name == "matplotlib" else find_spec(name, *args)
     )
     assert main(["lab", "--out", str(tmp_path / "lab")]) == 2
-    assert "needs matplotlib, which is not installed: pip install 'calibadv[all]'" in capsys.readouterr().err
+    assert "needs matplotlib, which is not installed: pip install -e" in capsys.readouterr().err
     assert not (tmp_path / "lab").exists()
 
 

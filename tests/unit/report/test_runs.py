@@ -36,13 +36,13 @@ def test_a_last_line_torn_by_a_crash_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_broken_line_elsewhere_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"metrics\.jsonl:1: not JSON"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl:1: not valid JSON"):
         read_run(write_lines(tmp_path / "a", '{"st', '{"step": 2}'))
 
 
 def test_metrics_that_are_not_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b"\xff\n")
-    with pytest.raises(DataError, match=r"metrics\.jsonl: not UTF-8"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl:1: .*'utf-8' codec"):
         read_run(tmp_path)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from calibadv.training.checkpoints import checkpoint_step, checkpoints, forget_after, last_checkpoint, missing_part
+from calibadv.data.run_files import checkpoint_step, checkpoints, read_metrics
+from calibadv.training.checkpoints import forget_after, last_checkpoint, missing_part, newest_model
 
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
@@ -38,6 +39,17 @@ def test_incomplete_checkpoint_is_passed_over(tmp_path: Path, name: str, caplog:
     assert f"{torn} is incomplete" in caplog.text
 
 
+def test_the_model_of_a_run_is_never_a_half_written_checkpoint(tmp_path: Path) -> None:
+    assert newest_model(tmp_path) is None
+    torn = make_checkpoint(tmp_path, 4)
+    (torn / "trainer_state.json").unlink()
+    assert newest_model(tmp_path) is None
+    whole = make_checkpoint(tmp_path, 2)
+    assert newest_model(tmp_path) == whole
+    (tmp_path / "model").mkdir()
+    assert newest_model(tmp_path) == tmp_path / "model"
+
+
 @pytest.mark.parametrize("text", ["", '{"global_step": 4', '{"global_step": 3}', "{}"])
 def test_half_written_trainer_state_counts_as_missing(tmp_path: Path, text: str) -> None:
     torn = make_checkpoint(tmp_path, 4)
@@ -55,8 +67,8 @@ def test_records_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
     for name in ("step-000004.jsonl.gz", "step-000006.jsonl.gz", "step-000006.1.jsonl.gz"):
         (tmp_path / "trajectories" / name).touch()
     forget_after(tmp_path, good)
-    assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8") == "".join(lines[:2])
-    assert (tmp_path / "eval.jsonl").read_text(encoding="utf-8") == '{"step": 0}\n'
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [2, 4]
+    assert [row["step"] for row in read_metrics(tmp_path / "eval.jsonl")] == [0]
     assert [path.name for path in (tmp_path / "trajectories").iterdir()] == ["step-000004.jsonl.gz"]
     assert list(checkpoints(tmp_path)) == [good]
     forget_after(tmp_path, None)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import calibadv.runs.train as run_module
 from calibadv.config import RunConfig
+from calibadv.data.run_files import checkpoint_step, checkpoints
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError, PolicyError, RetrieverError, RetrieverUnavailable
 from calibadv.lab import load_policy
@@ -22,7 +23,6 @@ from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.open import open_retriever
 from calibadv.runs.train import train
 from calibadv.training import read_metrics
-from calibadv.training.checkpoints import checkpoint_step, checkpoints
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 
 Configure = Callable[..., RunConfig]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from calibadv.errors import SaveError
-from calibadv.training.overrides.checkpoint_saving import forget_old, removed_on_failure, save_policy, write_folder
+from calibadv.training.overrides.checkpoint_saving import forget_old, removed_on_failure, save_policy
 
 
 def make_checkpoint(run: Path, step: int, *, complete: bool = True) -> Path:
@@ -52,19 +52,17 @@ def test_a_checkpoint_that_cannot_be_written_is_removed_and_the_one_before_is_na
     assert isinstance(caught.value, OSError)
 
 
-def test_a_folder_is_replaced_in_one_go_and_stays_when_the_new_one_fails(tmp_path):
-    target = tmp_path / "best"
-    write_folder(target, lambda partial: (partial / "a").write_text("1") and None)
-    write_folder(target, lambda partial: (partial / "b").write_text("2") and None)
-    assert [path.name for path in target.iterdir()] == ["b"]
+def test_a_model_stays_when_the_new_one_cannot_be_written(make_model, char_tokenizer, tmp_path):
+    class FullDisk:
+        def save_pretrained(self, folder):
+            (folder / "half").write_text("3")
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    def full(partial):
-        (partial / "c").write_text("3")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(SaveError):
-        write_folder(target, full)
-    assert [path.name for path in target.iterdir()] == ["b"]
+    save_policy(make_model(), char_tokenizer, tmp_path / "best")
+    before = sorted(path.name for path in (tmp_path / "best").iterdir())
+    with pytest.raises(SaveError, match="No space left"):
+        save_policy(make_model(), FullDisk(), tmp_path / "best")
+    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
@@ -91,7 +89,7 @@ sys.exit(main(["train", run]))
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits on file sizes are a matter of Unix")
 def test_a_real_file_system_that_refuses_costs_the_last_batch_only(tmp_path, lab_run, write_toml):
-    from calibadv.training.checkpoints import checkpoint_step, checkpoints
+    from calibadv.data.run_files import checkpoint_step, checkpoints
 
     sections = lab_run(
         tmp_path,

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 import calibadv.runs.sft as sft_run
 from calibadv.config import RunConfig
+from calibadv.data.run_files import checkpoint_step, checkpoints
 from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import ConfigError, DataError
 from calibadv.lab import load_policy
@@ -21,7 +22,6 @@ from calibadv.rollout import RolloutConfig, ScriptedPolicy, rollout
 from calibadv.rollout.tokenizer import HFTokenizer
 from calibadv.runs.sft import look_at_format, make_demonstrations, train_on_demonstrations
 from calibadv.training import read_metrics
-from calibadv.training.checkpoints import checkpoint_step, checkpoints
 from calibadv.training.sft.demonstrate import demonstrate, play_together
 from calibadv.training.sft.plans import make_plan
 from calibadv.training.sft.tokenize import IGNORED, Example, collate, make_example, make_examples

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from calibadv.config import RunConfig
+from calibadv.data.run_files import checkpoint_step, checkpoints
 from calibadv.retrieval.open import open_retriever
 from calibadv.runs.train import train
 from calibadv.training import read_metrics
-from calibadv.training.checkpoints import checkpoint_step, checkpoints
 from calibadv.training.signals import StopRequested, StopSignals
 
 

@@ -13,12 +13,12 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOTrainer
 
+from calibadv.data.run_files import read_metrics
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError
 from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import HFTokenizer, ScriptedPolicy
 from calibadv.runs.trainer_args import loss_options
-from calibadv.training.callbacks import read_metrics
 from calibadv.training.config import TrainingSettings
 from calibadv.training.grpo_config import WITHOUT_EFFECT, CalibAdvConfig
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError

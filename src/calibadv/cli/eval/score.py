@@ -84,7 +84,8 @@ def show(results: dict[str, EvalResult], *, format: str) -> None:
 def write(results: dict[str, EvalResult], arguments: argparse.Namespace) -> None:
     """results.json by run, and a line per rollout."""
     from calibadv.evaluation import as_json
-    from calibadv.evaluation.folder import file_sha256, versions, write_score
+    from calibadv.evaluation.folder import write_score
+    from calibadv.io.provenance import file_sha256, versions
 
     write_score(
         results,

@@ -35,7 +35,8 @@ class Plan:
     def manifest(self, *, index: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
         """What the figures depend on, with hashes."""
         from calibadv.dialogue.prompt import PROMPTS
-        from calibadv.evaluation.folder import questions_sha256, text_sha256, versions
+        from calibadv.evaluation.folder import questions_sha256
+        from calibadv.io.provenance import text_sha256, versions
 
         config, name = self.config.effective(), self.rollout.prompt
         rendered = tokenizer.chat([{"role": "user", "content": "?"}]) or ""
@@ -123,7 +124,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 def config_of(arguments: argparse.Namespace) -> RunConfig:
     """The config of the target with the command's own options put in as overrides."""
     from calibadv.config import RunConfig
-    from calibadv.config.run_folder import CONFIG
+    from calibadv.data.run_files import CONFIG
 
     target = Path(arguments.target)
     overrides = [*arguments.overrides, *_option_overrides(arguments)]
@@ -209,7 +210,8 @@ def identity(model: ModelConfig) -> dict[str, Any]:
 
 def described(path: Path) -> dict[str, Any]:
     """A question file: its digest, and where the questions come from when their preparation says so."""
-    from calibadv.evaluation.folder import file_sha256, read_json
+    from calibadv.io.files import read_json
+    from calibadv.io.provenance import file_sha256
 
     report = path.with_name(f"{path.stem}.report.json")
     source = read_json(report).get("source") if path.suffix == ".parquet" and report.is_file() else None

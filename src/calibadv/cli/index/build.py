@@ -230,7 +230,7 @@ def check_encoder_option(dense: Path, encoder: str | None) -> None:
 
 def run_info(arguments: argparse.Namespace) -> None:
     """Describe an index."""
-    from calibadv.evaluation.folder import leaves
+    from calibadv.io.files import leaves
     from calibadv.retrieval.index.manifest import IndexManifest
 
     manifest = IndexManifest.read(arguments.index)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.dialogue.prompt import PROMPTS
-from calibadv.errors import ConfigError
+from calibadv.io.files import new_file
+from calibadv.io.packages import require_packages
 from calibadv.trajectory import Question
 
 ABILITY = "fact-reasoning"
@@ -39,22 +40,17 @@ def to_row(question: Question, *, index: int, split: str, prompt: str, prefix: s
 
 def write_rows(path: Path, questions: Sequence[Question], *, split: str, prompt: str, prefix: str = "") -> None:
     """Write a parquet file in one go: it is complete or it is not there."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ConfigError("writing parquet needs pyarrow: pip install 'calibadv[retrieval]'") from error
+    require_packages("pyarrow", extra="retrieval", what="writing parquet")
+    import pyarrow as pa
+    from pyarrow import parquet
+
     schema = _schema(pa)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+        with new_file(path) as partial, parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
             for rows in _batches(questions, split=split, prompt=prompt, prefix=prefix):
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        partial.replace(path)
     except OSError as error:  # pyarrow's names no file
         raise OSError(f"{path} was not written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _as_text(metadata: Mapping[str, Any]) -> str:

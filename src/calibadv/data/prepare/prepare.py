@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +17,8 @@ from calibadv.data.prepare.sources import WHOLE, Source
 from calibadv.data.questions import load_questions
 from calibadv.dialogue.prompt import PROMPTS
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import write_json
+from calibadv.io.provenance import file_sha256
 from calibadv.trajectory import Question
 
 logger = logging.getLogger(__name__)
@@ -192,13 +192,12 @@ def _read(
         questions = _load(found.path, name, on_bad=bad.append if options.skip_bad else _refuse)
         if not options.keep_metadata:
             questions = [_bare(question) for question in questions]
-        with found.path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         published = published_count(name, split if found.split == WHOLE else found.split)
         reports.append(
             DatasetReport(
-                name=name, file=found.path.name, sha256=sha256, split_read=found.split, rows=len(questions) + len(bad),
-                published=published, unusable=len(bad), bad=bad[:_EXAMPLES], kept=len(questions),
+                name=name, file=found.path.name, sha256=file_sha256(found.path), split_read=found.split,
+                rows=len(questions) + len(bad), published=published, unusable=len(bad), bad=bad[:_EXAMPLES],
+                kept=len(questions),
             )
         )  # fmt: skip
         parts[name], files[name] = questions, found.path
@@ -206,7 +205,7 @@ def _read(
 
 
 def _refuse(message: str) -> None:
-    raise DataError(f"{message}; mend it, or leave such rows out with --skip-bad")
+    raise DataError(f"{message}; fix it, or leave such rows out with --skip-bad")
 
 
 def _load(path: Path, name: str, *, on_bad: Any) -> list[Question]:
@@ -270,5 +269,4 @@ def _write(questions: list[Question], report: SplitReport, *, out: Path, options
     report.repeated = 0 if report.split == "train" else len(repeated(questions))
     out.mkdir(parents=True, exist_ok=True)
     write_rows(Path(report.path), questions, split=report.split, prompt=options.prompt, prefix=options.prefix)
-    text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
-    (out / f"{report.split}.report.json").write_text(text + "\n", encoding="utf-8")
+    write_json(out / f"{report.split}.report.json", asdict(report))

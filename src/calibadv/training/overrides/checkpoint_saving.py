@@ -6,10 +6,9 @@ is complete. A model folder is written beside its place and renamed.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import Trainer
 
+from calibadv.data.run_files import BEST_RECORD, checkpoint_folder, checkpoints
 from calibadv.errors import SaveError
+from calibadv.io.files import new_folder, write_json
 from calibadv.models.lora import save_merged
-from calibadv.training.checkpoints import checkpoints, last_checkpoint, missing_part
+from calibadv.training.checkpoints import last_checkpoint, missing_part
 
 logger = logging.getLogger(__name__)
-
-MODEL, BEST = "model", "best"
-BEST_RECORD = "best.json"
 
 
 class SafeCheckpoints(Trainer):
@@ -35,7 +33,7 @@ class SafeCheckpoints(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         assert self.args.output_dir is not None
         run_dir = Path(self.args.output_dir)
-        with removed_on_failure(run_dir / f"checkpoint-{self.state.global_step}"):
+        with removed_on_failure(checkpoint_folder(run_dir, self.state.global_step)):
             super()._save_checkpoint(model, trial)
         if self.is_world_process_zero() and self.keep_checkpoints is not None:
             forget_old(run_dir, keep=self.keep_checkpoints)
@@ -45,9 +43,19 @@ class SafeCheckpoints(Trainer):
 def removed_on_failure(folder: Path) -> Iterator[None]:
     """Remove ``folder`` when writing it fails, and raise `SaveError`; whatever was complete before stays."""
     try:
+        with explained(folder):
+            yield
+    except SaveError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Raise `SaveError` when ``folder`` cannot be written."""
+    try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
         raise SaveError(explain(error, folder)) from error
 
 
@@ -70,25 +78,14 @@ def forget_old(run_dir: Path, *, keep: int) -> None:
         shutil.rmtree(path)
 
 
-def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder beside ``folder``, then put it in its place."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with removed_on_failure(partial):
-        write(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-
-
 def save_policy(model: Any, tokenizer: Any, folder: Path, *, record: Mapping[str, Any] | None = None) -> None:
-    """The policy as a Hugging Face folder (an adapter merged into the weights); ``record`` goes into best.json."""
+    """The policy as a Hugging Face folder (an adapter merged into the weights); ``record`` goes into best.json.
 
-    def write(partial: Path) -> None:
+    The folder is replaced in one go; when the new one cannot be written, the old one stays.
+    """
+    with explained(folder), new_folder(folder, replace=True) as partial:
         save_merged(model, partial)
         tokenizer.save_pretrained(partial)
         if record is not None:
-            (partial / BEST_RECORD).write_text(json.dumps(dict(record), indent=1) + "\n", encoding="utf-8")
-
-    write_folder(folder, write)
+            write_json(partial / BEST_RECORD, dict(record))
     logger.debug("Wrote %s", folder)

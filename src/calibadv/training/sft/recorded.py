@@ -14,9 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from calibadv.data.questions import json_rows
 from calibadv.dialogue.observation import render_observation
 from calibadv.errors import DataError
+from calibadv.io.files import read_json_lines
 from calibadv.rewards.answer_scores import exact_match
 from calibadv.rewards.format import is_well_formed
 from calibadv.tags import ROLE_TAG, THINK_CLOSE, THINK_OPEN, first_action
@@ -42,7 +42,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and row of a JSONL file of traces, plain or gzipped."""
     if not path.is_file():
         raise DataError(f"{path}: no such file of traces; check sft.traces")
-    for number, row in json_rows(path):
+    for number, row in read_json_lines(path):
         if not isinstance(row, dict) or not {"dataset", "id", "prompt", "response"} <= row.keys():
             raise DataError(f"{path}:{number}: a trace must have dataset, id, prompt and response")
         yield number, row

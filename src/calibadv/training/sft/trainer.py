@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from calibadv.io.files import append_json_line
 from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
 from calibadv.training.overrides.token_logprobs import add_token_head, can_score_tokens
 from calibadv.training.sft.tokenize import IGNORED, Example, collate
 from calibadv.training.signals import StopAtBatchEnd, StopSignals
-
-METRICS = "sft.jsonl"
 
 
 class Examples(torch.utils.data.Dataset[Any]):
@@ -117,7 +115,6 @@ class LossLines(TrainerCallback):
         for ours, theirs in (("loss", "loss"), ("grad_norm", "grad_norm"), ("lr", "learning_rate")):
             value = float(logs[theirs]) if logs.get(theirs) is not None else math.nan
             line[ours] = value if math.isfinite(value) else None
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        append_json_line(self.path, line)
         for listener in self.listeners:
             listener(line)
