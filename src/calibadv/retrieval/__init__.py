@@ -15,7 +15,7 @@
 - `plugin`: the door for retrievers from outside
 - `rerank`: re-ranking: a cross-encoder reads query and document together and sorts what a retriever found
 - `server`: the retrieval server: one index behind HTTP, for many rollouts at once
-- `web`: web search engines as retrievers: Google Programmable Search, SerpAPI, Serper, Brave and Tavily
+- `web`: web search as a retriever: Serper and SerpAPI, or a provider of yours
 """
 
 from calibadv.retrieval.base import Hit, Retriever

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from calibadv.errors import ConfigError
 from calibadv.retrieval.bm25 import BM25Config
 from calibadv.retrieval.web.config import Asking
+from calibadv.retrieval.web.providers import check_provider_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +78,9 @@ class RetrievalConfig:
     """A folder of ``calibadv index build``; its manifest says how it is searched."""
     url: str | tuple[str, ...] | None = None
     """A retrieval server, or a list of servers of one index."""
-    online: Literal["google", "serpapi", "serper", "brave", "tavily"] | None = None
-    """A web search engine; what it finds changes and costs money."""
+    online: str | None = None
+    """Web search by a provider: serper, serpapi, or one of your own as "package.module:name"; what it finds changes and
+    costs money."""
     retriever: str | None = None
     """A retriever of your own as "package.module:name": a class or function, called without arguments."""
     method: Literal["bm25", "dense", "hybrid"] = "bm25"
@@ -104,9 +106,11 @@ class RetrievalConfig:
         if len(named) != 1:
             raise ConfigError(
                 "documents come from exactly one of retrieval.corpus (a file or folder), retrieval.index (a folder of "
-                "calibadv index build), retrieval.url (a server) and retrieval.online (a web search engine); "
+                "calibadv index build), retrieval.url (a server) and retrieval.online (web search); "
                 f"got {' and '.join(named) or 'none'}"
             )
+        if self.online is not None:
+            check_provider_name(self.online)
         if self.index_dir is not None and self.corpus is None:
             raise ConfigError(f"retrieval.index_dir belongs to retrieval.corpus; retrieval.{named[0]} does not use it")
         if self.encoder is not None and self.index is None and self.method == "bm25":

@@ -75,19 +75,21 @@ def _open_remote(config: RetrievalConfig, *, retry: Retry) -> IndexedRetriever:
 
 
 def _open_online(config: RetrievalConfig, *, top_k: int, retry: Retry) -> IndexedRetriever:
-    from calibadv.retrieval.web import ENGINES, OnlineConfig, open_online
+    from calibadv.retrieval.web import OnlineConfig, open_online
+    from calibadv.retrieval.web.providers import find_provider
 
     assert config.online is not None
+    provider = find_provider(config.online)
     wanted = {"rollout.top_k": top_k}
     if config.rerank.model is not None:
         wanted["retrieval.rerank.candidates"] = config.rerank.candidates
     for name, number in wanted.items():
-        if number > (most := ENGINES[config.online].max_results):
-            raise ConfigError(f"{name} must be <= {most} for {config.online}, got {number}")
+        if number > provider.max_results:
+            raise ConfigError(f"{name} must be <= {provider.max_results} for {provider.name}, got {number}")
     shared = {setting.name: getattr(config.web, setting.name) for setting in fields(Asking)}
     parameters = dict(parameter.split("=", 1) for parameter in config.web.parameters)
     settings = OnlineConfig(**shared, parameters=parameters)
-    return open_online(config.online, config=settings, retry=retry)
+    return open_online(provider, config=settings, retry=retry)
 
 
 def _open_local(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:

@@ -1,14 +1,14 @@
-"""Web search engines as retrievers: Google Programmable Search, SerpAPI, Serper, Brave and Tavily.
+"""Web search as a retriever: Serper and SerpAPI are built in, others can be plugged in.
 
-- `cache`: answers of search engines on disk, in one SQLite file: what was paid for once is not asked again
-- `config`: how a web search engine is asked, in a run's configuration and in Python alike
-- `providers`: the search engines: what each is sent, how its answer is read, and where its keys come from
+- `cache`: answers of search providers on disk, in one SQLite file: what was paid for once is not asked again
+- `config`: how a search provider is asked, in a run's configuration and in Python alike
+- `providers`: the search providers: what each is sent, how its answer is read, and where its keys come from
 - `rate_limit`: at most so many requests a second, from all threads together
-- `retriever`: one client for all search engines: pace, retries, the cache, and keys that stay out of sight
+- `retriever`: one client for all search providers: pace, retries, the cache, and keys that stay out of sight
 """
 
 from calibadv.retrieval.web.cache import PageCache
-from calibadv.retrieval.web.providers import ENGINES, Engine
+from calibadv.retrieval.web.providers import PROVIDERS, Provider, results_in
 from calibadv.retrieval.web.retriever import OnlineConfig, OnlineRetriever, open_online
 
-__all__ = ["ENGINES", "Engine", "OnlineConfig", "OnlineRetriever", "PageCache", "open_online"]
+__all__ = ["PROVIDERS", "OnlineConfig", "OnlineRetriever", "PageCache", "Provider", "open_online", "results_in"]

@@ -1,6 +1,6 @@
-"""Answers of search engines on disk, in one SQLite file: what was paid for once is not asked again.
+"""Answers of search providers on disk, in one SQLite file: what was paid for once is not asked again.
 
-Only what was read from an answer is kept (addresses, titles, snippets), under a digest of the engine and the request:
+Only what was read from an answer is kept (addresses, titles, snippets), under a digest of the provider and the request:
 neither a key nor a query is in the file. Failures are never kept.
 """
 

@@ -1,21 +1,20 @@
-"""The search engines: what each is sent, how its answer is read, and where its keys come from.
+"""The search providers: what each is sent, how its answer is read, and where its keys come from.
 
-An engine is an entry of the table `ENGINES`. Keys travel in headers or parameters that the client adds when the request
-leaves, so they are in no message, no log and no cache.
+Serper and SerpAPI are built in: published search agents are trained and tested on these two. Another one is a
+`Provider` of yours, given to `open_online`, or named in a run as ``retrieval.online = "package.module:name"``. Keys
+travel in headers or parameters that the client adds when the request leaves, so they are in no message, no log and no
+cache.
 """
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from calibadv.errors import RetrieverError
+from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.http import shortened
-
-_TAG = re.compile(r"<[^>]{0,200}>")
+from calibadv.registry import is_import_path, resolve
 
 
 class Found(NamedTuple):
@@ -27,8 +26,8 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """How one engine is asked."""
+class Provider:
+    """How one search provider is asked."""
 
     name: str
     address: str
@@ -37,8 +36,8 @@ class Engine:
     fields: Callable[[str, int], dict[str, Any]]
     """(query, page from 0) -> the fields of the request, without keys."""
     read: Callable[[Mapping[str, Any]], list[Any]]
-    """The list of results in an answer; RetrieverError when it is none."""
-    names: tuple[str, str, str]
+    """The list of results in an answer; RetrieverError when it is none. `results_in` reads most of them."""
+    names: tuple[str, str, str] = ("link", "title", "snippet")
     """What its results call address, title and snippet."""
     header_keys: Mapping[str, str] = field(default_factory=dict)
     """Header -> environment variable; the value of Authorization is sent as a bearer token."""
@@ -50,8 +49,6 @@ class Engine:
     """Requests a second that the usual plan allows; `OnlineConfig.per_second` says otherwise."""
     exhausted: tuple[str, ...] = ()
     """Words of a 429 that will not pass: the plan is used up."""
-    markup: bool = False
-    """Titles and snippets are HTML."""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -64,26 +61,23 @@ class Engine:
             raise RetrieverError(f"{self.name}: expected an object, got {shortened(repr(answer)[:100])}")
         found = []
         for item in self.read(answer):
-            if not isinstance(item, Mapping) or not isinstance(item.get(self.names[0]), str):
-                continue
-            url, title, snippet = (self._text(item.get(name)) for name in self.names)
-            if url and (title or snippet):
-                found.append(Found(url, title, snippet))
+            if isinstance(item, Mapping) and isinstance(item.get(self.names[0]), str):
+                url, title, snippet = (_text(item.get(name)) for name in self.names)
+                if url and (title or snippet):
+                    found.append(Found(url, title, snippet))
         return found
 
-    def _text(self, value: Any) -> str:
-        if not isinstance(value, str):
-            return ""
-        text = html.unescape(_TAG.sub("", value)) if self.markup else value
-        return " ".join(text.encode("utf-8", "replace").decode().split())
 
-
-def _results(answer: Mapping[str, Any], *, of: str, mark: str) -> list[Any]:
+def results_in(answer: Mapping[str, Any], *, of: str, mark: str) -> list[Any]:
     """The list ``of``; none when it is missing in an answer that carries ``mark``, as real answers do."""
     results = answer.get(of, [] if mark in answer else None)
     if not isinstance(results, list):
         raise RetrieverError(f"the answer has no list {of!r} (its fields are {shortened(str(sorted(answer)))})")
     return results
+
+
+def _text(value: Any) -> str:
+    return " ".join(value.encode("utf-8", "replace").decode().split()) if isinstance(value, str) else ""
 
 
 def _read_serpapi(answer: Mapping[str, Any]) -> list[Any]:
@@ -92,74 +86,43 @@ def _read_serpapi(answer: Mapping[str, Any]) -> list[Any]:
         if isinstance(state, Mapping) and state.get("status") == "Success":  # searched, nothing found
             return []
         raise RetrieverError(f"serpapi: {shortened(str(answer['error']))}")
-    return _results(answer, of="organic_results", mark="search_metadata")
+    return results_in(answer, of="organic_results", mark="search_metadata")
 
 
-def _read_brave(answer: Mapping[str, Any]) -> list[Any]:
-    web = answer.get("web", {"results": []} if answer.get("type") == "search" else None)
-    if not isinstance(web, Mapping):
-        raise RetrieverError(f"the answer has no 'web' (its fields are {shortened(str(sorted(answer)))})")
-    return _results(web, of="results", mark="type")
-
-
-ENGINES: dict[str, Engine] = {
-    engine.name: engine
-    for engine in (
-        Engine(
-            name="google",
-            address="https://www.googleapis.com/customsearch/v1",
-            method="GET",
-            fields=lambda query, page: {"q": query, "num": 10, "start": 10 * page + 1},
-            read=lambda answer: _results(answer, of="items", mark="kind"),
-            names=("link", "title", "snippet"),
-            parameter_keys={"key": "GOOGLE_API_KEY", "cx": "GOOGLE_CSE_ID"},
-            per_second=1.5,
-            exhausted=("per day", "daily"),
-        ),
-        Engine(
-            name="serpapi",
-            address="https://serpapi.com/search.json",
-            method="GET",
-            fields=lambda query, page: {"engine": "google", "q": query, "start": 10 * page},
-            read=_read_serpapi,
-            names=("link", "title", "snippet"),
-            parameter_keys={"api_key": "SERPAPI_API_KEY"},
-            exhausted=("run out of searches",),
-        ),
-        Engine(
-            name="serper",
-            address="https://google.serper.dev/search",
-            method="POST",
-            fields=lambda query, page: {"q": query, "num": 10, "page": page + 1},
-            read=lambda answer: _results(answer, of="organic", mark="searchParameters"),
-            names=("link", "title", "snippet"),
-            header_keys={"X-API-KEY": "SERPER_API_KEY"},
-            per_second=20.0,
-        ),
-        Engine(
-            name="brave",
-            address="https://api.search.brave.com/res/v1/web/search",
-            method="GET",
-            fields=lambda query, page: {"q": query, "count": 20, "offset": page, "text_decorations": "false"},
-            read=_read_brave,
-            names=("url", "title", "description"),
-            header_keys={"X-Subscription-Token": "BRAVE_API_KEY"},
-            page_size=20,
-            max_results=200,
-            per_second=1.0,
-            markup=True,
-        ),
-        Engine(
-            name="tavily",
-            address="https://api.tavily.com/search",
-            method="POST",
-            fields=lambda query, page: {"query": query, "max_results": 20, "search_depth": "basic"},
-            read=lambda answer: _results(answer, of="results", mark="response_time"),
-            names=("url", "title", "content"),
-            header_keys={"Authorization": "TAVILY_API_KEY"},
-            page_size=20,
-            max_results=20,
-        ),
-    )
+PROVIDERS: dict[str, Provider] = {
+    "serper": Provider(
+        name="serper",
+        address="https://google.serper.dev/search",
+        method="POST",
+        fields=lambda query, page: {"q": query, "num": 10, "page": page + 1},
+        read=lambda answer: results_in(answer, of="organic", mark="searchParameters"),
+        header_keys={"X-API-KEY": "SERPER_API_KEY"},
+        per_second=20.0,
+    ),
+    "serpapi": Provider(
+        name="serpapi",
+        address="https://serpapi.com/search.json",
+        method="GET",
+        fields=lambda query, page: {"engine": "google", "q": query, "start": 10 * page},
+        read=_read_serpapi,
+        parameter_keys={"api_key": "SERPAPI_API_KEY"},
+        exhausted=("run out of searches",),
+    ),
 }
-"""By name. Google's own API takes no new customers and ends on 1 January 2027; Serper and SerpAPI search Google too."""
+"""By name. Both search Google, whose own API takes no new customers and ends on 1 January 2027."""
+
+
+def check_provider_name(named: str) -> None:
+    """Refuse a name that is neither built in nor an import path."""
+    if not is_import_path(named):
+        find_provider(named)
+
+
+def find_provider(named: str | Provider) -> Provider:
+    """The provider of a name or of an import path, or the one given."""
+    found = resolve(named, built_in=PROVIDERS, setting="retrieval.online")
+    if not isinstance(found, Provider):
+        raise ConfigError(
+            f"retrieval.online {named!r} is a {type(found).__name__}, not a calibadv.retrieval.web.Provider"
+        )
+    return found

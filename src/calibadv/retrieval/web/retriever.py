@@ -1,4 +1,4 @@
-"""One client for all search engines: pace, retries, the cache, and keys that stay out of sight."""
+"""One client for all search providers: pace, retries, the cache, and keys that stay out of sight."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from calibadv.io.thread_pool import Threads
 from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.web.cache import PageCache
 from calibadv.retrieval.web.config import Asking
-from calibadv.retrieval.web.providers import ENGINES, Engine, Found
+from calibadv.retrieval.web.providers import Found, Provider, find_provider
 from calibadv.retrieval.web.rate_limit import Pace
 from calibadv.trajectory import Document
 
@@ -27,63 +27,61 @@ if TYPE_CHECKING:
     import httpx2
 
 DEFAULT_RETRY = Retry(retries=4, first_wait_s=1.0)
-_RATE_REASONS = ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnlineConfig(Asking):
-    """How an engine is asked from Python."""
+    """How a provider is asked from Python."""
 
-    named: ClassVar[str] = "{} of an online engine"
+    named: ClassVar[str] = "{} of a search provider"
 
     max_connections: int = 8
     """Requests under way at once."""
     parameters: Mapping[str, str | int] = field(default_factory=dict)
-    """Further fields of the engine's request, such as ``{"gl": "us", "hl": "en"}``."""
+    """Further fields of the provider's request, such as ``{"gl": "us", "hl": "en"}``."""
     base_url: str | None = None
-    """Another address of the engine, for tests and proxies."""
+    """Another address of the provider, for tests and proxies."""
 
     def __post_init__(self) -> None:
         Asking.__post_init__(self)
         if self.max_connections < 1:
-            raise ConfigError(f"max_connections of an online engine must be >= 1, got {self.max_connections}")
+            raise ConfigError(f"max_connections of a search provider must be >= 1, got {self.max_connections}")
 
 
-def open_online(name: str, *, config: OnlineConfig | None = None, retry: Retry = DEFAULT_RETRY) -> OnlineRetriever:
-    """The engine of this name (one of `ENGINES`), with its keys from the environment."""
-    if name not in ENGINES:
-        raise ConfigError(f"retrieval.online must be one of {', '.join(ENGINES)}, got {name!r}")
-    return OnlineRetriever(ENGINES[name], config=config, retry=retry)
+def open_online(
+    provider: str | Provider, *, config: OnlineConfig | None = None, retry: Retry = DEFAULT_RETRY
+) -> OnlineRetriever:
+    """A provider (a name of `PROVIDERS`, an import path, or the object), with its keys from the environment."""
+    return OnlineRetriever(find_provider(provider), config=config, retry=retry)
 
 
 class OnlineRetriever:
-    """Searches the web through one engine. Safe to call from several threads.
+    """Searches the web through one provider. Safe to call from several threads.
 
-    Documents have the address of the page as id, its title, and the engine's snippet as text. Engines give no scores:
-    they are 1, 1/2, 1/3, ... by rank. ``retry`` is for each request; in a run there is none, since the rollouts retry.
-    What was found in a search of which another part failed is kept until then, so that it is not paid for twice.
+    Documents have the address of the page as id, its title, and the provider's snippet as text. Providers give no
+    scores: they are 1, 1/2, 1/3, ... by rank. ``retry`` is for each request; in a run there is none, since the
+    rollouts retry. What was found in a search of which another part failed is kept until then, so that it is not
+    paid for twice.
     """
 
-    def __init__(self, engine: Engine, *, config: OnlineConfig | None = None, retry: Retry = DEFAULT_RETRY) -> None:
-        require_httpx2(f"the search engine {engine.name}")
-        self.engine = engine
+    def __init__(self, provider: Provider, *, config: OnlineConfig | None = None, retry: Retry = DEFAULT_RETRY) -> None:
+        require_httpx2(f"the search provider {provider.name}")
+        self.provider = provider
         self.config = config = config or OnlineConfig()
-        secrets = _keys_of(engine)
-        taken = sorted({*engine.fields("", 0), *engine.parameter_keys} & config.parameters.keys())
+        secrets = _keys_of(provider)
+        taken = sorted({*provider.fields("", 0), *provider.parameter_keys} & config.parameters.keys())
         if taken:
-            raise ConfigError(f"parameters of {engine.name} must not hold {', '.join(taken)}: the client sets them")
+            raise ConfigError(f"parameters of {provider.name} must not hold {', '.join(taken)}: the client sets them")
         self._hide = hider(tuple(secrets.values()))
-        # Google's engine id decides the results; its digest tells engines apart without writing it down.
-        self._identity = hashlib.sha256(secrets.get("GOOGLE_CSE_ID", "").encode()).hexdigest()
-        self._pace = Pace(config.per_second or engine.per_second)
+        self._pace = Pace(config.per_second or provider.per_second)
         self._retry = retry
         self._paid_for: dict[tuple[str, int], list[Hit]] = {}
         self._closing = threading.Event()
-        self._pool = Threads(config.max_connections, name=f"calibadv-{engine.name}")
+        self._pool = Threads(config.max_connections, name=f"calibadv-{provider.name}")
 
         def connect() -> None:
             self._cache = None if config.cache is None else PageCache(config.cache, max_age_days=config.cache_days)
-            self._client = _new_client(engine, secrets=secrets, config=config)
+            self._client = _new_client(provider, secrets=secrets, config=config)
             self._process = os.getpid()
 
         self._connect = connect
@@ -93,11 +91,11 @@ class OnlineRetriever:
         """As `Retriever.search`: equal queries are asked once; a blank query finds nothing."""
         check_search(queries, k)
         if self._closing.is_set():
-            raise RetrieverError(f"{self.engine.name}: the retriever is closed; open a new one", is_transient=False)
+            raise RetrieverError(f"{self.provider.name}: the retriever is closed; open a new one", is_transient=False)
         if self._process != os.getpid():  # a forked process needs a connection and a cache of its own
             self._connect()
-        if k > self.engine.max_results:
-            raise ConfigError(f"k must be <= {self.engine.max_results} for {self.engine.name}, got {k}")
+        if k > self.provider.max_results:
+            raise ConfigError(f"k must be <= {self.provider.max_results} for {self.provider.name}, got {k}")
         distinct = list(dict.fromkeys(query for query in queries if query.strip()))
         futures = [self._pool.submit(self._search_one, query, k) for query in distinct]
         try:
@@ -112,18 +110,18 @@ class OnlineRetriever:
 
     @property
     def version(self) -> str:
-        """Stands for engine and parameters; what the engine finds changes all the same."""
-        record = [self.engine.name, dict(self.config.parameters), self._identity]
+        """Stands for provider and parameters; what the provider finds changes all the same."""
+        record = [self.provider.name, dict(self.config.parameters)]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def manifest(self) -> dict[str, Any]:
         """What is searched, for the record of a run."""
         return {
             "method": "online",
-            "engine": self.engine.name,
+            "provider": self.provider.name,
             "parameters": dict(self.config.parameters),
             "version": self.version,
-            "note": "a live search engine: what it finds changes",
+            "note": "a live web search: what it finds changes",
         }
 
     def close(self) -> None:
@@ -146,7 +144,7 @@ class OnlineRetriever:
         if paid_for is not None:
             return paid_for
         by_url: dict[str, Found] = {}
-        for page in range(-(-k // self.engine.page_size)):
+        for page in range(-(-k // self.provider.page_size)):
             before = len(by_url)
             for found in self._page(query, page):
                 by_url.setdefault(found.url, found)
@@ -158,17 +156,17 @@ class OnlineRetriever:
         return hits
 
     def _page(self, query: str, page: int) -> list[Found]:
-        fields = {**self.engine.fields(query, page), **self.config.parameters}
-        identity = [self.engine.name, self._identity, fields]
+        fields = {**self.provider.fields(query, page), **self.config.parameters}
+        identity = [self.provider.name, fields]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         cached = None if self._cache is None else self._cache.get(digest)
         if cached is not None:
             return cached
         answer = self._ask(fields)
         try:
-            found = self.engine.results(answer.json(where=self.engine.name))
+            found = self.provider.results(answer.json(where=self.provider.name))
         except RetrieverError as error:
-            raise RetrieverError(self._hide(f"{self.engine.name}: {error}")) from None
+            raise RetrieverError(self._hide(f"{self.provider.name}: {error}")) from None
         if self._cache is not None:
             self._cache.put(digest, found)
         return found
@@ -185,14 +183,14 @@ class OnlineRetriever:
                 if attempts.wait(f"search failed ({message})", retry_after_s=after_s):
                     continue
                 if self._closing.is_set():
-                    raise RetrieverError(f"{self.engine.name}: closed while searching", is_transient=False) from None
+                    raise RetrieverError(f"{self.provider.name}: closed while searching", is_transient=False) from None
                 times = "" if attempts.failed == 1 else f"no answer after {attempts.failed} attempts: "
                 raise RetrieverError(f"{times}{message}", is_transient=True, retry_after_s=after_s) from None
 
     def _send(self, fields: Mapping[str, Any]) -> Answer:
-        engine = self.engine
-        address = self.config.base_url or engine.address
-        if engine.method == "GET":
+        provider = self.provider
+        address = self.config.base_url or provider.address
+        if provider.method == "GET":
             request = self._client.build_request("GET", address, params={n: str(v) for n, v in fields.items()})
         else:
             body = json.dumps(fields).encode()
@@ -200,13 +198,13 @@ class OnlineRetriever:
                 "POST", address, content=body, headers={"Content-Type": "application/json"}
             )
         try:
-            answer = exchange(self._client, request, timeout_s=self.config.timeout_s, where=engine.name)
+            answer = exchange(self._client, request, timeout_s=self.config.timeout_s, where=provider.name)
         except Transient as error:
-            if error.answer is not None and any(word in error.answer.message.lower() for word in engine.exhausted):
+            if error.answer is not None and any(word in error.answer.message.lower() for word in provider.exhausted):
                 raise self._refused(error.answer) from None
             raise
-        if answer.status == 500 or (answer.status == 403 and any(r.encode() in answer.body for r in _RATE_REASONS)):
-            raise Transient(f"{engine.name} answered {answer.status}: {answer.message}", answer=answer)
+        if answer.status == 500:
+            raise Transient(f"{provider.name} answered {answer.status}: {answer.message}", answer=answer)
         if answer.status != 200:
             raise self._refused(answer)
         return answer
@@ -214,17 +212,17 @@ class OnlineRetriever:
     def _refused(self, answer: Answer) -> RetrieverError:
         remedy = ""
         if answer.status in (400, 401, 402, 403, 429, 432, 433):
-            remedy = f"; check {', '.join(self.engine.variables)} and the plan behind it"
-        message = f"{self.engine.name} answered {answer.status}: {answer.message}{remedy}"
+            remedy = f"; check {', '.join(self.provider.variables)} and the plan behind it"
+        message = f"{self.provider.name} answered {answer.status}: {answer.message}{remedy}"
         return RetrieverError(self._hide(message), is_transient=False)
 
 
-def _keys_of(engine: Engine) -> dict[str, str]:
+def _keys_of(provider: Provider) -> dict[str, str]:
     """Environment variable -> key; ConfigError when one is missing."""
-    keys = {name: os.environ.get(name, "").strip() for name in engine.variables}
+    keys = {name: os.environ.get(name, "").strip() for name in provider.variables}
     missing = [name for name, key in keys.items() if not key]
     if missing:
-        raise ConfigError(f"the search engine {engine.name} needs {' and '.join(missing)} in the environment")
+        raise ConfigError(f"the search provider {provider.name} needs {' and '.join(missing)} in the environment")
     wrong = [name for name, key in keys.items() if not (key.isascii() and key.isprintable()) or " " in key]
     if wrong:
         raise ConfigError(f"{' and '.join(wrong)} must be printable ASCII without blanks")
@@ -240,7 +238,7 @@ def _proxy_for(address: str) -> str | None:
     return proxies.get(parts.scheme, proxies.get("all"))
 
 
-def _new_client(engine: Engine, *, secrets: Mapping[str, str], config: OnlineConfig) -> httpx2.Client:
+def _new_client(provider: Provider, *, secrets: Mapping[str, str], config: OnlineConfig) -> httpx2.Client:
     """A client whose requests get their keys below the level at which httpx2 logs them."""
     import httpx2
 
@@ -249,11 +247,11 @@ def _new_client(engine: Engine, *, secrets: Mapping[str, str], config: OnlineCon
     class KeyedTransport(httpx2.HTTPTransport):
         def handle_request(self, request: httpx2.Request) -> httpx2.Response:
             headers = request.headers.copy()
-            for header, variable in engine.header_keys.items():
+            for header, variable in provider.header_keys.items():
                 prefix = "Bearer " if header == "Authorization" else ""
                 headers[header] = prefix + secrets[variable]
             url = request.url.copy_merge_params(
-                {parameter: secrets[variable] for parameter, variable in engine.parameter_keys.items()}
+                {parameter: secrets[variable] for parameter, variable in provider.parameter_keys.items()}
             )
             keyed = httpx2.Request(
                 request.method, url, headers=headers, stream=request.stream, extensions=request.extensions
@@ -262,7 +260,7 @@ def _new_client(engine: Engine, *, secrets: Mapping[str, str], config: OnlineCon
 
     limits = httpx2.Limits(max_connections=config.max_connections, max_keepalive_connections=config.max_connections)
     return httpx2.Client(
-        transport=KeyedTransport(limits=limits, proxy=_proxy_for(config.base_url or engine.address)),
+        transport=KeyedTransport(limits=limits, proxy=_proxy_for(config.base_url or provider.address)),
         headers={"User-Agent": f"calibadv/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"},
         timeout=httpx2.Timeout(config.timeout_s),
     )

@@ -178,35 +178,35 @@ def test_a_large_corpus_in_memory_earns_a_warning(file, monkeypatch, caplog):
     assert "calibadv index build does it once" in caplog.text
 
 
-def test_a_web_search_engine_is_opened_with_its_settings(tmp_path, monkeypatch):
-    monkeypatch.setenv("TAVILY_API_KEY", "s3cret")
-    web = WebConfig(cache=tmp_path / "web.sqlite", per_second=2.0, parameters=("topic=news", "q2=a=b"))
-    retriever = open_retriever(RetrievalConfig(online="tavily", web=web), top_k=3)
-    assert (retriever.engine.name, retriever.config.cache) == ("tavily", tmp_path / "web.sqlite")
-    assert dict(retriever.config.parameters) == {"topic": "news", "q2": "a=b"}
-    assert retriever.manifest()["engine"] == "tavily"
+def test_web_search_is_opened_with_its_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERPER_API_KEY", "s3cret")
+    web = WebConfig(cache=tmp_path / "web.sqlite", per_second=2.0, parameters=("gl=us", "q2=a=b"))
+    retriever = open_retriever(RetrievalConfig(online="serper", web=web), top_k=3)
+    assert (retriever.provider.name, retriever.config.cache) == ("serper", tmp_path / "web.sqlite")
+    assert dict(retriever.config.parameters) == {"gl": "us", "q2": "a=b"}
+    assert retriever.manifest()["provider"] == "serper"
     assert "s3cret" not in str(retriever.manifest()) + str(vars(retriever))
     retriever.close()
-    with pytest.raises(ConfigError, match=r"rollout.top_k must be <= 20 for tavily, got 21"):
-        open_retriever(RetrievalConfig(online="tavily"), top_k=21)
-    with pytest.raises(ConfigError, match=r"retrieval.rerank.candidates must be <= 20 for tavily, got 50"):
-        open_retriever(RetrievalConfig(online="tavily", rerank=RerankConfig(model="m", candidates=50)), top_k=3)
-    monkeypatch.delenv("TAVILY_API_KEY")
-    with pytest.raises(ConfigError, match="TAVILY_API_KEY"):
-        open_retriever(RetrievalConfig(online="tavily"), top_k=3)
+    with pytest.raises(ConfigError, match=r"rollout.top_k must be <= 100 for serper, got 101"):
+        open_retriever(RetrievalConfig(online="serper"), top_k=101)
+    with pytest.raises(ConfigError, match=r"retrieval.rerank.candidates must be <= 100 for serper, got 150"):
+        open_retriever(RetrievalConfig(online="serper", rerank=RerankConfig(model="m", candidates=150)), top_k=3)
+    monkeypatch.delenv("SERPER_API_KEY")
+    with pytest.raises(ConfigError, match="SERPER_API_KEY"):
+        open_retriever(RetrievalConfig(online="serper"), top_k=3)
 
 
-def test_a_resumed_run_keeps_its_engine_but_may_move_its_cache(tmp_path):
+def test_a_resumed_run_keeps_its_provider_but_may_move_its_cache(tmp_path):
     run = {"model": {"path": "m"}, "retrieval": {"online": "serper", "web": {"cache": "a.sqlite"}}}
     (tmp_path / "config.toml").write_text(RunConfig.from_mapping(run).to_toml())
     moved = RunConfig.from_mapping(run, overrides=["retrieval.web.cache=b.sqlite", "retrieval.web.per_second=2"])
     check_same_run(moved, tmp_path / "config.toml")
-    with pytest.raises(ConfigError, match=r"retrieval.online was 'serper', is 'brave'"):
-        check_same_run(RunConfig.from_mapping(run, overrides=["retrieval.online=brave"]), tmp_path / "config.toml")
+    with pytest.raises(ConfigError, match=r"retrieval.online was 'serper', is 'serpapi'"):
+        check_same_run(RunConfig.from_mapping(run, overrides=["retrieval.online=serpapi"]), tmp_path / "config.toml")
 
 
 @pytest.mark.parametrize("settings", [{"timeout_s": 0}, {"per_second": 0}, {"parameters": ("gl",)}])
-def test_wrong_settings_of_a_web_search_engine_are_named(settings):
+def test_wrong_settings_of_web_search_are_named(settings):
     with pytest.raises(ConfigError, match=rf"retrieval\.web\.{next(iter(settings))}"):
         WebConfig(**settings)
 
