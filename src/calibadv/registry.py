@@ -66,7 +66,7 @@ def import_object(path: str, *, setting: str) -> Any:
             f"{setting} {path!r}: cannot import {module_name} ({error}); start from the folder that holds it, or add "
             "that folder to PYTHONPATH"
         ) from error
-    except Exception as error:  # whatever a stranger's module does while it is imported
+    except Exception as error:  # whatever a user's module does while it is imported
         raise ConfigError(
             f"{setting} {path!r}: importing {module_name} failed: {type(error).__name__}: {error}"
         ) from error

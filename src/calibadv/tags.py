@@ -24,7 +24,7 @@ INVALID_MESSAGE = (
     "That was neither a search nor an answer. To look something up, put the query inside of search tags. To finish, "
     "put the final answer inside of answer tags. Try again."
 )
-"""What a rollout says after an action that is neither, when it goes on. It holds no tags."""
+"""What a rollout says after an action that is neither, when it continues. It holds no tags."""
 
 _NEW_BLOCK = re.compile(r"</search>\s*<information>")
 _BLOCK_AFTER_SEARCH = re.compile(r"(?<=</search>)\s*<information>")

@@ -124,7 +124,7 @@ def test_run_that_is_asked_to_stop_saves_and_resumes_as_if_nothing_had_happened(
     process = calibadv_train(config, "--set", f"training.output={stopped}", *never_by_itself)
     code, errors = stop_after(process, signal.SIGTERM, metrics=stopped / "metrics.jsonl", lines=1)
     assert code == 128 + signal.SIGTERM, errors
-    assert "--resume goes on from" in errors
+    assert "--resume continues from" in errors
     assert "Traceback" not in errors
     saved = last_checkpoint(stopped)
     assert saved is not None

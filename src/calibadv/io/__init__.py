@@ -8,7 +8,7 @@
 - `packages`: optional packages: whether they are there, said before work begins
 - `provenance`: what a figure depends on: digests of files, texts and models, and the versions of packages
 - `retry`: retry with exponential backoff and jitter, within one deadline for all attempts
-- `serving`: what every server of this package needs: a socket bound before anything is loaded, and an end without
-  drama
+- `serving`: what every server of this package needs: a bound socket, request bodies within limits, tokens, graceful
+  shutdown
 - `thread_pool`: A pool of threads that survives a fork
 """

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often, how long and with which waits something is tried again."""
+    """How often, how long and with which waits something is retried."""
 
     retries: int = 6
     """Further attempts after the first."""

@@ -67,7 +67,7 @@ def listen(host: str, port: int, *, token: str | None, token_variable: str) -> s
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}; choose another") from error
     if token is None and not str(address[0]).startswith(("127.", "::1")):
-        logger.warning("listening on %s without a token: whoever reaches it may ask; set %s", host, token_variable)
+        logger.warning("listening on %s without a token: anyone can use it; set %s", host, token_variable)
     return listener
 
 

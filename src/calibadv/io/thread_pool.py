@@ -1,7 +1,7 @@
 """A pool of threads that survives a fork.
 
 Threads do not live on in a forked process (a worker of a data loader, say), but a pool there believes that they do:
-what it is given would wait for ever. This one starts anew in every process.
+what it is given would wait for ever. This one starts again in every process.
 """
 
 from __future__ import annotations

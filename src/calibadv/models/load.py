@@ -232,7 +232,7 @@ def _align_special_tokens(model: Any, tokenizer: Any) -> None:
 
 
 def _forget_quantisation(model: Any) -> None:
-    # transformers unpacks GGUF weights to full precision, but goes on calling the model quantized: it then refuses to
+    # transformers unpacks GGUF weights to full precision, but still calls the model quantized: it then refuses to
     # train or save it.
     model.is_quantized = False
     model.hf_quantizer = None

@@ -82,7 +82,7 @@ def add_adapter(model: Any, *, settings: LoraSettings, base: str, seed: int = 0)
 
 
 def is_adapted(model: Any) -> bool:
-    """Whether the model wears an adapter."""
+    """Whether the model has an adapter."""
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 

@@ -82,7 +82,7 @@ def train_on_demonstrations(
 ) -> Path:
     """Train as [sft] says and return the run's folder.
 
-    ``resume`` goes on from the last complete checkpoint, with the demonstrations that the folder holds. SIGINT and
+    ``resume`` continues from the last complete checkpoint, with the demonstrations that the folder holds. SIGINT and
     SIGTERM save a checkpoint and raise `StopRequested`.
     """
     folder = sft_folder(config)
@@ -185,7 +185,7 @@ def arguments(config: RunConfig, folder: Path, examples: Sequence[Example]) -> T
 
 
 def run(trainer: DemonstrationTrainer, folder: Path, *, resume: bool) -> None:
-    """Train to the end; whatever stops it, say where ``resume`` goes on."""
+    """Train to the end; whatever stops it, say where ``resume`` continues."""
     checkpoint = last_checkpoint(folder) if resume else None
     if resume:
         forget_after(folder, checkpoint)

@@ -142,7 +142,7 @@ def make_policy(model: Any, tokenizer: Any, *, config: ModelConfig, engine: Poli
 
 
 def prepare_folder(config: RunConfig, args: CalibAdvConfig, *, resume: bool) -> Path | None:
-    """Claim the run's folder (the main process does it for all) and find the checkpoint to go on from."""
+    """Claim the run's folder (the main process does it for all) and find the checkpoint to continue from."""
     folder = config.training.output
     with args.main_process_first(local=False, desc="claiming the run's folder"):
         checkpoint = last_checkpoint(folder) if resume else None
@@ -155,13 +155,13 @@ def prepare_folder(config: RunConfig, args: CalibAdvConfig, *, resume: bool) -> 
             claim_run_folder(config, resume=resume)
             if resume:
                 if checkpoint is None:
-                    logger.warning("%s holds no complete checkpoint: the run starts anew", folder)
+                    logger.warning("%s holds no complete checkpoint: the run starts from the beginning", folder)
                 forget_after(folder, checkpoint)
     return checkpoint
 
 
 def run(trainer: CalibAdvTrainer, checkpoint: Path | None) -> None:
-    """Train to the end; whatever stops it, say where ``resume`` goes on."""
+    """Train to the end; whatever stops it, say where ``resume`` continues."""
     if checkpoint is not None:
         logger.info("Resuming from %s", checkpoint)
     try:
@@ -178,11 +178,11 @@ def run(trainer: CalibAdvTrainer, checkpoint: Path | None) -> None:
 
 
 def way_on(folder: Path) -> str:
-    """Where a resumed run would go on, in words."""
+    """Where a resumed run would continue, in words."""
     checkpoint = last_checkpoint(folder)
     if checkpoint is None:
-        return "there is no checkpoint yet, so --resume starts anew"
-    return f"--resume goes on from {checkpoint} (step {checkpoint_step(checkpoint)})"
+        return "there is no checkpoint yet, so --resume starts from the beginning"
+    return f"--resume continues from {checkpoint} (step {checkpoint_step(checkpoint)})"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a resumed run starts from: the newest complete checkpoint, and records that end where it was saved.
 
 The Trainer writes a checkpoint file by file into its folder, ``trainer_state.json`` last; one that a kill cut short
-lacks files, and is passed over. Its ``.pt`` and ``.pth`` files are torch pickles, which transformers only loads with
+lacks files, and is skipped. Its ``.pt`` and ``.pth`` files are torch pickles, which transformers only loads with
 ``weights_only=True``: they can hold tensors and plain values, no code.
 """
 
@@ -36,7 +36,7 @@ PARTS = {
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run; None when there is none (the run then starts anew)."""
+    """The newest complete checkpoint of a run; None when there is none (the run then starts from the beginning)."""
     for checkpoint in checkpoints(folder):
         missing = missing_part(checkpoint)
         if missing is None:

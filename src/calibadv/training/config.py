@@ -52,7 +52,7 @@ class TrainingSettings:
     learning_rate: float = 5e-7
     """AdamW's peak learning rate."""
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     warmup_steps: int = 0
     """Optimizer steps of linear warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)

@@ -40,7 +40,7 @@ class CalibAdvConfig(GRPOConfig):
     )
     logging_steps: float = field(default=1, metadata={"help": "Log every this many optimizer steps."})
     shuffle_dataset: bool | None = field(
-        default=False, metadata={"help": "Off: the order of questions is laid down before the run (step-exact resume)."}
+        default=False, metadata={"help": "Off: the order of questions is fixed before the run (step-exact resume)."}
     )
     calibration: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Settings of calibadv.advantage.CalibrationConfig."}

@@ -36,7 +36,7 @@ class Clock:
         self._seconds[name] += seconds
 
     def collect(self) -> dict[str, float]:
-        """All sums since the last call, with ``step`` the whole time in between; then start anew."""
+        """All sums since the last call, with ``step`` the whole time in between; then start again from 0."""
         now = time.perf_counter()
         seconds = {**self._seconds, "step": now - self._since}
         self._seconds.clear()

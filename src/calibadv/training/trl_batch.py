@@ -27,7 +27,7 @@ def question_rows(questions: Sequence[Question], *, order: Sequence[int]) -> lis
 def question_order(num_questions: int, *, num_batches: int, questions_per_batch: int, seed: int) -> list[int]:
     """Indices of the questions of all batches: seeded passes over the questions, none twice in a batch.
 
-    Laid down before the run, so that a resumed run asks what the uninterrupted one would have asked.
+    Fixed before the run, so that a resumed run asks what the uninterrupted one would have asked.
 
     >>> question_order(5, num_batches=3, questions_per_batch=2, seed=0)[:2] != []
     True

@@ -149,7 +149,7 @@ def test_retriever_that_stays_away_stops_the_run_and_its_return_continues_it(
     with pytest.raises(RetrieverUnavailable, match="then resume"):
         train(make_config(tmp_path / "run", save_every=0), retriever=moody)
     assert moody.failed_calls >= 2
-    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
+    assert f"--resume continues from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
     train(make_config(tmp_path / "run"), resume=True)
     assert_same_run(tmp_path / "run", undisturbed)
 
@@ -176,7 +176,7 @@ def test_interrupted_run_says_where_it_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         train(make_config(tmp_path / "run"), listeners=[press_ctrl_c])
-    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
+    assert f"--resume continues from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
     train(make_config(tmp_path / "run"), resume=True)
     assert_same_run(tmp_path / "run", undisturbed)
 
@@ -186,7 +186,7 @@ def test_run_stopped_before_its_first_checkpoint_starts_anew(
 ) -> None:
     with pytest.raises(RetrieverUnavailable):
         train(make_config(tmp_path / "run"), retriever=Moody(retriever, answers=1))
-    assert "no checkpoint yet, so --resume starts anew" in caplog.text
+    assert "no checkpoint yet, so --resume starts from the beginning" in caplog.text
     train(make_config(tmp_path / "run"), resume=True)
     assert_same_run(tmp_path / "run", undisturbed)
 
@@ -204,7 +204,7 @@ def test_weights_that_broke_are_named_and_the_checkpoints_stay_good(
     monkeypatch.setattr(run_module, "CalibAdvTrainer", Breaking)
     with pytest.raises(PolicyError, match="not finite"):
         train(make_config(tmp_path / "run"))
-    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-4'} (step 4)" in caplog.text
+    assert f"--resume continues from {tmp_path / 'run' / 'checkpoint-4'} (step 4)" in caplog.text
     for checkpoint in checkpoints(tmp_path / "run"):
         saved = load_file(checkpoint / "model.safetensors")
         assert all(bool(torch.isfinite(value).all()) for value in saved.values())
@@ -216,7 +216,7 @@ def test_run_that_has_nothing_to_learn_from_saves_and_stops(
     with pytest.raises(NoSignalError, match="stopped after 2 batches in a row"):
         train(make_config(tmp_path / "run", temperature=0.01, max_batches_without_signal=2, save_every=0))
     assert "all rollouts earn the same reward" in caplog.text or "no answer scores above 0" in caplog.text
-    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
+    assert f"--resume continues from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

@@ -47,7 +47,7 @@ def test_a_checkpoint_that_cannot_be_written_is_removed_and_the_one_before_is_na
     with pytest.raises(SaveError, match="could not be written") as caught:
         save()
     assert not (tmp_path / "checkpoint-4").exists()
-    assert f"the run goes on from {before} with --resume" in str(caught.value)
+    assert f"--resume continues from {before}" in str(caught.value)
     assert "MB are free there" in str(caught.value)
     assert isinstance(caught.value, OSError)
 

@@ -109,7 +109,7 @@ def test_a_rollout_is_left_and_the_batch_before_it_is_saved(config, undisturbed,
         train(placed(config, tmp_path / "run"), retriever=in_second_batch)
     assert "leaving this batch" in caplog.text
     assert [checkpoint_step(path) for path in checkpoints(tmp_path / "run")] == [2]
-    assert f"--resume goes on from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
+    assert f"--resume continues from {tmp_path / 'run' / 'checkpoint-2'} (step 2)" in caplog.text
     assert not (tmp_path / "run" / "model").exists()
     assert_same(train(placed(config, tmp_path / "run"), resume=True), undisturbed)
 
@@ -122,7 +122,7 @@ def test_an_update_is_finished_and_an_evaluation_made_up_for(config, undisturbed
 
     with pytest.raises(StopRequested):
         train(placed(config, tmp_path / "early"), listeners=[in_evaluation])
-    assert "no checkpoint yet, so --resume starts anew" in caplog.text
+    assert "no checkpoint yet, so --resume starts from the beginning" in caplog.text
     assert_same(train(placed(config, tmp_path / "early"), resume=True), undisturbed)
 
     class Breaking:

@@ -95,7 +95,7 @@ def repeated(questions: Sequence[Question]) -> list[tuple[str, str]]:
 def draw(questions: Sequence[Question], *, limit: int | None, seed: int) -> list[Question]:
     """A seeded subset in the original order; everything when the limit allows it.
 
-    The draw depends on the data set's name, so that it does not change with the company.
+    The draw depends on the data set's name, so that other data sets do not change it.
     """
     if limit is None or limit >= len(questions):
         return list(questions)

@@ -64,7 +64,7 @@ def explain(error: Exception, folder: Path) -> str:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     free = shutil.disk_usage(folder.parent).free
     last = last_checkpoint(folder.parent)
-    back = f"; the run goes on from {last} with --resume" if last is not None else ""
+    back = f"; --resume continues from {last}" if last is not None else ""
     return (
         f"{folder} could not be written ({reason}; {free / 1e6:,.0f} MB are free there). Make room, or set "
         f"training.keep_checkpoints or another training.output{back}"

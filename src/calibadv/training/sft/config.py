@@ -39,7 +39,7 @@ class SFTSettings:
     learning_rate: float = 1e-5
     """AdamW's peak learning rate."""
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     warmup_steps: int = 10
     """Optimizer steps of linear warm-up."""
     weight_decay: float = 0.0

@@ -102,7 +102,7 @@ def one_line(text: str) -> str:
 
 
 def demonstration(question: Question, turns: Sequence[Turn]) -> Trajectory:
-    """A trajectory without token ids; its prompt is plain text (training renders it anew for its model)."""
+    """A trajectory without token ids; its prompt is plain text (training renders it again for its model)."""
     prompt = render_prompt(question.text, template=SEARCH_PROMPT)
     return Trajectory(question=question, prompt=prompt, turns=tuple(turns), stop_reason=StopReason.ANSWER)
 
@@ -221,7 +221,7 @@ def advance(
     waiting: list[tuple[int, Demonstration, str]],
     results: dict[int, Trajectory | str],
 ) -> None:
-    """Let a demonstration go on until its next search or its end."""
+    """Continue a demonstration until its next search or its end."""
     try:
         query = next(playing) if documents is None else playing.send(documents)
     except StopIteration as end:
