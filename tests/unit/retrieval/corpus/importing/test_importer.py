@@ -441,12 +441,14 @@ def test_a_folder_that_holds_something_is_never_touched(tmp_path):
 def test_a_killed_import_leaves_no_corpus(tmp_path, kill):
     write(tmp_path / "a.jsonl", lines(*({"id": f"n{i}", "text": "x" * 50} for i in range(50_000))))
     code = """
-import sys, time
+import signal, sys, time
 from calibadv.retrieval.corpus.importing import import_corpus
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a background job ignores it
 def progress(done, total):
     if done > total / 2:
         print("half", flush=True)
-        time.sleep(60)
+        while True:  # a signal just before a call that sleeps is seen when the call returns
+            time.sleep(0.05)
 import_corpus([sys.argv[1]], out=sys.argv[2], progress=progress)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "a.jsonl"), str(tmp_path / "out")]
