@@ -5,18 +5,20 @@ The module itself is light (the [model] section needs it); torch and transformer
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.errors import ConfigError
+from calibadv.devices import first_line, usable_device, without_progress_bars
+from calibadv.errors import ConfigError, DataError
+from calibadv.io.hub import fetch_folder
+from calibadv.io.packages import install_command, require_packages
+from calibadv.io.provenance import model_fingerprint, text_sha256
 from calibadv.models.config import ModelConfig as ModelConfig
 from calibadv.models.lora import ADAPTER_CONFIG, base_of_adapter, with_adapter
 
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 PACKAGE = "package:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+"""Configuration and tokenizer of a model on the hub."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 
 
@@ -62,16 +66,16 @@ def resolve_model(config: ModelConfig) -> ModelSource:
 def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model, in evaluation mode on its device, and a tokenizer that has a pad token."""
     source = resolve_model(config)
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM
-    except ImportError as error:
-        raise ConfigError(f"loading a model needs torch and transformers ({error}): {INSTALL_TRAIN}") from error
-    device = resolve_device(config.device)
+    require_packages("torch", "transformers", extra="train", what="loading a model")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = usable_device(config.device, setting="model.device")
     tokenizer = load_tokenizer(config)
     extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     with explained(config, source), without_progress_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(source.name, dtype=getattr(torch, config.dtype), **extra)
+        folder = local_folder(source, weights=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, config.dtype), **extra)
         if source.adapter is not None:
             model = with_adapter(model, source.adapter)
     if source.gguf_file:
@@ -90,18 +94,15 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer alone; it has a pad token."""
     source = resolve_model(config)
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise ConfigError(f"loading a tokenizer needs transformers ({error}): {INSTALL_TRAIN}") from error
+    require_packages("transformers", extra="train", what="loading a tokenizer")
+    from transformers import AutoTokenizer
+
     extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     with explained(config, source, what="its tokenizer cannot be loaded"), without_progress_bars():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.name, **extra)
+        folder = local_folder(source, weights=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **extra)
     _prepare_tokenizer(tokenizer, config)
     return tokenizer
-
-
-INSTALL_TRAIN = "pip install 'calibadv[train]'"
 
 
 def load_policy(
@@ -124,20 +125,29 @@ def fingerprint(config: ModelConfig) -> dict[str, str]:
     """What identifies the model: name and digest of its files, or the commit of a hub id."""
     source = resolve_model(config)
     if not source.is_local:
-        from transformers import AutoConfig
-
         with explained(config, source):
-            commit = getattr(AutoConfig.from_pretrained(source.name), "_commit_hash", None)
-        return {"name": source.name, "commit": str(commit)}
-    patterns = (source.gguf_file,) if source.gguf_file else ("*.safetensors", "*.bin", "config.json", "tokenizer.json")
-    files = sorted({path for pattern in patterns for path in Path(source.name).glob(pattern)})
+            return {"name": source.name, "commit": local_folder(source, weights=False).name}
+    folder = Path(source.name)
+    digest = model_fingerprint(folder, files=[folder / source.gguf_file] if source.gguf_file else None, whole=True)
     if source.adapter is not None:
-        files += sorted(source.adapter.glob("adapter_*"))
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return {"name": str(config.path), "sha256": digest.hexdigest()}
+        digest = text_sha256(digest + model_fingerprint(source.adapter, whole=True))
+    return {"name": str(config.path), "sha256": digest}
+
+
+def local_folder(source: ModelSource, *, weights: bool) -> Path:
+    """Where the files are; those of a hub id are fetched first, with or without its weights."""
+    if source.is_local:
+        return Path(source.name)
+    if source.gguf_file:
+        return _fetched(source.name, [source.gguf_file])
+    folder = _fetched(source.name, [*SMALL_FILES, *(["*.safetensors"] if weights else [])])
+    has_weights = not weights or any(folder.glob("*.safetensors"))
+    return folder if has_weights else _fetched(source.name, [*SMALL_FILES, "*.bin"])
+
+
+def _fetched(name: str, patterns: list[str]) -> Path:
+    remedy = "is the id right, and the hub reachable from this machine? Or name a local folder"
+    return fetch_folder(name, kind="model", patterns=patterns, ignore=("*/*", "consolidated*"), remedy=remedy)
 
 
 def _package_folder(name: str) -> Path:
@@ -180,22 +190,6 @@ def _in_folder(folder: Path, config: ModelConfig) -> ModelSource:
             f"model.path {folder} holds {found}" + ("" if gguf_files else " (no config.json and no .gguf file)")
         )
     return ModelSource(name=str(folder), gguf_file=gguf_files[0])
-
-
-def resolve_device(name: str) -> Any:
-    """The torch device that ``model.device`` names; "auto" takes an accelerator where there is one."""
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)  # also fails for a device that is known but absent
-        return torch.device(name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f'model.device "{name}" cannot be used ({reason}); try "auto" or "cpu"') from error
 
 
 def _prepare_tokenizer(tokenizer: Any, config: ModelConfig) -> None:
@@ -246,36 +240,10 @@ def explained(config: ModelConfig, source: ModelSource, *, what: str = "cannot b
     """Errors of transformers as one line with a remedy."""
     try:
         yield
+    except DataError as error:  # of the hub
+        raise ConfigError(f"model.path {error}") from error
     except ImportError as error:
-        raise ConfigError(f"model.path {config.path}: {_first_line(error)}; {INSTALL_TRAIN}") from error
+        raise ConfigError(f"model.path {config.path}: {first_line(error)}; {install_command('train')}") from error
     except Exception as error:  # loaders raise whatever their file formats raise
-        remedy = (
-            "is the folder complete?"
-            if source.is_local
-            else "is the id right, and the hub reachable from this machine?"
-        )
-        raise ConfigError(f"model.path {config.path}: {what} ({_first_line(error)}); {remedy}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip(" :") for line in str(error).splitlines() if line.strip(" :")), type(error).__name__)
-
-
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Without the progress bars of transformers."""
-    from transformers import modeling_gguf_pytorch_utils
-    from transformers.utils import logging as hf_logging
-
-    progress: Any = hf_logging
-    gguf: Any = modeling_gguf_pytorch_utils  # draws a bar of its own, which the switch of transformers does not reach
-
-    enabled, gguf_bar = progress.is_progress_bar_enabled(), gguf.tqdm
-    progress.disable_progress_bar()
-    gguf.tqdm = partial(gguf_bar, disable=True)
-    try:
-        yield
-    finally:
-        gguf.tqdm = gguf_bar
-        if enabled:
-            progress.enable_progress_bar()
+        remedy = "is the folder complete?" if source.is_local else "is the model complete on the hub?"
+        raise ConfigError(f"model.path {config.path}: {what} ({first_line(error)}); {remedy}") from error

@@ -9,10 +9,10 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from calibadv.devices import without_progress_bars
 from calibadv.errors import ConfigError
 from calibadv.io.retry import Retry
 from calibadv.models.config import API_KEY_ENV, ModelConfig
@@ -22,8 +22,8 @@ from calibadv.models.load import (
     load_model,
     load_policy,
     load_tokenizer,
+    local_folder,
     resolve_model,
-    without_progress_bars,
 )
 from calibadv.registry import is_import_path
 from calibadv.rollout.policies.async_policy import AsynchronousPolicy
@@ -187,12 +187,10 @@ def _eos_ids(source: ModelSource) -> set[int]:
     """End tokens of the model's generation config, where it has one."""
     from transformers import GenerationConfig
 
-    if source.is_local and not (Path(source.name) / "generation_config.json").is_file():
+    folder = local_folder(source, weights=False)
+    if not (folder / "generation_config.json").is_file():
         return set()
-    try:
-        eos = GenerationConfig.from_pretrained(source.name).eos_token_id
-    except OSError:
-        return set()
+    eos = GenerationConfig.from_pretrained(folder).eos_token_id
     return set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
 
 

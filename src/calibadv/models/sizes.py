@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calibadv.devices import usable_device, without_progress_bars
 from calibadv.errors import ConfigError
-from calibadv.models.load import ModelConfig, explained, resolve_device, resolve_model, without_progress_bars
+from calibadv.models.load import ModelConfig, explained, local_folder, resolve_model
 from calibadv.models.lora import LoraSettings
 
 
@@ -40,7 +41,7 @@ def read_shape(config: ModelConfig, *, lora: LoraSettings) -> ModelShape:
 
     extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     with explained(config, source), without_progress_bars():
-        hf_config = AutoConfig.from_pretrained(source.name, **extra)
+        hf_config = AutoConfig.from_pretrained(local_folder(source, weights=False), **extra)
         auto: Any = AutoModelForCausalLM
         with torch.device("meta"):
             model = auto.from_config(hf_config)
@@ -78,7 +79,7 @@ def free_memory(device: str) -> tuple[str, int]:
     """What the device is called and how many bytes of it are free."""
     import torch
 
-    place = resolve_device(device)
+    place = torch.device(usable_device(device, setting="model.device"))
     if place.type == "cuda":
         free, _ = torch.cuda.mem_get_info(place)
         return torch.cuda.get_device_name(place), int(free)

@@ -25,12 +25,13 @@ from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder, claim_run_folder
 from calibadv.data.config import load_split
 from calibadv.data.run_files import BEST, EVALUATIONS, MODEL, checkpoint_step, read_metrics
+from calibadv.devices import without_progress_bars
 from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
 from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
 from calibadv.io.files import append_json_line
 from calibadv.models.config import ModelConfig
 from calibadv.models.engine import Engine, find_engine, open_engine
-from calibadv.models.load import load_model, resolve_model, without_progress_bars
+from calibadv.models.load import load_model, resolve_model
 from calibadv.models.lora import add_adapter
 from calibadv.registry import is_import_path
 from calibadv.retrieval.base import Retriever

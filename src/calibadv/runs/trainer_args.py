@@ -14,8 +14,8 @@ from transformers.integrations.integration_utils import (
 )
 
 from calibadv.config import RunConfig
+from calibadv.devices import usable_device
 from calibadv.errors import ConfigError
-from calibadv.models.load import resolve_device
 from calibadv.training.config import TrainingSettings
 from calibadv.training.grpo_config import CalibAdvConfig
 
@@ -78,7 +78,9 @@ def available_trackers(names: Sequence[str]) -> list[str]:
 
 def trains_on_cpu(name: str) -> bool:
     """Whether ``model.device`` means the CPU; of several accelerators the Trainer takes the first that it sees."""
-    device = resolve_device(name)
+    import torch
+
+    device = torch.device(usable_device(name, setting="model.device"))
     if device.index:
         raise ConfigError(
             f'model.device "{name}" cannot be trained on: training takes the first visible device. Set '

@@ -81,7 +81,8 @@ def test_gspo_weighs_trajectories_and_cispo_clips_weights_above_one() -> None:
 
 def test_a_device_that_the_trainer_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trains_on_cpu("cpu")
-    monkeypatch.setattr("calibadv.runs.trainer_args.resolve_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert not trains_on_cpu("cuda:0")
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1"):
         trains_on_cpu("cuda:1")

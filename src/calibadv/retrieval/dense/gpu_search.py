@@ -35,9 +35,9 @@ def gpu_for(search_device: str, *, vectors: VectorFile | None, where: Path) -> s
     """
     if search_device == "cpu":
         return None
+    if search_device != "auto" and not search_device.startswith(("cpu", "cuda")):
+        raise ConfigError(f'search_device must be "auto", "cpu" or "cuda[:N]", got {search_device!r}')
     device = usable_device(search_device, setting="search_device")
-    if not device.startswith(("cpu", "cuda")):
-        raise ConfigError(f'search_device must be "auto", "cpu" or "cuda[:N]", got {device!r}')
     obstacle = _obstacle(device, vectors, must_fit=search_device == "auto")
     if obstacle is None:
         logger.info("The vectors of %s are searched on %s, exactly", where, device)
@@ -55,7 +55,7 @@ def _obstacle(device: str, vectors: VectorFile | None, *, must_fit: bool) -> str
     """Why the vectors cannot be searched there."""
     import torch
 
-    if device.startswith("cpu"):
+    if not device.startswith("cuda"):
         return "no GPU can be used here"
     if vectors is None:
         return "its vectors were not kept"
