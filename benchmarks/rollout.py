@@ -10,7 +10,7 @@ log-probabilities (ours always keeps them) and, for the lab's model, with them. 
 our prompts, tags and observations. "vllm" needs vLLM (scripts/test-vllm makes an environment with it).
 
 All use the same model, prompts, documents and limits, interleaved in one process. The lab's model was taught to search:
-its turns are sampled. SmolLM2 was not: its turns are dictated. Every forward pass and draw is made, but the logit of a
+its turns are sampled. SmolLM2 was not: its turns are forced. Every forward pass and draw is made, but the logit of a
 fixed token is raised before the draw, so that each episode has the same 1 to 4 searches and the same tokens in every
 loop (plus one end token a turn where ``generate`` has to stop). Against vLLM, which runs its sampler elsewhere, SmolLM2
 writes freely: turns of at most 32 tokens, answered by a message when they hold no action.
@@ -45,7 +45,7 @@ from calibadv.rollout import Policy, RolloutConfig, Tokenizer, rollout
 from calibadv.rollout.episode import search_observation
 from calibadv.rollout.policies.kv_rows import Rows
 from calibadv.rollout.policies.transformers import TransformersPolicy
-from calibadv.rollout.scheduler import make_prompts
+from calibadv.rollout.prompts import make_prompts
 from calibadv.rollout.tokenizer import as_tokenizer
 from calibadv.trajectory import ActionKind, Document, Question
 
@@ -300,7 +300,7 @@ class TrlLoop:
         self.active: list[int] = []
 
     def single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
-        """TRL's method, dictated and counted."""
+        """TRL's method, forced and counted."""
         turn = self.counts["rounds"]
         self.counts["rounds"] += 1
         model = self.trainer.model
@@ -383,7 +383,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.model == "smollm2" and "vllm" in args.against and args.against != "vllm":
         parser.error(
-            "SmolLM2 writes freely against vllm, and dictated text against the others: give --against vllm alone"
+            "SmolLM2 writes freely against vllm, and forced text against the others: give --against vllm alone"
         )
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")

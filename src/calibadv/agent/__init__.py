@@ -1,11 +1,11 @@
 """A trained agent that people and programs can ask.
 
-- `agent`: answers questions as they come: the rollout's episodes, played for people instead of for a batch
+- `agent`: answers questions as they come: the rollout's scheduler, open to questions at any time and from any thread
 - `events`: what happens while an agent answers a question, as records that can be shown, streamed or counted
 - `server`: the agent over HTTP: OpenAI's chat endpoints, health, figures, and a page to ask from
 """
 
-from calibadv.agent.agent import AgentBusy, Conversation, LiveAgent
+from calibadv.agent.agent import Agent, AgentBusy, Conversation
 from calibadv.agent.events import DocumentsFound, Event, Finished, Source, TurnWritten
 
-__all__ = ["AgentBusy", "Conversation", "DocumentsFound", "Event", "Finished", "LiveAgent", "Source", "TurnWritten"]
+__all__ = ["Agent", "AgentBusy", "Conversation", "DocumentsFound", "Event", "Finished", "Source", "TurnWritten"]

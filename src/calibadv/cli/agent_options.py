@@ -15,7 +15,7 @@ from calibadv.errors import ConfigError
 from calibadv.lab.questions import make_questions, write_world
 
 if TYPE_CHECKING:
-    from calibadv.agent import LiveAgent
+    from calibadv.agent import Agent
     from calibadv.config import RunConfig
 
 LAB_MODEL = "package:calibadv.lab/weights/base"
@@ -72,7 +72,7 @@ def is_lab(arguments: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def opened_agent(arguments: argparse.Namespace, *, max_conversations: int) -> Iterator[LiveAgent]:
+def opened_agent(arguments: argparse.Namespace, *, max_conversations: int) -> Iterator[Agent]:
     """The agent, with everything it needs; closed at the end."""
     with ExitStack() as stack:
         corpus = None
@@ -88,14 +88,14 @@ def opened_agent(arguments: argparse.Namespace, *, max_conversations: int) -> It
             model = model_of(config, target=Path(arguments.model), checkpoint=None)
         if model.engine != "openai":
             require_packages("torch", "transformers", extra="train", what="the agent")
-        from calibadv.agent import LiveAgent
+        from calibadv.agent import Agent
         from calibadv.models.open_policy import open_policy
         from calibadv.retrieval.open import open_retriever
 
         retriever = open_retriever(config.retrieval, top_k=config.rollout.top_k)
         opened = stack.enter_context(open_policy(model, threads=config.training.threads))
         yield stack.enter_context(
-            LiveAgent(
+            Agent(
                 policy=opened.policy,
                 retriever=retriever,
                 tokenizer=opened.tokenizer,

@@ -14,7 +14,7 @@ from calibadv.doctor.check_resources import check_memory
 from calibadv.doctor.memory import Lengths
 from calibadv.evaluation.evidence import evidence_of, holds, padded, passage_words
 from calibadv.retrieval.base import Retriever
-from calibadv.rollout.scheduler import RolloutResult, rollout
+from calibadv.rollout.batch import RolloutResult, rollout
 from calibadv.trajectory import Question, Trajectory
 
 NO_SIGNAL_BLOCKS, NO_SIGNAL_WARNS = 0.9, 0.6

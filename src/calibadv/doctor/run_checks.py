@@ -17,7 +17,7 @@ from calibadv.doctor.check_retriever import check_retriever
 from calibadv.doctor.check_tokenizer import check_chat, check_tags
 from calibadv.errors import RetrieverError
 from calibadv.io.retry import Retry
-from calibadv.rollout.scheduler import make_prompts
+from calibadv.rollout.prompts import make_prompts
 from calibadv.rollout.tokenizer import HFTokenizer, Tokenizer
 from calibadv.trajectory import Question
 

@@ -16,7 +16,7 @@ SECONDS = {
     "seconds_search": "wait for searches",
     "seconds_logprob": "log-probabilities",
     "seconds_update": "update",
-    "seconds_engine": "episodes",
+    "seconds_scheduler": "episodes",
     "seconds_storage": "storage",
     "seconds_eval": "evaluation",
     "seconds_other": "other",

@@ -56,9 +56,9 @@ class RolloutConfig:
     search_threads: PositiveInt = 1
     """Calls of the retriever in flight at once. More than 1 is for retrievers that may be called from several threads,
     such as a server over HTTP."""
-    search_retries: Count = 3
-    """Further attempts after a search failed."""
-    retry_wait_s: NonNegativeFloat = 0.5
-    """Seconds before the first further attempt; doubles each time, with jitter."""
-    search_timeout_s: PositiveFloat | None = 60.0
-    """Seconds that one call of the retriever may take before it counts as failed; None: no limit."""
+    search_retries: Count = 20
+    """Further attempts after a search failed, with exponential backoff and jitter; at most 3 of them after a failure
+    that does not say that it is transient."""
+    search_timeout_s: PositiveFloat | None = 300.0
+    """Seconds for a search, all attempts included (one that is not the last may take half of what is left); None: no
+    limit. The default outlasts the restart of a server."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from calibadv.dialogue.observation import render_invalid, render_observation
 from calibadv.dialogue.parse import read_turn
-from calibadv.errors import TokenMismatchError
+from calibadv.errors import CalibAdvError, TokenMismatchError
 from calibadv.rollout.config import RolloutConfig
 from calibadv.rollout.policy import Completion, GenerationRequest, SamplingParams
 from calibadv.rollout.tokenizer import Tokenizer
@@ -72,12 +72,31 @@ def search_observation(documents: Sequence[Document], *, tokenizer: Tokenizer, c
     return Observation(text, tuple(tokenizer.encode(text) if ids is None else ids), tuple(shown))
 
 
+class Listener:
+    """What becomes of an episode, for whoever follows it; here nothing is done about it.
+
+    The methods are called under the scheduler's lock: they must return at once.
+    """
+
+    def turn_written(self, episode: Episode) -> None:
+        """The policy has finished a turn, the last of ``episode.turns``."""
+
+    def documents_found(self, episode: Episode) -> None:
+        """The search of the last turn is back."""
+
+    def finished(self, episode: Episode, *, seconds: float) -> None:
+        """The episode is over, ``seconds`` after it began."""
+
+    def given_up(self, episode: Episode, error: CalibAdvError) -> None:
+        """The episode was withdrawn before it was over."""
+
+
 class Episode:
     """The state of one rollout while it is being played."""
 
     __slots__ = (
-        "config", "context", "error", "index", "max_context", "phase", "prompt", "question", "rollout_index", "seed",
-        "started_s", "stop_reason", "tokenizer", "turns",
+        "config", "context", "error", "index", "listener", "max_context", "phase", "prompt", "question",
+        "rollout_index", "seed", "started_s", "stop_reason", "tokenizer", "turns",
     )  # fmt: skip
 
     def __init__(
@@ -91,7 +110,9 @@ class Episode:
         tokenizer: Tokenizer,
         max_context: int | None,
         seed: int,
+        listener: Listener,
     ) -> None:
+        self.listener = listener
         self.question = question
         self.index = index
         self.rollout_index = rollout_index

@@ -1,72 +1,86 @@
-"""The search desk: queries of many episodes, batched, searched in the background, taken in at a fixed tick.
+"""The search queue: queries of many episodes, batched, searched in background threads.
 
-Which tick a result is taken in depends on ticks alone, never on how long the search took, so that a run is the same to
-the bit on a fast and on a slow retriever. Only for a policy that is asynchronous anyway are results taken in as they
-come. A failure is retried with growing, jittered waits. If it stays, the desk
-asks a query that worked before: when that is answered, the failing queries alone are at fault; when not, the retriever
-is unavailable.
+This is the one place that retries a search: with exponential backoff, all attempts within
+``rollout.search_timeout_s``, whatever the retriever. When the attempts are used up, a query that was answered before is
+searched for: if that works, the failing queries alone are at fault; if not, the retriever is unavailable.
 """
 
 from __future__ import annotations
 
-import logging
-import random
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from calibadv.errors import RetrieverError, RetrieverUnavailable
+from calibadv.io.clock import SYSTEM_CLOCK, Clock
+from calibadv.io.retry import Retry
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.rollout.config import RolloutConfig
 
-logger = logging.getLogger(__name__)
-
-Outcome = list[Hit] | RetrieverError
-LONGEST_WAIT_S = 30.0
+Outcome = list[Hit] | Exception
+UNKNOWN_RETRIES = 3
+"""Further attempts, at most, after a failure that does not say whether it is transient: it may be the query's."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Batch:
+class SearchBatch:
     """Queries that go to the retriever in one call."""
 
     opened: int
     """Tick of the first query."""
     due: int = 0
-    """Tick at which the results are taken in."""
+    """Tick at which the results are taken, when episodes are played in order."""
+    top_k: int = 1
     queries: list[tuple[int, str]] = field(default_factory=list)
     """(episode, query) in order of arrival."""
-    future: Future[dict[str, Outcome]] | None = None
+    future: Future[dict[str, Outcome]] = field(default_factory=Future)
+
+    @property
+    def is_done(self) -> bool:
+        return self.future.done()
 
 
-class SearchDesk:
-    """Collects queries and hands back results; the retriever is called by ``search_threads`` background threads."""
+class SearchQueue:
+    """Collects queries and searches for them; the retriever is called by ``search_threads`` background threads.
 
-    def __init__(self, retriever: Retriever, *, config: RolloutConfig, as_they_come: bool = False) -> None:
-        self.as_they_come = as_they_come
-        """Results are taken in when they are there, whatever the tick and the order."""
-        self._retriever = retriever
-        self._config = config
-        self._pool = ThreadPoolExecutor(max_workers=config.search_threads, thread_name_prefix="calibadv-search")
-        self._open: Batch | None = None
-        self._flying: list[Batch] = []
-        self._good_query: str | None = None
-        self._jitter = random.Random()
-        self._lock = threading.Lock()  # for the counts, which several threads keep
-        self.wait_s = 0.0
-        """Seconds the engine stood still for results."""
+    All methods belong to one thread, or are called under one lock.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        *,
+        config: RolloutConfig,
+        clock: Clock = SYSTEM_CLOCK,
+        on_done: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.in_flight: list[SearchBatch] = []
+        """Batches on their way, in the order in which they were sent."""
         self.busy_s = 0.0
-        """Seconds the background thread spent searching."""
+        """Seconds that background threads spent searching."""
         self.calls = 0
         self.distinct_queries = 0
+        self._retriever = retriever
+        self._config = config
+        self._retry = Retry(retries=config.search_retries, timeout_s=config.search_timeout_s, clock=clock)
+        self._on_done = on_done
+        self._pool = ThreadPoolExecutor(max_workers=config.search_threads, thread_name_prefix="calibadv-search")
+        self._open: SearchBatch | None = None
+        self._good_query: str | None = None
+        self._lock = threading.Lock()  # for the counts and the calls, which several threads keep
+        self._closing = threading.Event()
+        self._pending: set[Future[list[list[Hit]]]] = set()
 
-    def ask(self, episode: int, query: str, *, tick: int) -> None:
-        """Put a query on the desk."""
+    def add(self, episode: int, query: str, *, top_k: int, tick: int) -> None:
+        """Put a query into the open batch."""
         if self._open is None:
-            self._open = Batch(opened=tick)
+            self._open = SearchBatch(opened=tick)
         self._open.queries.append((episode, query))
+        self._open.top_k = max(self._open.top_k, top_k)
 
     def submit(self, *, tick: int, now: bool = False) -> None:
         """Send the open batch when its window is over, or ``now``."""
@@ -76,59 +90,50 @@ class SearchDesk:
         distinct = list(dict.fromkeys(query for _, query in batch.queries))
         self.distinct_queries += len(distinct)
         batch.due = tick + self._config.search_overlap
-        batch.future = self._pool.submit(self._search, distinct)
-        self._flying.append(batch)
+        batch.future = self._pool.submit(self._search, distinct, batch.top_k)
+        batch.future.add_done_callback(lambda _: self._on_done())
+        self.in_flight.append(batch)
 
-    def next_due(self, *, tick: int, idle: bool) -> Batch | None:
-        """The oldest batch in flight whose tick has come; when idle, the oldest at all."""
-        if self.as_they_come:
-            oldest = self._flying[0] if self._flying and idle else None
-            return next((batch for batch in self._flying if batch.future is not None and batch.future.done()), oldest)
-        if self._flying and (idle or self._flying[0].due <= tick):
-            return self._flying[0]
-        return None
+    def take(self, batch: SearchBatch) -> dict[str, Outcome]:
+        """Results of a batch that is done, which thereby leaves the queue; raises what the search raised."""
+        self.in_flight.remove(batch)
+        return batch.future.result()
 
-    def collect(self, batch: Batch, *, timeout_s: float | None) -> dict[str, Outcome] | None:
-        """Results of ``batch``, waiting for at most ``timeout_s``; None when they have not come by then."""
-        assert batch.future is not None
-        start = time.perf_counter()
-        try:
-            outcomes = batch.future.result(timeout=timeout_s)
-        except FutureTimeoutError:
-            return None
-        finally:
-            self.wait_s += time.perf_counter() - start
-        self._flying.remove(batch)
-        return outcomes
-
-    def drop(self, batch: Batch) -> None:
+    def drop(self, batch: SearchBatch) -> None:
         """Forget a batch that nobody waits for any more."""
-        self._flying.remove(batch)
+        self.in_flight.remove(batch)
 
     def close(self) -> None:
+        """End the waits and the calls under way."""
+        self._closing.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            pending = list(self._pending)
+        for answer in pending:
+            with suppress(InvalidStateError):
+                answer.set_exception(RetrieverError("the rollout was closed while it searched", is_transient=False))
 
-    # In the background thread.
+    # In the background threads.
 
-    def _search(self, queries: list[str]) -> dict[str, Outcome]:
+    def _search(self, queries: list[str], top_k: int) -> dict[str, Outcome]:
         start = time.perf_counter()
         try:
-            return dict(zip(queries, self._with_retries(queries), strict=True))
+            return dict(zip(queries, self._with_retries(queries, top_k), strict=True))
         except RetrieverUnavailable:
             raise
         except RetrieverError as error:
             if self._good_query is not None and not self._answers(self._good_query):
                 raise self._unavailable(error) from error
-            return self._one_by_one(queries, error)
+            return self._one_by_one(queries, top_k, error)
         finally:
             with self._lock:
                 self.busy_s += time.perf_counter() - start
 
-    def _one_by_one(self, queries: list[str], error: RetrieverError) -> dict[str, Outcome]:
+    def _one_by_one(self, queries: list[str], top_k: int, error: RetrieverError) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         for query in queries:
             try:
-                outcomes[query] = error if len(queries) == 1 else self._with_retries([query])[0]
+                outcomes[query] = error if len(queries) == 1 else self._with_retries([query], top_k)[0]
             except RetrieverUnavailable:
                 raise
             except RetrieverError as alone:
@@ -138,59 +143,69 @@ class SearchDesk:
             raise self._unavailable(error) from error
         return outcomes
 
-    def _with_retries(self, queries: list[str]) -> list[list[Hit]]:
-        for attempt in range(self._config.search_retries + 1):
+    def _with_retries(self, queries: list[str], top_k: int) -> list[list[Hit]]:
+        attempts = self._retry.start(stop=self._closing)
+        while True:
             try:
-                return self._call(queries)
+                return self._call(queries, top_k, timeout_s=attempts.attempt_s)
             except RetrieverUnavailable:
                 raise
             except RetrieverError as error:
-                if attempt == self._config.search_retries:
+                most = {True: None, None: UNKNOWN_RETRIES, False: 0}[error.is_transient]
+                if not attempts.wait(f"search failed ({error})", retry_after_s=error.retry_after_s, most=most):
                     raise
-                wait_s = min(self._config.retry_wait_s * 2**attempt, LONGEST_WAIT_S) * self._jitter.uniform(0.5, 1.0)
-                logger.warning("search failed (%s); attempt %d in %.1f s", error, attempt + 2, wait_s)
-                time.sleep(wait_s)
-        raise AssertionError("unreachable")
 
-    def _call(self, queries: Sequence[str]) -> list[list[Hit]]:
+    def _call(self, queries: Sequence[str], top_k: int, *, timeout_s: float | None) -> list[list[Hit]]:
         with self._lock:
             self.calls += 1
-        results = self._within_deadline(queries)
+        results = self._within(timeout_s, queries, top_k)
         if len(results) != len(queries):
             raise RetrieverError(f"the retriever answered {len(results)} of {len(queries)} queries")
         self._good_query = queries[0]
-        return [list(hits[: self._config.top_k]) for hits in results]
+        return [list(hits[:top_k]) for hits in results]
 
-    def _within_deadline(self, queries: Sequence[str]) -> list[list[Hit]]:
-        """One call of the retriever, given up after ``search_timeout_s``; one that hangs keeps only its own thread."""
-        timeout_s = self._config.search_timeout_s
+    def _within(self, timeout_s: float | None, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        """One call of the retriever, abandoned after ``timeout_s``; one that hangs keeps only its own thread."""
         if timeout_s is None:
-            return self._retriever.search(queries, self._config.top_k)
+            return self._retriever.search(queries, top_k)
         answer: Future[list[list[Hit]]] = Future()
 
         def call() -> None:
             try:
-                answer.set_result(self._retriever.search(queries, self._config.top_k))
-            except BaseException as error:  # handed over to the thread that waits
-                answer.set_exception(error)
+                found, error = self._retriever.search(queries, top_k), None
+            except BaseException as raised:  # handed over to the thread that waits
+                found, error = [], raised
+            with suppress(InvalidStateError):  # the queue was closed meanwhile
+                answer.set_result(found) if error is None else answer.set_exception(error)
 
+        with self._lock:
+            self._pending.add(answer)
         threading.Thread(target=call, name="calibadv-search-call", daemon=True).start()
         try:
             return answer.result(timeout=timeout_s)
         except FutureTimeoutError:
             if answer.done():  # the retriever itself raised a time-out
                 raise
-            raise RetrieverError(f"no answer within rollout.search_timeout_s = {timeout_s} s") from None
+            raise RetrieverError(
+                f"no answer within {timeout_s:.3g} s (rollout.search_timeout_s = {self._config.search_timeout_s} s for "
+                "all attempts)",
+                is_transient=True,
+            ) from None
+        finally:
+            with self._lock:
+                self._pending.discard(answer)
 
     def _answers(self, query: str) -> bool:
+        timeout_s = self._config.search_timeout_s
         try:
-            self._call([query])
+            self._call([query], 1, timeout_s=None if timeout_s is None else timeout_s / 2)
         except RetrieverError:
             return False
         return True
 
     def _unavailable(self, error: RetrieverError) -> RetrieverUnavailable:
         return RetrieverUnavailable(
-            f"the retriever stayed away after {self._config.search_retries + 1} attempts (rollout.search_retries = "
-            f"{self._config.search_retries}): {error}. Check that it is running and has its index, then resume"
+            f"the retriever was unreachable at every attempt (rollout.search_retries = {self._config.search_retries}, "
+            f"rollout.search_timeout_s = {self._config.search_timeout_s}): {error}. Check that it is running and has "
+            "its index, then resume"
         )

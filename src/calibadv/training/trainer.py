@@ -144,7 +144,7 @@ class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogpro
         return self.policy
 
     def _count_rollout_time(self, result: RolloutResult) -> None:
-        for lap, name in (("generate", "generate"), ("search", "search_wait"), ("engine", "engine")):
+        for lap, name in (("generate", "generate"), ("search", "search_wait"), ("scheduler", "scheduler")):
             self.clock.add(lap, result.seconds[name])
 
     def batch_credited(

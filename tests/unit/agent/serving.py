@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from calibadv.agent import LiveAgent
+from calibadv.agent import Agent
 from calibadv.agent.server.app import create_app
 from calibadv.agent.server.config import AgentServerConfig
 from calibadv.agent.server.run import claim_address
@@ -32,11 +32,11 @@ def search_then_answer(episode: int, turn: int) -> str:
 @contextmanager
 def served(
     script: Script = search_then_answer, *, retriever: ListRetriever | None = None, **settings: object
-) -> Iterator[tuple[str, LiveAgent]]:
+) -> Iterator[tuple[str, Agent]]:
     """The server's URL and its agent."""
     config = AgentServerConfig(port=0, model_name="agent", **settings)  # type: ignore[arg-type]
     tokenizer = CharTokenizer()
-    agent = LiveAgent(
+    agent = Agent(
         policy=ScriptedPolicy(script, tokenizer=tokenizer),
         retriever=retriever or ListRetriever([ADA, EVIL]),
         tokenizer=tokenizer,

@@ -22,7 +22,7 @@ from calibadv.retrieval import ListRetriever
 from calibadv.rollout import CharTokenizer, RolloutConfig, ScriptedPolicy
 from calibadv.trajectory import Document, Question, StopReason
 
-CONFIG = RolloutConfig(prompt="question", top_k=1, max_searches=2, search_retries=0, retry_wait_s=0.0)
+CONFIG = RolloutConfig(prompt="question", top_k=1, max_searches=2, search_retries=0)
 PARIS = Document(id="d1", title="Paris", text="Paris is the capital of France.")
 SEARCH = "I look it up</think><search>capital of France</search>"
 RIGHT = "found</think><answer>Paris</answer>"

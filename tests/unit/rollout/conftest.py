@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from calibadv.io.clock import Clock, FakeClock
 from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import CharTokenizer, RolloutConfig, RolloutResult, ScriptedPolicy, rollout
 from calibadv.trajectory import Document, Question
@@ -34,7 +35,7 @@ def play() -> Callable[..., RolloutResult]:
 
     def run(
         scripts: Sequence[Sequence[str]], *, retriever: Any = None, ticks_per_turn: int = 1, max_rows: int = 64,
-        progress: Any = None, **config: Any,
+        progress: Any = None, clock: Clock | None = None, **config: Any,
     ) -> RolloutResult:  # fmt: skip
         tokenizer = CharTokenizer()
         return rollout(
@@ -46,6 +47,7 @@ def play() -> Callable[..., RolloutResult]:
             config=RolloutConfig(**({"prompt": "question", "search_retries": 0} | config)),
             seed=0,
             progress=progress,
+            clock=clock or FakeClock(),
         )
 
     return run

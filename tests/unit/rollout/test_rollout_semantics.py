@@ -226,16 +226,14 @@ def test_14_seeds_come_from_names_alone() -> None:
 
 def test_15_a_search_that_fails_once_is_retried(play: Play, documents: list[Document]) -> None:
     retriever = ListRetriever(documents, fail_first=2)
-    (trajectory,) = play(
-        [[SEARCH.format("a"), ANSWER.format("x")]], retriever=retriever, search_retries=2, retry_wait_s=0.001
-    ).trajectories
+    (trajectory,) = play([[SEARCH.format("a"), ANSWER.format("x")]], retriever=retriever, search_retries=2).trajectories
     assert (trajectory.stop_reason, len(retriever.calls)) == (StopReason.ANSWER, 3)
 
 
 def test_15_a_query_that_always_fails_stops_only_its_trajectory(play: Play, documents: list[Document]) -> None:
     retriever = ListRetriever(documents, fail_on={"bad"})
     scripts = [[SEARCH.format("bad"), ANSWER.format("x")], [SEARCH.format("good"), ANSWER.format("x")]]
-    bad, good = play(scripts, retriever=retriever, search_retries=1, retry_wait_s=0.001).trajectories
+    bad, good = play(scripts, retriever=retriever, search_retries=1).trajectories
     assert (bad.stop_reason, bad.failed, good.stop_reason) == (StopReason.SEARCH_FAILED, True, StopReason.ANSWER)
     assert "bad" in str(bad.error)
     assert bad.turns[-1].observation == ""
@@ -253,7 +251,6 @@ def test_15_a_retriever_that_dies_ends_the_rollout_and_keeps_what_had_finished(
     retriever.source = dies
     script = [*(SEARCH.format(i) for i in range(4)), ANSWER.format("x")]
     with pytest.raises(RetrieverUnavailable, match="search_retries = 1") as caught:
-        play([script, [SEARCH.format("0"), ANSWER.format("done")]], retriever=retriever, search_retries=1,
-             retry_wait_s=0.001)  # fmt: skip
+        play([script, [SEARCH.format("0"), ANSWER.format("done")]], retriever=retriever, search_retries=1)
     assert [t.answer for t in caught.value.trajectories] == ["done"]
     assert isinstance(caught.value.__cause__, RetrieverError)

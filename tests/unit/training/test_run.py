@@ -34,7 +34,7 @@ def sections(tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[..., di
     return lab_run(
         folder,
         data={"test": [str(folder / "questions.test.jsonl")]},
-        rollout={"search_retries": 1, "retry_wait_s": 0.001},
+        rollout={"search_retries": 1},
         training={
             "steps": 6,
             "questions_per_batch": 2,

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from calibadv.agent.agent import AgentBusy, Conversation, LiveAgent
+from calibadv.agent.agent import Agent, AgentBusy, Conversation
 from calibadv.agent.events import Event, Finished
 from calibadv.agent.server import openai_format as wire
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
@@ -36,7 +36,7 @@ PAGE_POLICY = (
 nothing in them becomes markup."""
 
 
-def create_app(agent: LiveAgent, *, config: AgentServerConfig) -> FastAPI:
+def create_app(agent: Agent, *, config: AgentServerConfig) -> FastAPI:
     """The application around an agent."""
     app = FastAPI(title="calibadv agent", version=__version__, description=wire.__doc__ or "")
     metrics = Metrics()
@@ -57,7 +57,7 @@ def create_app(agent: LiveAgent, *, config: AgentServerConfig) -> FastAPI:
     return app
 
 
-def _add_chat(app: FastAPI, agent: LiveAgent, *, config: AgentServerConfig, metrics: Metrics) -> None:
+def _add_chat(app: FastAPI, agent: Agent, *, config: AgentServerConfig, metrics: Metrics) -> None:
     body = {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}
 
     @app.post("/v1/chat/completions", summary="Ask the agent", openapi_extra={"requestBody": body})
@@ -153,7 +153,7 @@ async def _stream(
         conversation.cancel()
 
 
-def _add_views(app: FastAPI, agent: LiveAgent, *, config: AgentServerConfig, metrics: Metrics) -> None:
+def _add_views(app: FastAPI, agent: Agent, *, config: AgentServerConfig, metrics: Metrics) -> None:
     card = {"id": config.model_name, "object": "model", "created": 0, "owned_by": "calibadv"}
 
     @app.get("/v1/models", summary="The one model")

@@ -8,7 +8,7 @@ from socket import socket
 
 import uvicorn
 
-from calibadv.agent.agent import LiveAgent
+from calibadv.agent.agent import Agent
 from calibadv.agent.server.app import create_app
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
 from calibadv.io.serving import GracefulServer, listen, url_of
@@ -20,7 +20,7 @@ def claim_address(config: AgentServerConfig) -> socket:
 
 
 def serve(
-    agent: LiveAgent,
+    agent: Agent,
     *,
     config: AgentServerConfig,
     listener: socket,

@@ -22,9 +22,9 @@ from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.rewards.format import is_well_formed
 from calibadv.rewards.outcome import outcome_reward, score_trajectory
+from calibadv.rollout.batch import rollout
 from calibadv.rollout.config import RolloutConfig
 from calibadv.rollout.policy import Policy
-from calibadv.rollout.scheduler import rollout
 from calibadv.trajectory import Document, Question, Trajectory
 
 MAX_RANDOM_F1 = 0.1

@@ -15,7 +15,7 @@ import torch
 from calibadv.errors import DataError
 from calibadv.rollout.config import RolloutConfig
 from calibadv.rollout.episode import search_observation
-from calibadv.rollout.scheduler import make_prompts
+from calibadv.rollout.prompts import make_prompts
 from calibadv.rollout.tokenizer import Tokenizer
 from calibadv.tags import THINK_OPEN
 from calibadv.trajectory import Trajectory

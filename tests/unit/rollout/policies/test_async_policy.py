@@ -155,12 +155,12 @@ def test_a_broken_engine_ends_the_rollout_and_hands_over_what_was_finished(play_
     assert policy.cancelled == [2]
 
 
-def test_a_retriever_that_stays_away_ends_the_rollout(play_elsewhere: Play) -> None:
+def test_an_unreachable_retriever_ends_the_rollout(play_elsewhere: Play) -> None:
     class Gone:
         def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
             raise RetrieverError("gone")
 
-    with pytest.raises(RetrieverUnavailable, match="stayed away"):
+    with pytest.raises(RetrieverUnavailable, match="unreachable"):
         play_elsewhere(ScriptedElsewhere([[SEARCH.format("a"), ANSWER.format("x")]] * 2), retriever=Gone())
 
 
