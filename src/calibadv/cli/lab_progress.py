@@ -67,8 +67,8 @@ class LabProgress:
 
 def figures_of(job: Job) -> str:
     """How a run is doing, in a few words."""
-    reward = "" if job.reward is None else f"reward {job.reward:.2f}"
-    return reward if job.f1_test is None else f"{reward}  test F1 {job.f1_test:.2f}".strip()
+    reward = "" if job.reward is None else f"reward {job.reward:.3f}"
+    return reward if job.f1_test is None else f"{reward}  test F1 {job.f1_test:.3f}".strip()
 
 
 def print_summary(results: Path) -> None:

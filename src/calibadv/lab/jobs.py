@@ -25,6 +25,9 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALL
 STOPS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a lab as Ctrl-C does."""
 
+STOPPED = tuple(code for s in (signal.SIGINT, signal.SIGTERM) for code in (128 + s, -s))
+"""Exit codes of a run that was asked to stop, after and before it could save a checkpoint."""
+
 Watch = Callable[[Sequence["Job"]], None]
 
 
@@ -62,8 +65,8 @@ class Job:
 
     @property
     def failed(self) -> bool:
-        """The process ended with an error."""
-        return self.process is not None and self.process.poll() not in (None, 0)
+        """The process ended with an error, and not because it was asked to stop."""
+        return self.process is not None and self.process.poll() not in (None, 0, *STOPPED)
 
     def refresh(self) -> None:
         """Read how far it is."""

@@ -6,8 +6,7 @@
   went
 - `figures`: every plot of the paper (and some more) from any run or several: `draw_run`, `draw_lab`
 - `page`: one self-contained HTML page for a run or a lab: summary, figures as inline SVG, a look at trajectories
-- `read_runs`: reading what a run left behind: ``metrics.jsonl``, ``eval.jsonl`` (an object a line), the lab's
-  ``results.json``
+- `read_runs`: reading what runs and labs left behind: metrics, evaluations, the lab's ``results.json``
 - `style`: how every figure looks: colours that colour-blind readers can tell apart, plain axes, "not recorded"
 - `trajectories`: A look at what the policy wrote: a few steps of a run, of each the group that taught the most, turn
   by turn

@@ -130,7 +130,9 @@ def advantage_mass(figure: Figure, arms: Sequence[Arm]) -> None:
             drawn = False
             for key, ink, line, wide in MASS_LINES:
                 steps, mean, _, _ = over_seeds(arm, f"{prefix}{key}")
-                if len(steps):
+                after = over_seeds(arm, f"{prefix}{key.replace('before', 'after')}")[1]
+                unchanged = key.endswith("before") and np.array_equal(mean, after)  # by a run without calibration
+                if len(steps) and not unchanged:
                     # Masses are drawn as sizes, whichever sign the negative one was written with.
                     values = smooth(np.abs(mean), window_of(len(steps)))
                     name = key.replace("_mass_", ", ") + " calibration"

@@ -131,6 +131,6 @@ def score_dots(ax: Axes, arm: Arm, key: str, place: float, *, ink: str, shape: s
     ax.hlines(mean, place - 0.13, place + 0.13, color=ink, linewidth=2.4, zorder=2)
     top = max(score + error for score, error in zip(scores, errors or [0.0] * len(scores), strict=False))
     ax.annotate(
-        f"{mean:.2f}", (place, top), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8.5, color=INK
+        f"{mean:.3f}", (place, top), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8.5, color=INK
     )
     return scores

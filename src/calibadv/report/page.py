@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib import rc_context
 
 from calibadv.report.figures import PLOTS, TEST_F1, Plot, make_figure
-from calibadv.report.read_runs import Arm, Floats, is_number, read_arms
+from calibadv.report.read_runs import Arm, Floats, is_number, read_arms, read_verdict
 from calibadv.report.style import STYLE
 from calibadv.report.trajectories import escape, show_run
 
@@ -25,9 +25,9 @@ NOT_RECORDED = "-"
 
 # Metric, its name in the summary, decimals.
 SUMMARY = (
-    ("reward", "reward", 2),
-    ("f1", "training F1", 2),
-    ("em", "training EM", 2),
+    ("reward", "reward", 3),
+    ("f1", "training F1", 3),
+    ("em", "training EM", 3),
     ("format_valid", "share with valid format", 2),
     ("garbled", "garbled share", 2),
     ("entropy", "entropy (nats a token)", 2),
@@ -51,6 +51,7 @@ def write_page(run_dir: str | Path, *, out: str | Path | None = None) -> Path:
     page = Template(template).substitute(
         title=escape(folder.resolve().name),
         subtitle=f"{count(len(arms), 'arm')}, {num_rows} batches recorded",
+        verdict=f"<p><strong>{escape(words)}</strong></p>" if (words := read_verdict(folder)) else "",
         summary=summary_table(arms),
         summary_note="Left of an arrow the mean of the first tenth of the run, right of the last. Dash: not recorded.",
         figures="\n".join(show_figure(plot, arms) for plot in ((TEST_F1, *PLOTS) if is_lab else PLOTS)),
@@ -98,13 +99,13 @@ def scores_of(arm: Arm, key: str) -> list[float]:
 def score_change(arm: Arm) -> str:
     """Test F1 before and after training, means over the seeds."""
     before, after = (scores_of(arm, key) for key in ("f1_before", "f1_after"))
-    return f"{np.mean(before):.2f} → {np.mean(after):.2f}" if before and after else NOT_RECORDED
+    return f"{np.mean(before):.3f} → {np.mean(after):.3f}" if before and after else NOT_RECORDED
 
 
 def score_range(arm: Arm) -> str:
     """Lowest and highest test F1 of the seeds after training."""
     after = scores_of(arm, "f1_after")
-    return f"{min(after):.2f} to {max(after):.2f} ({len(after)} seeds)" if len(after) > 1 else NOT_RECORDED
+    return f"{min(after):.3f} to {max(after):.3f} ({len(after)} seeds)" if len(after) > 1 else NOT_RECORDED
 
 
 def first_and_last(arm: Arm, key: str, *, decimals: int) -> str:

@@ -1,4 +1,4 @@
-"""Reading what a run left behind: ``metrics.jsonl``, ``eval.jsonl`` (an object a line), the lab's ``results.json``.
+"""Reading what runs and labs left behind: metrics, evaluations, the lab's ``results.json``.
 
 An *arm* is one setting of an experiment; its runs differ by seed only. Every plot takes arms, so one run, several
 runs and a lab with seeds go through the same code.
@@ -6,7 +6,6 @@ runs and a lab with seeds go through the same code.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from calibadv.data.run_files import EVALUATIONS, METRICS, RESULTS, read_metrics
 from calibadv.errors import DataError
+from calibadv.io.files import read_json
 
 Floats = NDArray[np.float64]
 
@@ -89,12 +89,9 @@ def read_lab(results: str | Path) -> list[Arm]:
     """The arms of a lab's ``results.json`` (or of its folder), with their metrics where these still exist."""
     path = Path(results)
     path = path / RESULTS if path.is_dir() else path
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["arms"]
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: name the {RESULTS} of a lab, or its folder") from None
-    except (ValueError, KeyError, TypeError):  # ValueError: not UTF-8, or not JSON
-        entries = None
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: name the folder of a run or of a lab")
+    entries = read_json(path).get("arms")
     if not isinstance(entries, list) or not entries:
         raise DataError(f'{path} is not the {RESULTS} of a lab: an object with a list "arms" that is not empty')
     runs = []
@@ -109,6 +106,12 @@ def read_lab(results: str | Path) -> list[Arm]:
         else:
             runs.append(Run(name=entry["name"], result=entry))
     return join_seeds(runs)
+
+
+def read_verdict(folder: Path) -> str:
+    """What a lab has shown, in words; empty for a run."""
+    results = folder / RESULTS
+    return str(read_json(results).get("verdict", "")) if results.is_file() else ""
 
 
 def join_seeds(runs: Iterable[Run]) -> list[Arm]:

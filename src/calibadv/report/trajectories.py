@@ -103,7 +103,8 @@ def show_turn(record: Record, index: int, turn: Turn) -> str:
     facts = [f"turn {index + 1}: {turn.action.kind}"]
     if credit is not None and index < len(credit.calibrated):
         before, after = signed(credit.advantages[index]), signed(credit.calibrated[index])
-        facts.append(f"advantage {before} before, {after} after calibration")
+        unchanged = before == after  # always, in a run without calibration
+        facts.append(f"advantage {after}" if unchanged else f"advantage {before} before, {after} after calibration")
         if credit.correctness is not None and turn.documents:
             facts.append(f"query correctness {credit.correctness[index]:.2f}")
     if turn.truncated:

@@ -76,6 +76,15 @@ def test_every_axis_has_a_label(plot: Plot, make_run: MakeRun) -> None:
         assert ax.get_ylabel() or plot.name == "time_split"
 
 
+def test_the_masses_of_a_run_without_calibration_are_drawn_once() -> None:
+    masses = {f"{sign}_mass_{when}": 5.0 for sign in ("positive", "negative") for when in ("before", "after")}
+    figure = make_figure(
+        BY_NAME["advantage_mass"], [Arm(name="grpo", runs=(Run(name="grpo", rows=({"step": 1, **masses},)),))]
+    )
+    assert len(figure.axes[0].lines) == 2
+    assert "before calibration" not in texts(figure)
+
+
 def test_one_arm_of_two_without_the_metric_leaves_the_other_drawn(make_run: MakeRun) -> None:
     arms = arms_of([make_run("a"), make_run("b", drop=("f1",))])
     assert len(make_figure(BY_NAME["f1"], arms).axes[0].lines) == 1

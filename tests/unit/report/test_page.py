@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(run_page: str) -> Non
 
 
 def test_summary_tells_first_and_last(run_page: str) -> None:
-    assert "<td>training F1</td><td>0.25 → 0.50</td>" in run_page
+    assert "<td>training F1</td><td>0.250 → 0.500</td>" in run_page
 
 
 def test_a_few_steps_are_shown_the_first_and_the_last_among_them(run_page: str) -> None:
@@ -129,6 +130,17 @@ def test_a_few_steps_are_shown_the_first_and_the_last_among_them(run_page: str) 
 def test_each_turn_shows_its_advantage_before_and_after_and_its_correctness(run_page: str) -> None:
     assert 'advantage <span class="negative">-0.80</span> before, <span class="negative">-0.40</span> after' in run_page
     assert "query correctness 0.50" in run_page
+
+
+def test_a_turn_that_calibration_left_alone_has_one_advantage(make_run: MakeRun) -> None:
+    folder = make_run("grpo")
+    plain = record(1)
+    assert plain.credit is not None
+    credit = replace(plain.credit, calibrated=plain.credit.advantages)
+    write_trajectories(folder / "trajectories" / "step-000001.jsonl.gz", [replace(plain, credit=credit)])
+    page = write_page(folder).read_text(encoding="utf-8")
+    assert '<span>advantage <span class="negative">-0.80</span></span>' in page
+    assert "after calibration</span>" not in page
 
 
 def test_the_best_trajectory_comes_first(run_page: str) -> None:
@@ -143,8 +155,9 @@ def test_a_lab_gets_one_page_for_all_arms(make_lab: Callable[..., Path], tmp_pat
     results = make_lab({"grpo": 0.1, "calibadv": 0.3})
     page = write_page(results.parent, out=tmp_path / "elsewhere" / "lab.html").read_text(encoding="utf-8")
     assert "<th>grpo</th><th>calibadv</th>" in page
-    assert "<td>0.32 → 0.64</td>" in page
-    assert "<td>0.61 to 0.67 (3 seeds)</td>" in page
+    assert "<td>0.320 → 0.640</td>" in page
+    assert "<strong>calibadv ends above grpo &lt;b&gt;</strong>" in page
+    assert "<td>0.610 to 0.670 (3 seeds)</td>" in page
     parsed(page)
 
 

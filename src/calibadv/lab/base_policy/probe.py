@@ -6,7 +6,6 @@ has memorised its world does the opposite.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -156,12 +155,11 @@ def _mean(values: Sequence[float]) -> dict[str, float]:
 def probe_table(result: dict[str, Any]) -> str:
     """The result as a Markdown table with a verdict."""
     types = sorted({name for row in result["conditions"].values() for name in row["f1_by_type"]})
-    lines = [f"| | F1 | EM | format | {' | '.join(f'F1 {name}' for name in types)} |", "|---" * (4 + len(types)) + "|"]
+    lines = [markdown_row("", "F1", "EM", "format", *(f"F1 {name}" for name in types)), "|---" * (4 + len(types)) + "|"]
     for name, row in result["conditions"].items():
-        cells = [f"{row[key]['mean']:.3f} ± {row[key]['se']:.3f}" for key in ("f1", "em")]
-        cells.append(f"{row['format']['mean']:.2f}")
-        cells += [f"{row['f1_by_type'].get(t, {'mean': float('nan')})['mean']:.2f}" for t in types]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        scores = [f"{row[key]['mean']:.3f} ± {row[key]['se']:.3f}" for key in ("f1", "em")]
+        by_type = [f"{row['f1_by_type'][t]['mean']:.3f}" if t in row["f1_by_type"] else "-" for t in types]
+        lines.append(markdown_row(name, *scores, f"{row['format']['mean']:.2f}", *by_type))
     verdict = "reads" if result["reads"] else "does not pass as a reader"
     lines.append(
         f"\nThis policy {verdict}: on unseen worlds it keeps {result['unseen_share']:.0%} of its F1 (wanted: >= "
@@ -171,7 +169,10 @@ def probe_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_probe(result: dict[str, Any], path: Path) -> None:
-    """Save the result as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+def markdown_row(*cells: str) -> str:
+    """A row of a table.
+
+    >>> markdown_row("", "F1")
+    '| | F1 |'
+    """
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)

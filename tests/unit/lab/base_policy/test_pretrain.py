@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 from calibadv.lab.base_policy.initialise import CONSTANT, ONE_BACK_LAYERS  # noqa: E402 - they need torch
 from calibadv.lab.base_policy.pretrain import FIRST_PRETRAINING_WORLD, make_model, pretrain  # noqa: E402
-from calibadv.lab.base_policy.probe import ProbeConfig, RandomDocuments, probe, probe_table, write_probe  # noqa: E402
+from calibadv.lab.base_policy.probe import ProbeConfig, RandomDocuments, probe, probe_table  # noqa: E402
 
 TINY = PretrainConfig(
     shape=PolicyShape(hidden_size=32, num_layers=2, num_heads=2, ff_size=64),
@@ -137,7 +137,7 @@ def test_random_documents_depend_on_the_query_only():
     assert len({hit.document.id for hit in first}) == 3
 
 
-def test_the_probe_of_a_policy_that_cannot_read_says_so(tiny_policy, tmp_path):
+def test_the_probe_of_a_policy_that_cannot_read_says_so(tiny_policy):
     config = ProbeConfig(
         num_questions=6, seen_worlds=(FIRST_PRETRAINING_WORLD,), unseen_worlds=(901,), world_size=60, max_turn_tokens=8
     )
@@ -146,8 +146,20 @@ def test_the_probe_of_a_policy_that_cannot_read_says_so(tiny_policy, tmp_path):
     assert set(result["conditions"]) == {"training worlds", "unseen worlds", "random documents"}
     assert result["conditions"]["unseen worlds"]["questions"] == 6
     assert "does not pass as a reader" in probe_table(result)
-    write_probe(result, tmp_path / "deep" / "probe.json")
-    assert json.loads((tmp_path / "deep" / "probe.json").read_text(encoding="utf-8"))["reads"] is False
+
+
+def test_a_table_of_a_probe_has_a_cell_in_every_column_and_a_dash_for_what_was_not_asked():
+    figure = {"mean": 0.5, "se": 0.1}
+    row = {"f1": figure, "em": figure, "format": figure}
+    asked = {"training worlds": {"1-hop": figure}, "random documents": {"1-hop": figure, "2-hop": figure}}
+    conditions = {name: row | {"f1_by_type": by_type} for name, by_type in asked.items()}
+    table = probe_table({"conditions": conditions, "reads": True, "unseen_share": 1.0}).split("\n\n")[0].splitlines()
+    assert table == [
+        "| | F1 | EM | format | F1 1-hop | F1 2-hop |",
+        "|---|---|---|---|---|---|",
+        "| training worlds | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.50 | 0.500 | - |",
+        "| random documents | 0.500 ± 0.100 | 0.500 ± 0.100 | 0.50 | 0.500 | 0.500 |",
+    ]
 
 
 def test_a_probe_of_one_question_is_refused():
