@@ -84,9 +84,12 @@ def trajectory_step(path: Path) -> int:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, eval.jsonl or sft.jsonl in order of step; none when the file is not there.
 
+    Of a folder it is metrics.jsonl that is read.
+
     Half a last row (the run was killed, or is writing it) is left out. Of a step that was written twice (the run was
     killed and resumed) the last row counts.
     """
+    path = path / METRICS if path.is_dir() else path
     by_step: dict[int, dict[str, Any]] = {}
     for number, row in read_json_lines(path, growing=True) if path.is_file() else ():
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):

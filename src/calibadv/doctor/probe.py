@@ -14,6 +14,7 @@ from calibadv.doctor.check_resources import check_memory
 from calibadv.doctor.memory import Lengths
 from calibadv.evaluation.evidence import evidence_of, holds, padded, passage_words
 from calibadv.retrieval.base import Retriever
+from calibadv.rewards.reward import open_reward
 from calibadv.rollout.batch import RolloutResult, rollout
 from calibadv.trajectory import Question, Trajectory
 
@@ -48,8 +49,10 @@ def check_probe(
             seed=config.training.seed,
             progress=progress,
         )
+    score = config.reward.score
+    reward = open_reward(config.reward.function, score=score)
     outcomes = [
-        Outcome.of(t, group_id=f"{t.question.dataset}/{t.question.id}", score=config.reward.score)
+        Outcome.of(t, group_id=f"{t.question.dataset}/{t.question.id}", score=score, reward=reward)
         for t in result.trajectories
     ]
     credit = assign_credit(outcomes, config=config.active_calibration)

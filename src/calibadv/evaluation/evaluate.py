@@ -16,6 +16,7 @@ from calibadv.evaluation.grade import Grade, grade
 from calibadv.evaluation.journal import Journal, key_of
 from calibadv.evaluation.statistics import Summary, check_names, summarise
 from calibadv.retrieval.base import Retriever
+from calibadv.rewards.reward import Reward
 from calibadv.rollout import Policy, RolloutConfig, RolloutResult, rollout
 from calibadv.trajectory import Question, Trajectory
 
@@ -55,6 +56,7 @@ def evaluate(
     samples: int = 1,
     seed: int = 0,
     score: str = "f1",
+    reward: Reward | None = None,
     progress: Progress | None = None,
     journal: Journal | None = None,
 ) -> EvalResult:
@@ -90,7 +92,7 @@ def evaluate(
             played = [journal.finished[key] for question in asked for key in _keys(question, samples)]
         trajectories += played
     _assert_each_once(trajectories, questions=questions, samples=samples)
-    return grade_all(trajectories, seconds=seconds, seed=seed, score=score, journal=journal)
+    return grade_all(trajectories, seconds=seconds, seed=seed, score=score, reward=reward, journal=journal)
 
 
 def _play(
@@ -117,11 +119,12 @@ def grade_all(
     seconds: dict[str, float],
     seed: int,
     score: str,
+    reward: Reward | None = None,
     journal: Journal | None = None,
 ) -> EvalResult:
     """Grades and means of trajectories."""
     latency_s = {} if journal is None else journal.latency_s
-    grades = [grade(t, score=score, latency_s=latency_s.get(key_of(t))) for t in trajectories]
+    grades = [grade(t, score=score, reward=reward, latency_s=latency_s.get(key_of(t))) for t in trajectories]
     failed = sum(t.failed for t in trajectories)
     if failed:
         logger.warning(

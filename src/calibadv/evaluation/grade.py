@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from calibadv.rewards.format import is_well_formed
-from calibadv.rewards.outcome import score_trajectory
 from calibadv.rewards.perplexity import is_garbled
+from calibadv.rewards.reward import Reward, scored
 from calibadv.trajectory import Trajectory
 
 METRICS = (
@@ -38,17 +37,16 @@ class Grade:
         return replace(self, values={**self.values, name: value})
 
 
-def grade(trajectory: Trajectory, *, score: str, latency_s: float | None = None) -> Grade:
-    """Grade a trajectory on what the model itself wrote; ``score`` names the score of the reward.
+def grade(trajectory: Trajectory, *, score: str, reward: Reward | None = None, latency_s: float | None = None) -> Grade:
+    """Grade a trajectory on what the model itself wrote; ``score`` and ``reward`` as in `scored`.
 
     A rollout that failed for a reason outside the policy scores 0, as any without an answer, and counts as failed.
     """
-    scores = score_trajectory(trajectory)
-    valid = is_well_formed(trajectory)
+    verdict = scored(trajectory, score=score, reward=reward)
     values = {
-        **scores,
-        "reward": scores[score] if valid else 0.0,
-        "format_valid": float(valid),
+        **verdict.scores,
+        "reward": verdict.reward,
+        "format_valid": float(verdict.format_valid),
         "answered": float(trajectory.answer is not None),
         "failed": float(trajectory.failed),
         "searches": float(len(trajectory.search_turns)),

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from calibadv.errors import ConfigError
 from calibadv.registry import call, check_call, name_of, resolve
-from calibadv.rewards.outcome import check_score, outcome_reward
+from calibadv.rewards.format import is_well_formed
+from calibadv.rewards.outcome import check_score, outcome_reward, score_trajectory
 from calibadv.trajectory import Trajectory
 
 SETTING = "reward.function"
@@ -59,6 +60,36 @@ def open_reward(named: str | Reward, *, score: str = "f1") -> Reward:
     reward: Any = resolve(named, built_in={name: make(score) for name, make in REWARDS.items()}, setting=SETTING)
     check_call(reward, "trajectory", setting=SETTING, wanted="reward(trajectory) -> float")
     return reward  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """All verdicts about one trajectory, reached once."""
+
+    scores: Mapping[str, float]
+    """Score name -> value, before the format factor."""
+    format_valid: bool
+    reward: float
+    """0 for a trajectory that failed for a reason outside the policy."""
+
+
+def scored(trajectory: Trajectory, *, score: str, reward: Reward | None = None) -> Scored:
+    """Score a trajectory, check its format and ask the reward: training and evaluation both do it here.
+
+    Args:
+        trajectory: A finished episode.
+        score: Name of the score that the outcome reward takes.
+        reward: Another reward than the outcome reward.
+
+    Raises:
+        ConfigError: The reward is of another's making and returned no finite number.
+    """
+    scores, format_valid = score_trajectory(trajectory), is_well_formed(trajectory)
+    if reward is None or isinstance(reward, OutcomeReward):
+        value = (reward or OutcomeReward(score)).of(scores, format_valid=format_valid)
+    else:
+        value = 0.0 if trajectory.failed else reward_of(reward, trajectory)
+    return Scored(scores=scores, format_valid=format_valid, reward=value)
 
 
 def reward_of(reward: Reward, trajectory: Trajectory) -> float:

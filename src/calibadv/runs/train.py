@@ -121,7 +121,9 @@ def train(
         trainer.batch_metrics.listeners += listeners
         if test:
             trainer.add_callback(
-                PeriodicEvaluation(config, test=test, retriever=retriever, trainer=trainer, listeners=listeners)
+                PeriodicEvaluation(
+                    config, test=test, retriever=retriever, trainer=trainer, reward=reward, listeners=listeners
+                )
             )
         # Only now: what could not even start leaves no folder behind that the next try would have to avoid.
         checkpoint = prepare_folder(config, args, resume=resume)
@@ -225,12 +227,14 @@ class PeriodicEvaluation(TrainerCallback):
         test: Sequence[Question],
         retriever: Retriever,
         trainer: CalibAdvTrainer,
+        reward: Reward,
         listeners: Sequence[Listener],
     ) -> None:
         self.config = config
         self.test = test
         self.retriever = retriever
         self.trainer = trainer
+        self.reward = reward
         self.listeners = listeners
 
     def on_train_begin(
@@ -258,7 +262,9 @@ class PeriodicEvaluation(TrainerCallback):
     def evaluate(self, *, step: int) -> None:
         """Write one line to ``eval.jsonl``, and the weights to ``best/`` if no evaluation before was as good."""
         with self.trainer.clock.lap("eval"), self.trainer.accelerator.autocast(), self.trainer.stop.interruptible():
-            result = evaluate_policy(self.config, self.test, trainer=self.trainer, retriever=self.retriever)
+            result = evaluate_policy(
+                self.config, self.test, trainer=self.trainer, retriever=self.retriever, reward=self.reward
+            )
         line = eval_line(result, step=step)
         if not self.trainer.is_world_process_zero():
             return
@@ -280,7 +286,12 @@ class PeriodicEvaluation(TrainerCallback):
 
 
 def evaluate_policy(
-    config: RunConfig, questions: Sequence[Question], *, trainer: CalibAdvTrainer, retriever: Retriever
+    config: RunConfig,
+    questions: Sequence[Question],
+    *,
+    trainer: CalibAdvTrainer,
+    retriever: Retriever,
+    reward: Reward | None = None,
 ) -> EvalResult:
     """Evaluate the trainer's current weights."""
     return evaluate(
@@ -292,6 +303,7 @@ def evaluate_policy(
         samples=config.evaluation.samples,
         seed=config.training.seed,
         score=config.reward.score,
+        reward=reward,
     )
 
 

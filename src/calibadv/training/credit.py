@@ -25,10 +25,8 @@ from calibadv.advantage import (
     calibrate,
     query_correctness,
 )
-from calibadv.rewards.format import is_well_formed
-from calibadv.rewards.outcome import score_trajectory
 from calibadv.rewards.perplexity import is_garbled
-from calibadv.rewards.reward import OutcomeReward, Reward, reward_of
+from calibadv.rewards.reward import Reward, scored
 from calibadv.trajectory import ActionKind, Credit, Trajectory
 
 
@@ -57,20 +55,17 @@ class Outcome:
             score: Name of the score that makes documents silver, and that the outcome reward takes.
             reward: Another reward than the outcome reward.
         """
-        reward = OutcomeReward(score) if reward is None else reward
-        scores, format_valid = score_trajectory(trajectory), is_well_formed(trajectory)
-        if isinstance(reward, OutcomeReward):
-            value = reward.of(scores, format_valid=format_valid)
-        else:
-            value = 0.0 if trajectory.failed else reward_of(reward, trajectory)
+        verdict = scored(trajectory, score=score, reward=reward)
         return cls(
             group_id=group_id,
-            reward=value,
-            scores=scores,
+            reward=verdict.reward,
+            scores=verdict.scores,
             garbled=is_garbled(trajectory),
             failed=trajectory.failed,
             stop_reason=trajectory.stop_reason.value,
-            evidence=TrajectoryEvidence.from_trajectory(trajectory, score=scores[score], format_valid=format_valid),
+            evidence=TrajectoryEvidence.from_trajectory(
+                trajectory, score=verdict.scores[score], format_valid=verdict.format_valid
+            ),
             is_search=tuple(t.action.kind is ActionKind.SEARCH and bool(t.observation) for t in trajectory.turns),
             num_tokens=tuple(len(t.token_ids) for t in trajectory.turns),
             logprob_sums=tuple(math.fsum(t.logprobs) for t in trajectory.turns),
