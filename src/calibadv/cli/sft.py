@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     require_packages(*PACKAGES, extra="train", what="supervised fine-tuning")
     from calibadv.data.run_files import MODEL
-    from calibadv.models.publish import check_hub, push_folder
+    from calibadv.io.hub import check_upload, upload_folder
     from calibadv.runs.sft import look_at_format, make_demonstrations, sft_folder, train_on_demonstrations
 
     if arguments.data_only:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"\nWritten to {shortest(sft_folder(config))}; train on them with --resume")
         return
     if arguments.push_to_hub:
-        check_hub(arguments.push_to_hub)
+        check_upload(arguments.push_to_hub, option="--push-to-hub")
     with stopped():
         folder = train_on_demonstrations(config, resume=resume, listeners=[show_line])
     folder = shortest(folder)
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\nDone: {folder}")
     print(f"  calibadv train CONFIG --set model.path={folder / MODEL}    go on by reinforcement")
     if arguments.push_to_hub:
-        print(f"Uploaded to {push_folder(folder / MODEL, arguments.push_to_hub)}")
+        print(f"Uploaded to {upload_folder(folder / MODEL, arguments.push_to_hub, option='--push-to-hub')}")
 
 
 def show_report(report: dict[str, Any]) -> None:

@@ -56,11 +56,11 @@ def run(arguments: argparse.Namespace) -> None:
         return
     require_packages(*PACKAGES, extra="train", what="training")
     from calibadv.data.run_files import MODEL
-    from calibadv.models.publish import check_hub, push_folder
+    from calibadv.io.hub import check_upload, upload_folder
     from calibadv.runs.train import train
 
     if arguments.push_to_hub:
-        check_hub(arguments.push_to_hub)
+        check_upload(arguments.push_to_hub, option="--push-to-hub")
     with stopped():
         folder = shortest(train(config, resume=resume, listeners=[show_line]))
     print(f"\nDone: {folder}")
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"  calibadv report {folder}          curves and a page")
     print(f"  calibadv trajectories {folder}    what it wrote, turn by turn")
     if arguments.push_to_hub:
-        print(f"Uploaded to {push_folder(folder / MODEL, arguments.push_to_hub)}")
+        print(f"Uploaded to {upload_folder(folder / MODEL, arguments.push_to_hub, option='--push-to-hub')}")
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, output: str) -> None:

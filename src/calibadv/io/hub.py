@@ -40,10 +40,17 @@ class HubFile:
     """One file of a revision."""
 
     name: str
-    size: int | None
+    listed_size: int | None
     """Bytes, where the hub says so."""
     sha256: str | None
     url: str
+
+    @property
+    def size(self) -> int:
+        """Bytes; DataError where the hub does not say."""
+        if self.listed_size is None:
+            raise DataError(f"{self.url}: the hub does not tell the size of this file; try later")
+        return self.listed_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +76,7 @@ def list_files(
     files = [
         HubFile(
             name=file.rfilename,
-            size=file.size,
+            listed_size=file.size,
             sha256=file.lfs.sha256 if file.lfs is not None else None,
             url=f"{api.endpoint}/{folder}{repo}/resolve/{info.sha}/{quote(file.rfilename)}",
         )
@@ -130,15 +137,16 @@ def check_upload(repo: str, *, option: str) -> None:
         raise ConfigError(f"{option} needs a token with the right to write: export HF_TOKEN=...")
 
 
-def upload_folder(folder: Path, repo: str, *, message: str, option: str) -> str:
+def upload_folder(folder: Path, repo: str, *, option: str, message: str = "Upload a trained model") -> str:
     """Create the repository if need be (private) and upload the folder; the address comes back."""
     hub = _hub(repo)
+    from httpx2 import HTTPError
+
     api = hub.HfApi()
     try:
-        check_reachable(api.endpoint)
         api.create_repo(repo, private=True, exist_ok=True)
         return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
-    except (hub.errors.HfHubHTTPError, OSError) as error:
+    except (OSError, HTTPError) as error:
         raise SaveError(
             f"{option} {repo}: the upload failed ({_reason(error)}). The model is in {folder}; upload it by hand: "
             f"hf upload {repo} {folder}"

@@ -8,6 +8,5 @@
 - `lora`: loRA: train two small matrices beside every linear layer and leave the model itself alone (Hu et al. 2021)
 - `open_policy`: `open_policy`: from the [model] section to something that writes turns, with the tokenizer that
   belongs to it
-- `publish`: upload a trained model to the Hugging Face hub, when asked to; the token comes from the environment
 - `sizes`: the shape of a model without its weights, and how much memory a device has: what estimates are made from
 """

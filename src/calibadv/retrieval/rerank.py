@@ -7,8 +7,6 @@ are scored once, pairs of similar length share a batch, and a batch that does no
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import Any, Literal, Protocol
 
 from calibadv.devices import first_line, quiet_loading, usable_device
 from calibadv.errors import ConfigError, RetrieverError
+from calibadv.io.packages import require_packages
+from calibadv.io.provenance import json_sha256, model_fingerprint
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.dense.encoder_files import hub_folder
 from calibadv.trajectory import Document
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Pair = tuple[str, Document]
-FINGERPRINT_BYTES = 65_536
 
 
 class Reranker(Protocol):
@@ -71,7 +70,7 @@ class CrossEncoderReranker:
         self.batch_size = batch_size
         folder = _model_folder(self.model)
         self._encoder = _load(folder, model=self.model, device=device, max_length=max_length, precision=precision)
-        self._fingerprint = _fingerprint(folder, model=self.model)
+        self._fingerprint = model_fingerprint(folder)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """One score a pair, in order."""
@@ -160,7 +159,7 @@ class RerankedRetriever:
         """Digest of everything that decides the answers; wherever the model's folder lies."""
         reranker = {name: value for name, value in self.reranker.manifest().items() if name != "model"}
         identity = [getattr(self.retriever, "version", ""), reranker, self.candidates]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return json_sha256(identity)
 
 
 def best_first(hits: Sequence[Hit]) -> list[Hit]:
@@ -181,12 +180,11 @@ def _model_folder(model: str) -> Path:
 
 
 def _load(folder: Path, *, model: str, device: str | None, max_length: int, precision: Precision) -> Any:
-    try:
-        import torch
-        from sentence_transformers import CrossEncoder
-        from transformers import AutoConfig
-    except ImportError as error:
-        raise ConfigError(f"re-ranking needs {error.name}: pip install 'calibadv[dense]'") from error
+    require_packages("torch", "transformers", "sentence_transformers", extra="dense", what="re-ranking")
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoConfig
+
     if device is not None:
         device = usable_device(device, setting="the re-ranker's device")
     try:
@@ -214,19 +212,3 @@ def _load(folder: Path, *, model: str, device: str | None, max_length: int, prec
     encoder.to(dtype=getattr(torch, precision))
     encoder.eval()
     return encoder
-
-
-def _fingerprint(folder: Path, *, model: str) -> str:
-    """Digest of the model's files (size, beginning and end of each), or the commit of a hub model."""
-    digest = hashlib.sha256()
-    if folder != Path(model):
-        digest.update(f"{model}@{folder.name}".encode())
-        return digest.hexdigest()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".txt", ".safetensors", ".bin", ".model")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(FINGERPRINT_BYTES))
-            file.seek(max(0, size - FINGERPRINT_BYTES))
-            digest.update(file.read(FINGERPRINT_BYTES))
-    return digest.hexdigest()

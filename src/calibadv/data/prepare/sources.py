@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from calibadv.data.prepare.datasets import HUB_REPOSITORY, HUB_REVISION, candidates, suggestion
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.hub import fetch_file, list_files
 
 HUB = "hub"
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
@@ -161,41 +162,13 @@ class HubSource:
 
     def _files(self) -> Sequence[str]:
         if self._listing is None:
-            from huggingface_hub import HfApi
-
-            self._listing = self._asked(
-                lambda: HfApi(endpoint=self._endpoint).list_repo_files(
-                    self._repository, revision=self._revision, repo_type="dataset"
-                )
-            )
+            listed = list_files(self._repository, **self._which())
+            self._listing = [file.name for file in listed.files]
         return self._listing
 
     def _download(self, file: str) -> Path:
-        from huggingface_hub import hf_hub_download
+        return fetch_file(self._repository, file, **self._which())
 
-        return Path(
-            self._asked(
-                lambda: hf_hub_download(
-                    self._repository, file, revision=self._revision, repo_type="dataset", endpoint=self._endpoint
-                )
-            )
-        )
-
-    def _asked(self, call: Any) -> Any:
-        """The call's result; whatever the hub's client raises becomes one line with a remedy."""
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-        try:
-            return call()
-        except RevisionNotFoundError as error:
-            raise ConfigError(
-                f"--revision {self._revision}: {self._repository} has no such revision; leave it out for {HUB_REVISION}"
-            ) from error
-        except RepositoryNotFoundError as error:
-            raise DataError(f"{self._repository}: the hub has no such data set, or it needs a token") from error
-        except Exception as error:  # the client raises its own errors, those of its HTTP library, and OSError
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise DataError(
-                f"{self._repository}: cannot be read from the hub ({reason}); is it reachable from this machine? "
-                "A downloaded copy works too: --source FOLDER"
-            ) from error
+    def _which(self) -> dict[str, Any]:
+        remedy = "a downloaded copy works too: --source FOLDER"
+        return {"kind": "dataset", "revision": self._revision, "endpoint": self._endpoint, "remedy": remedy}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from calibadv.errors import ConfigError
+from calibadv.io.packages import require_packages
 
 ENGINE_K1, ENGINE_B = 1.2, 0.75
 """Lucene's parameters, which the engine has built in."""
@@ -54,10 +55,9 @@ class BM25Config:
 
 def import_tantivy() -> Any:
     """The engine, or what to install."""
-    try:
-        import tantivy
-    except ImportError as error:
-        raise ConfigError("BM25 needs tantivy: pip install 'calibadv[retrieval]'") from error
+    require_packages("tantivy", extra="retrieval", what="BM25")
+    import tantivy
+
     return tantivy
 
 

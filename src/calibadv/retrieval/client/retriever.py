@@ -7,7 +7,6 @@ whether the retriever is gone (`calibadv.rollout.search_queue`).
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import os
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.http import Answer, Transient, exchange, hider, require_httpx2
+from calibadv.io.provenance import text_sha256
 from calibadv.io.retry import Retry
 from calibadv.io.thread_pool import Threads
 from calibadv.retrieval.base import Hit, check_search
@@ -154,7 +154,7 @@ class RemoteRetriever:
         if info.ours:
             return info.version
         names = "\n".join([self.dialect, *(server.name for server in self._set.servers)])
-        return f"unversioned-{hashlib.sha256(names.encode()).hexdigest()}"
+        return f"unversioned-{text_sha256(names)}"
 
     def manifest(self) -> dict[str, Any]:
         """What identifies the index, for the record of a run."""

@@ -8,7 +8,6 @@ passages.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from calibadv.errors import RetrieverError
 from calibadv.io.http import shortened
+from calibadv.io.provenance import text_sha256
 from calibadv.retrieval.base import Hit
 from calibadv.retrieval.corpus.text import encodable, split_contents
 from calibadv.trajectory import Document
@@ -111,7 +111,7 @@ def _without_id(document: Any) -> Document:
     title, text = split_contents(contents)
     # The published server quotes a title that is quoted already.
     title = title[1:-1] if len(title) >= 2 and title[0] == title[-1] == '"' else title
-    return Document(id=hashlib.sha256(contents.encode()).hexdigest(), title=title, text=text)
+    return Document(id=text_sha256(contents), title=title, text=text)
 
 
 def _shown(value: Any) -> str:

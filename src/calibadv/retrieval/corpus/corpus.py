@@ -7,7 +7,6 @@ when they are asked for. A corpus in memory is laid out the same way, and has th
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import overload
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import write_json_lines
 from calibadv.io.mapped_file import MappedFile
 from calibadv.retrieval.corpus.id_index import IDS, IdIndex, row_number
 from calibadv.retrieval.corpus.manifest import DOCUMENTS, CorpusManifest
@@ -164,12 +164,8 @@ class Corpus(Sequence[Document]):
 
     def write(self, path: Path | str) -> None:
         """Write ``{"id", "title", "text"}`` lines; gzip when the name ends in .gz."""
-        path = Path(path)
-        is_gzip = path.suffix == ".gz"
-        with gzip.open(path, "wt", encoding="utf-8") if is_gzip else path.open("w", encoding="utf-8") as file:
-            for document in self:
-                record = {"id": document.id, "title": document.title, "text": document.text}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        rows = ({"id": document.id, "title": document.title, "text": document.text} for document in self)
+        write_json_lines(Path(path), rows)
 
     def _check_ids(self, ids: list[str], *, first_row: int) -> None:
         if self._ids is None:

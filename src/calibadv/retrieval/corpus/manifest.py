@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from calibadv.errors import DataError
+from calibadv.io.files import read_json, write_json
 from calibadv.retrieval.corpus.id_index import IDS
 
 CORPUS = "corpus.json"
@@ -38,10 +38,7 @@ class CorpusManifest:
 
     def write(self, corpus_dir: Path) -> None:
         """Write corpus.json by rename."""
-        partial = corpus_dir / f"{CORPUS}.partial"
-        record = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-        partial.replace(corpus_dir / CORPUS)
+        write_json(corpus_dir / CORPUS, {"format": FORMAT, "version": VERSION, **asdict(self)})
 
     @classmethod
     def read(cls, corpus_dir: Path) -> CorpusManifest:
@@ -49,11 +46,8 @@ class CorpusManifest:
         path = corpus_dir / CORPUS
         if not path.is_file():
             raise DataError(f"{corpus_dir}: no {CORPUS}, so this is not a corpus; make one: calibadv corpus import")
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); {AGAIN}") from error
-        if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
+        record = read_json(path, remedy=AGAIN)
+        if record.pop("format", None) != FORMAT:
             raise DataError(f"{path}: not the description of a corpus; {AGAIN}")
         if (version := record.pop("version", None)) != VERSION:
             raise DataError(

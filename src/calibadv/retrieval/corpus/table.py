@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from calibadv.errors import ConfigError, DataError
+from calibadv.errors import DataError
 from calibadv.io.mapped_file import MappedFile
+from calibadv.io.packages import require_packages
 from calibadv.trajectory import Document
 
 COLUMNS = ("id", "title", "text")
@@ -208,8 +209,7 @@ def schema() -> Any:
 
 def import_pyarrow() -> Any:
     """The pyarrow package, or a ConfigError that names the pip command."""
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise ConfigError("a corpus needs pyarrow: pip install 'calibadv[retrieval]'") from error
+    require_packages("pyarrow", extra="retrieval", what="a corpus")
+    import pyarrow as pa
+
     return pa

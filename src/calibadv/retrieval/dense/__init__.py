@@ -6,7 +6,7 @@
 - `download`: files of a Hugging Face hub data set, fetched straight into place and resumable after a kill
 - `encoder`: texts to vectors: one encoder on one device, batched by length, results in the order of the input
 - `encoder_config`: how an encoder wants to be used: pooling, prefixes, normalisation, length
-- `encoder_files`: where a model's files are, and a cheap digest that tells one model from another
+- `encoder_files`: where the files of an encoder or a re-ranker are
 - `faiss_build`: make a FAISS index from a file of vectors without holding the vectors in memory
 - `folder`: an index folder: putting it together from a file of vectors, and checking that its parts belong together
 - `gpu_search`: exact search with torch: every vector on a GPU (or in memory), compared by matrix products

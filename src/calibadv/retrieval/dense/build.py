@@ -9,14 +9,13 @@ is complete.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import read_json, write_json
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.dense.encoder import Encoder
 from calibadv.retrieval.dense.encoder_config import EncoderConfig
@@ -126,14 +125,14 @@ def _resume_point(index_dir: Path, identity: dict[str, Any]) -> int:
     """Rows that an earlier build of the same index finished; another index in the folder is an error."""
     path = index_dir / PROGRESS
     if not path.exists():
-        foreign = sorted(p.name for p in index_dir.iterdir() if p.name not in (LOCK, f"{PROGRESS}.partial"))
+        foreign = sorted(p.name for p in index_dir.iterdir() if p.name not in (LOCK, f".{PROGRESS}.partial"))
         if foreign:
             raise ConfigError(f"{index_dir} is not empty ({foreign[0]}); name a new folder (--out)")
         return 0
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        note = read_json(path)
         done = int(note.pop("done"))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a note of progress ({error}); remove {index_dir} and start again") from error
     for key, value in identity.items():
         if note.get(key) != value:
@@ -154,12 +153,7 @@ def _difference(key: str, old: Any, new: Any) -> str:
 
 
 def _note(index_dir: Path, record: dict[str, Any]) -> None:
-    partial = index_dir / f"{PROGRESS}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(record, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(index_dir / PROGRESS)
+    write_json(index_dir / PROGRESS, record, sync=True)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from calibadv.errors import ConfigError, DataError
+from calibadv.errors import DataError
+from calibadv.io.hub import HubFile
 
 logger = logging.getLogger(__name__)
 
@@ -27,48 +26,6 @@ _BLOCK = 1 << 20
 _SYNC_BYTES = 256 << 20
 ATTEMPTS = 5
 """Failures in a row, without a byte between them, before the download stops."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubFile:
-    """One file of a revision."""
-
-    name: str
-    size: int
-    sha256: str | None
-    url: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubFiles:
-    """A pinned revision of a data set."""
-
-    repo: str
-    revision: str
-    files: tuple[HubFile, ...]
-
-
-def list_files(repo: str, *, revision: str | None = None, endpoint: str | None = None) -> HubFiles:
-    """The files of a data set with sizes and digests; DataError when no hub answers."""
-    hub, http = _import_hub(), _import_http()
-    api = hub.HfApi(endpoint=endpoint)
-    try:
-        info = api.dataset_info(repo, revision=revision, files_metadata=True)
-    except (OSError, ValueError, http.HTTPError) as error:
-        raise DataError(
-            f"{repo}: the Hugging Face hub at {api.endpoint} does not answer for this data set ({_reason(error)}). "
-            "Behind a mirror set HF_ENDPOINT, to log in HF_TOKEN. On a machine without a network fetch the files "
-            "elsewhere, join the parts (cat part_* > e5_Flat.index), and then: calibadv corpus import wiki-18.jsonl.gz "
-            "--out CORPUS; calibadv index convert e5_Flat.index --to as-is --corpus CORPUS --encoder MODEL --out DIR"
-        ) from error
-    files = []
-    for file in info.siblings or ():
-        if file.size is None:
-            raise DataError(f"{repo}: the hub at {api.endpoint} does not tell the size of {file.rfilename}; try later")
-        url = f"{api.endpoint}/datasets/{repo}/resolve/{info.sha}/{quote(file.rfilename)}"
-        sha256 = file.lfs.sha256 if file.lfs is not None else None
-        files.append(HubFile(name=file.rfilename, size=file.size, sha256=sha256, url=url))
-    return HubFiles(repo=repo, revision=str(info.sha), files=tuple(files))
 
 
 def fetch(parts: Sequence[HubFile], target: Path, *, progress: Progress | None = None) -> None:
@@ -111,8 +68,9 @@ def bytes_at_hand(target: Path) -> int:
 
 def _fetch_part(part: HubFile, partial: Path, *, start: int, total: int, progress: Progress | None) -> None:
     """Append what is missing of one part; connections that break are opened again."""
+    import httpx2 as http
+
     end, failures = start + part.size, 0
-    http = _import_http()
     while (size := partial.stat().st_size if partial.exists() else 0) < end:
         try:
             _append(part, partial, start=start, total=total, progress=progress)
@@ -135,10 +93,12 @@ def _fetch_part(part: HubFile, partial: Path, *, start: int, total: int, progres
 
 
 def _append(part: HubFile, partial: Path, *, start: int, total: int, progress: Progress | None) -> None:
-    hub, http = _import_hub(), _import_http()
+    import httpx2 as http
+    from huggingface_hub.utils._headers import build_hf_headers
+
     with partial.open("ab", buffering=_BLOCK) as file:
         position = file.tell() - start  # within the part
-        headers = {**hub.utils.build_hf_headers(), "Range": f"bytes={position}-", "Accept-Encoding": "identity"}
+        headers = {**build_hf_headers(), "Range": f"bytes={position}-", "Accept-Encoding": "identity"}
         timeout = http.Timeout(30.0, connect=15.0)
         with http.stream("GET", part.url, headers=headers, follow_redirects=True, timeout=timeout) as response:
             response.raise_for_status()
@@ -181,7 +141,7 @@ def _check_size(path: Path, total: int) -> None:
 
 
 def _check_digest(part: HubFile, partial: Path, *, start: int) -> None:
-    """A part that came damaged is cut off again, so that the next run fetches it anew."""
+    """A part that came damaged is cut off again, so that the next run fetches it again."""
     sha256, left = hashlib.sha256(), part.size
     with partial.open("r+b") as file:
         file.seek(start)
@@ -199,20 +159,3 @@ def _check_digest(part: HubFile, partial: Path, *, start: int) -> None:
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-
-
-def _import_hub() -> Any:
-    try:
-        import huggingface_hub
-        import huggingface_hub.utils
-    except ImportError as error:
-        raise ConfigError("fetching from the hub needs huggingface_hub: pip install 'calibadv[retrieval]'") from error
-    return huggingface_hub
-
-
-def _import_http() -> Any:
-    try:
-        import httpx2
-    except ImportError as error:
-        raise ConfigError("fetching from the hub needs httpx2: pip install 'calibadv[retrieval]'") from error
-    return httpx2

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from calibadv.devices import first_line, quiet_loading, usable_device
 from calibadv.errors import ConfigError, RetrieverError
+from calibadv.io.packages import require_packages
 from calibadv.retrieval.corpus.text import contents
 from calibadv.retrieval.dense.encoder_config import EncoderConfig, EncoderSpec, describe
 from calibadv.retrieval.dense.encoder_files import check_tokenizer, model_folder
@@ -27,7 +28,7 @@ class Encoder:
     """Encodes documents and queries by the model's convention. Safe to call from several threads: they take turns."""
 
     def __init__(self, config: EncoderConfig) -> None:
-        _require_packages()
+        require_packages("torch", "transformers", "sentence_transformers", extra="dense", what="encoding")
         self.config = config
         spec = describe(config)
         self._device = usable_device(config.device, setting="encoder.device")
@@ -194,13 +195,3 @@ def _dtype(dtype: str, *, device: str) -> tuple[Any, str]:
     if dtype == "fp16" and on_cpu:
         raise ConfigError('encoder.dtype "fp16" needs a GPU; on a CPU use "fp32" or "bf16"')
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype], dtype
-
-
-def _require_packages() -> None:
-    import importlib.util
-
-    missing = [
-        name for name in ("torch", "transformers", "sentence_transformers") if not importlib.util.find_spec(name)
-    ]
-    if missing:
-        raise ConfigError(f"encoding needs {', '.join(missing)}: pip install 'calibadv[dense]'")

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.dense.encoder_files import fingerprint, model_folder, read_json
+from calibadv.io.files import read_json
+from calibadv.io.provenance import model_fingerprint
+from calibadv.retrieval.dense.encoder_files import model_folder
 
 Pooling = Literal["mean", "cls", "last", "pooler", "modules"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -27,6 +29,8 @@ _PREFIXES = {"e5": ("query: ", "passage: "), "bge": ("Represent this sentence fo
 """Of queries and of documents."""
 _E5 = re.compile(r"(^|[^a-z0-9])e5([^a-z0-9]|$)")
 _BGE = re.compile(r"(^|[^a-z0-9])bge([^a-z0-9]|$)")
+
+AGAIN = "fetch the model again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +90,7 @@ class EncoderSpec:
     dtype: str = "fp32"
     """Arithmetic that encoded the documents."""
     fingerprint: str | None = None
-    """`model_files.fingerprint` of the documents' encoder; None where it was not at hand (a published index)."""
+    """`model_fingerprint` of the documents' encoder; None where it was not at hand (a published index)."""
     query_fingerprint: str | None = None
 
     def config(self, *, model: str | None = None, device: str = "auto", batch_size: int = 64) -> EncoderConfig:
@@ -123,7 +127,7 @@ def describe(config: EncoderConfig) -> EncoderSpec:
     model = str(folder.resolve()) if Path(config.model).expanduser().is_dir() else config.model
     modules = _modules(folder)
     inner = folder if (folder / "config.json").is_file() else folder / modules[0].path
-    settings = read_json(inner / "config.json", what=f"encoder.model {config.model}")
+    settings = read_json(inner / "config.json", remedy=AGAIN)
     family = family_of(config.model, settings, folder=folder)
     query_model = _query_model(config, family)
     by_modules = bool(modules) and config.pooling is None and family != "dpr"
@@ -136,7 +140,7 @@ def describe(config: EncoderConfig) -> EncoderSpec:
         )
     query_prefix, passage_prefix = _PREFIXES.get(family, ("", ""))
     default_normalize = normalizes if by_modules and family == "sentence-transformers" else family != "dpr"
-    fingerprint_ = fingerprint(folder)
+    fingerprint_ = model_fingerprint(folder)
     return EncoderSpec(
         model=model,
         query_model=model if query_model == config.model else query_model,
@@ -155,7 +159,7 @@ def describe(config: EncoderConfig) -> EncoderSpec:
         dimension=_dimension(folder, settings, modules=modules if by_modules else [], where=config.model),
         document_text="title_sep_text" if family == "dpr" else "contents",
         fingerprint=fingerprint_,
-        query_fingerprint=fingerprint_ if query_model == config.model else fingerprint(model_folder(query_model)),
+        query_fingerprint=fingerprint_ if query_model == config.model else model_fingerprint(model_folder(query_model)),
     )
 
 
@@ -242,13 +246,13 @@ def _modules(folder: Path) -> list[_Module]:
 
 def _prompts(folder: Path) -> dict[str, str]:
     path = folder / "config_sentence_transformers.json"
-    prompts = read_json(path, what=str(folder)).get("prompts") if path.is_file() else None
+    prompts = read_json(path, remedy=AGAIN).get("prompts") if path.is_file() else None
     return {name: text for name, text in prompts.items() if text} if isinstance(prompts, dict) else {}
 
 
 def _max_length(folder: Path, settings: dict[str, Any], *, by_modules: bool) -> int:
     if by_modules and (folder / "sentence_bert_config.json").is_file():
-        own = read_json(folder / "sentence_bert_config.json", what=str(folder)).get("max_seq_length")
+        own = read_json(folder / "sentence_bert_config.json", remedy=AGAIN).get("max_seq_length")
         if isinstance(own, int):
             return own
     positions = settings.get("max_position_embeddings")
@@ -261,7 +265,7 @@ def _max_length(folder: Path, settings: dict[str, Any], *, by_modules: bool) -> 
 def _dimension(folder: Path, settings: dict[str, Any], *, modules: list[_Module], where: str) -> int:
     dense = [module for module in modules if module.kind == "Dense"]
     if dense:
-        return int(read_json(folder / dense[-1].path / "config.json", what=where)["out_features"])
+        return int(read_json(folder / dense[-1].path / "config.json", remedy=AGAIN)["out_features"])
     size = (
         settings.get("projection_dim") or settings.get("hidden_size") or settings.get("d_model") or settings.get("dim")
     )

@@ -8,7 +8,6 @@ Only a graph (hnsw) has to be in memory as a whole while it is built.
 from __future__ import annotations
 
 import logging
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from calibadv.io.files import new_file
 from calibadv.retrieval.dense.kinds import IndexParameters
 from calibadv.retrieval.dense.vector_file import import_faiss, patched, serialized
 
@@ -40,9 +40,8 @@ class VectorSource(Protocol):
 
 def assemble(source: VectorSource, *, parameters: IndexParameters, path: Path, part_bytes: int = PART_BYTES) -> None:
     """Write the index of ``source`` to ``path``, all or nothing."""
-    partial = path.with_name(f".{path.name}.partial")
     index = _trained(source, parameters)
-    try:
+    with new_file(path, sync=True) as partial:
         if parameters.kind == "hnsw":
             for chunk in _chunks(source):
                 index.add(chunk)
@@ -51,11 +50,6 @@ def assemble(source: VectorSource, *, parameters: IndexParameters, path: Path, p
             _write_lists(source, index, partial, part_bytes=part_bytes)
         else:
             _write_codes(source, index, partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def empty(parameters: IndexParameters) -> Any:

@@ -7,7 +7,6 @@ is memory-mapped as it is. Everything can be interrupted: the same command goes 
 from __future__ import annotations
 
 import gzip
-import json
 import logging
 import shutil
 import tarfile
@@ -18,10 +17,12 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import new_file, read_json, write_json
+from calibadv.io.hub import HubFile, HubFiles, list_files
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.corpus.importing import ImportOptions, import_corpus
 from calibadv.retrieval.dense.convert import adopt, encoder_spec, open_origin
-from calibadv.retrieval.dense.download import HubFile, HubFiles, bytes_at_hand, fetch, list_files
+from calibadv.retrieval.dense.download import bytes_at_hand, fetch
 from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.sizing import format_size
 from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
@@ -29,6 +30,11 @@ from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
 logger = logging.getLogger(__name__)
 
 STATE = "pull.json"
+WITHOUT_A_HUB = (
+    "behind a mirror set HF_ENDPOINT, to log in HF_TOKEN. On a machine without a network fetch the files elsewhere, "
+    "join the parts (cat part_* > e5_Flat.index), and then: calibadv corpus import wiki-18.jsonl.gz --out CORPUS; "
+    "calibadv index convert e5_Flat.index --to as-is --corpus CORPUS --encoder MODEL --out DIR"
+)
 UNPACKED = 4
 """A corpus takes about so many times the room of its .gz file, with its index of ids."""
 _TAR_BLOCK = 512
@@ -113,20 +119,22 @@ class _Revisions:
         self._pinned: dict[str, str] = {}
         if self._path.exists():
             try:
-                self._pinned = dict(json.loads(self._path.read_text(encoding="utf-8"))["revisions"])
+                self._pinned = dict(read_json(self._path)["revisions"])
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
                     f"{self._path}: cannot be read ({error}); remove it to start with new revisions"
                 ) from error
 
     def list(self, repo: str, endpoint: str | None) -> HubFiles:
-        files = list_files(repo, revision=self._pinned.get(repo), endpoint=endpoint)
+        files = list_files(
+            repo, kind="dataset", revision=self._pinned.get(repo), endpoint=endpoint, remedy=WITHOUT_A_HUB
+        )
         self._pinned[repo] = files.revision
         return files
 
     def write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps({"revisions": self._pinned}, indent=1), encoding="utf-8")
+        write_json(self._path, {"revisions": self._pinned})
 
 
 def _corpus_file(files: HubFiles) -> HubFile:
@@ -185,15 +193,14 @@ def without_tar(packed: Path) -> Path:
             is_tar = file.read(_TAR_BLOCK)[257:262] == b"ustar"
         if not is_tar:
             return packed
-        partial = lines.with_name(f"{lines.name}.partial")
         with tarfile.open(packed, "r|gz") as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.isfile() and member.name.endswith(".jsonl") else None
                 if content is None:
                     continue
-                with gzip.open(partial, "wb", compresslevel=1) as file:
+                with new_file(lines) as partial, gzip.open(partial, "wb", compresslevel=1) as file:
                     shutil.copyfileobj(cast("IO[Any]", content), cast("IO[Any]", file), 1 << 20)
-                return partial.replace(lines)
+                return lines
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(f"{packed}: cannot be unpacked ({error}); remove it and run the command again") from error
     raise DataError(f"{packed}: an archive without a .jsonl file")

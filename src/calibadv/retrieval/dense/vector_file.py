@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calibadv.errors import ConfigError, DataError
+from calibadv.errors import DataError
+from calibadv.io.packages import require_packages
 
 VectorType = Literal["float32", "float16"]
 _NUM_VECTORS_AT = 8
@@ -177,8 +178,7 @@ def _unpack(header: bytes, *, path: Path) -> tuple[bytes, int, int]:
 
 def import_faiss() -> Any:
     """FAISS, or what to install."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise ConfigError("dense retrieval needs faiss: pip install 'calibadv[dense]'") from error
+    require_packages("faiss", extra="dense", what="dense retrieval")
+    import faiss
+
     return faiss

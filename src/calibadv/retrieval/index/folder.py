@@ -6,10 +6,7 @@ and digest of its files, so that a cut-off copy is noticed when it is opened (si
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import new_folder, read_json, write_json
+from calibadv.io.provenance import file_sha256
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.corpus.manifest import CORPUS
 from calibadv.retrieval.corpus.read import read_corpus
@@ -57,19 +56,8 @@ def check_new_folder(index_dir: Path) -> None:
 def whole_folder(index_dir: Path) -> Iterator[Path]:
     """A folder to build in that becomes ``index_dir`` at the end, and vanishes when the building fails."""
     check_new_folder(index_dir)
-    partial = index_dir.with_name(f"{index_dir.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with new_folder(index_dir) as partial:
         yield partial
-        try:
-            partial.replace(index_dir)
-        except OSError as error:
-            raise ConfigError(
-                f"the index folder {index_dir} cannot be made of {partial} ({error.strerror}); if another build wrote "
-                "it meanwhile, name another folder"
-            ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +69,18 @@ class FileList:
     @classmethod
     def of(cls, folder: Path, names: Iterable[str]) -> FileList:
         """Read the files now."""
-        return cls({name: {"bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in names})
+        return cls(
+            {name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)} for name in names}
+        )
 
     @classmethod
     def read(cls, folder: Path, *, elsewhere: Collection[str] = ()) -> FileList:
         """The list that `write` left in ``folder``; only files named in ``elsewhere`` may lie outside."""
         path = folder / FILES
         try:
-            files = json.loads(path.read_text(encoding="utf-8"))
+            files = read_json(path)
             known = all(type(entry["bytes"]) is int and type(entry["sha256"]) is str for entry in files.values())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (DataError, TypeError, KeyError) as error:
             raise DataError(f"{path}: not a list of files ({error}); build the index again") from error
         outside = (name for name in files if Path(name).is_absolute() or ".." in Path(name).parts)
         if not known or any(name not in elsewhere for name in outside):
@@ -98,10 +88,8 @@ class FileList:
         return cls(files)
 
     def write(self, folder: Path) -> None:
-        """Leave the list in ``folder``, by rename: half a list would be an error from then on."""
-        partial = folder / f"{FILES}.partial"
-        partial.write_text(json.dumps(self.files, indent=1, sort_keys=True), encoding="utf-8")
-        partial.replace(folder / FILES)
+        """Leave the list in ``folder``."""
+        write_json(folder / FILES, dict(sorted(self.files.items())))
 
     @property
     def num_bytes(self) -> int:
@@ -135,16 +123,5 @@ class FileList:
                 progress(done, self.num_bytes)
 
         for name, entry in self.files.items():
-            if digest(folder / name, read=read) != entry["sha256"]:
+            if file_sha256(folder / name, read=read) != entry["sha256"]:
                 raise DataError(f"{folder}: the index is broken: {name} has changed; copy it again or build it again")
-
-
-def digest(path: Path, *, read: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file; ``read`` is told of every piece how many bytes it has."""
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            sha256.update(chunk)
-            if read is not None:
-                read(len(chunk))
-    return sha256.hexdigest()

@@ -6,14 +6,14 @@ manifest names the corpus by content (`corpus_sha256`) and by place (`corpus`, r
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from calibadv.errors import DataError
+from calibadv.io.files import read_json, write_json
+from calibadv.io.provenance import json_sha256
 
 INDEX_FORMAT = 2
 MANIFEST = "manifest.json"
@@ -43,14 +43,11 @@ class IndexManifest:
         identity = {"format": INDEX_FORMAT, **asdict(self)}
         for name in ("corpus", "versions"):
             del identity[name]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return json_sha256(identity)
 
     def write(self, index_dir: Path) -> None:
         """Write manifest.json by rename: a folder with a manifest is a complete index."""
-        partial = index_dir / f"{MANIFEST}.partial"
-        record = {"format": INDEX_FORMAT, **asdict(self)}
-        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-        partial.replace(index_dir / MANIFEST)
+        write_json(index_dir / MANIFEST, {"format": INDEX_FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, index_dir: Path) -> IndexManifest:
@@ -63,11 +60,8 @@ class IndexManifest:
             )
         if not path.is_file():
             raise DataError(f"{index_dir}: no {MANIFEST}, so this is not an index; make one: calibadv index build")
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not a manifest ({error}); build the index again") from error
-        if not isinstance(record, dict) or record.pop("format", None) != INDEX_FORMAT:
+        record = read_json(path, remedy="build the index again")
+        if record.pop("format", None) != INDEX_FORMAT:
             raise DataError(f"{path}: not an index of format {INDEX_FORMAT}; build it again")
         if not _is_manifest(record):
             raise DataError(f"{path}: not an index manifest (its fields are {sorted(record)}); build the index again")

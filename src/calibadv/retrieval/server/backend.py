@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from calibadv.errors import RetrieverError
+from calibadv.io.provenance import text_sha256
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.rerank import CrossEncoderReranker, Precision, RerankedRetriever, Reranker
@@ -68,7 +68,7 @@ class Backend:
         if self.reranker is not None:
             return RerankedRetriever(self.retriever, self.reranker).version
         version = getattr(self.retriever, "version", None)
-        return str(version) if version else hashlib.sha256(repr(self.manifest()).encode()).hexdigest()
+        return str(version) if version else text_sha256(repr(self.manifest()))
 
     @property
     def num_documents(self) -> int | None:

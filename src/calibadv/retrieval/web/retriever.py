@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.http import Answer, Transient, exchange, hider, require_httpx2
+from calibadv.io.provenance import json_sha256
 from calibadv.io.retry import Retry
 from calibadv.io.thread_pool import Threads
 from calibadv.retrieval.base import Hit, check_search
@@ -112,7 +112,7 @@ class OnlineRetriever:
     def version(self) -> str:
         """Stands for provider and parameters; what the provider finds changes all the same."""
         record = [self.provider.name, dict(self.config.parameters)]
-        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        return json_sha256(record)
 
     def manifest(self) -> dict[str, Any]:
         """What is searched, for the record of a run."""
@@ -158,7 +158,7 @@ class OnlineRetriever:
     def _page(self, query: str, page: int) -> list[Found]:
         fields = {**self.provider.fields(query, page), **self.config.parameters}
         identity = [self.provider.name, fields]
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        digest = json_sha256(identity)
         cached = None if self._cache is None else self._cache.get(digest)
         if cached is not None:
             return cached

@@ -247,7 +247,7 @@ def test_of_two_builds_of_one_folder_the_slower_one_is_refused(tmp_path):
         (tmp_path / "bm25").mkdir(exist_ok=True)
         (tmp_path / "bm25" / "mine.txt").write_text("mine")
 
-    with pytest.raises(ConfigError, match="another build wrote it"):
+    with pytest.raises(ConfigError, match="another process wrote it"):
         build_bm25(Corpus.from_documents(DOCUMENTS), out=tmp_path / "bm25", progress=another)
     assert [path.name for path in tmp_path.iterdir()] == ["bm25"]
 
@@ -266,7 +266,7 @@ def test_opening_something_else_says_so(tmp_path, folder):
         BM25Retriever.open(tmp_path)
     for text in ("[]", "{}", "nonsense"):
         (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(DataError, match="not a"):
+        with pytest.raises(DataError, match="not an? |must hold a JSON object|cannot be read"):
             BM25Retriever.open(tmp_path)
     record = json.loads((folder / "manifest.json").read_text())
     for change, message in (({"method": "dense"}, "is a dense index"), ({"parameters": {}}, "made by other rules")):

@@ -243,7 +243,7 @@ def test_other_folders_are_not_corpora(folder, tmp_path):
         Corpus.open(tmp_path / "absent")
     for content, message in (
         ("{", "cannot be read"),
-        ("[1]", "not the description of a corpus"),
+        ("[1]", "must hold a JSON object"),
         ('{"format": "other"}', "not the description of a corpus"),
         ('{"format": "calibadv.corpus", "version": 99}', "format version 99, .*update calibadv"),
         ('{"format": "calibadv.corpus", "version": 1}', "fields are not those of a corpus"),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.provenance import model_fingerprint as fingerprint
 from calibadv.retrieval.corpus.text import contents
 from calibadv.retrieval.dense.encoder import Encoder
 from calibadv.retrieval.dense.encoder_config import EncoderConfig, EncoderSpec, describe, family_of, published
-from calibadv.retrieval.dense.encoder_files import fingerprint
 from calibadv.trajectory import Document
 
 DOCUMENTS = [

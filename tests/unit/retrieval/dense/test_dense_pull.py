@@ -284,7 +284,7 @@ def test_a_machine_without_a_hub_is_told_how_to_do_it_by_hand(hub, tmp_path, cap
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert main(["index", "pull", "wiki-18", "--out", str(tmp_path / "w")]) == 2
     message = capsys.readouterr().err
-    for part in ("at http://127.0.0.1:9 does not answer", "HF_ENDPOINT", "calibadv index convert", "--to as-is"):
+    for part in ("at http://127.0.0.1:9 is unreachable", "HF_ENDPOINT", "calibadv index convert", "--to as-is"):
         assert part in message
     assert not (tmp_path / "w").exists()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -80,7 +80,7 @@ def test_vectors_that_another_folder_keeps_are_compared_too(corpus_dir):
 
 
 def test_opening_reads_no_file_for_its_digest(built, monkeypatch):
-    monkeypatch.setattr(index_folder, "digest", None)
+    monkeypatch.setattr(index_folder, "file_sha256", None)
     assert len(DenseRetriever.open(built / "sq8").search(["song"], 3)[0]) == 3
 
 

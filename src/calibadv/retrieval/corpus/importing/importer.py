@@ -12,7 +12,7 @@ from calibadv.retrieval.corpus.id_index import hash_ids
 from calibadv.retrieval.corpus.importing.chunking import passages
 from calibadv.retrieval.corpus.importing.fields import FieldReader
 from calibadv.retrieval.corpus.importing.hash_runs import HashRuns
-from calibadv.retrieval.corpus.importing.jsonl import read_json_lines
+from calibadv.retrieval.corpus.importing.jsonl import read_rows
 from calibadv.retrieval.corpus.importing.options import ImportOptions
 from calibadv.retrieval.corpus.importing.parquet import read_parquet
 from calibadv.retrieval.corpus.importing.report import ImportReport, Tally, encodable
@@ -160,7 +160,7 @@ class _Import:
 def _rows(source: SourceFile, *, at: Callable[[int], None], fields: FieldReader) -> Iterator[tuple[int, Any]]:
     match source.kind:
         case "jsonl":
-            return read_json_lines(source.path, at=at)
+            return read_rows(source.path, at=at)
         case "parquet":
             return read_parquet(source.path, at=at, columns_of=fields.columns)
         case "text":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import finish_folder, start_folder, sync_file
 from calibadv.retrieval.corpus.corpus import CorpusDigest
 from calibadv.retrieval.corpus.id_index import IDS
 from calibadv.retrieval.corpus.importing.hash_runs import HashRuns
@@ -18,8 +18,6 @@ from calibadv.retrieval.corpus.importing.report import ImportReport
 from calibadv.retrieval.corpus.manifest import DOCUMENTS, CorpusManifest
 from calibadv.retrieval.corpus.table import ROWS_PER_BATCH, TableWriter, import_pyarrow
 from calibadv.trajectory import Document
-
-logger = logging.getLogger(__name__)
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -29,18 +27,15 @@ class CorpusWriter:
 
     def __init__(self, out: Path) -> None:
         self._out = out.resolve()
-        self.partial = self._out.with_name(f".{self._out.name}.partial-{os.getpid()}")
+        self.partial = self._out
+        """Where the folder is made, inside of the ``with`` block."""
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"{out} exists and is not empty; name a new folder for the corpus (--out) or remove it")
         self._digest = CorpusDigest()
 
     def __enter__(self) -> Self:
-        for left in self._out.parent.glob(f".{self._out.name}.partial-*"):
-            logger.warning(
-                "%s was left by an import that was killed (or one that is running); remove it if none is", left
-            )
         pa = import_pyarrow()
-        self.partial.mkdir(parents=True)
+        self.partial = start_folder(self._out)
         self._sink = pa.OSFile(str(self.partial / DOCUMENTS), "wb")
         self._table = TableWriter(self._sink)
         return self
@@ -84,7 +79,7 @@ class CorpusWriter:
             ids.write(self.partial / IDS)
             names.append(IDS)
         for name in names:
-            _sync(self.partial / name)
+            sync_file(self.partial / name)
         manifest = CorpusManifest(
             num_documents=self.num_documents,
             sha256=self.sha256,
@@ -95,16 +90,4 @@ class CorpusWriter:
             report=report.to_record(),
         )
         manifest.write(self.partial)
-        try:
-            self.partial.replace(self._out)
-        except OSError as error:
-            raise ConfigError(
-                f"{self._out} cannot be made of {self.partial} ({error.strerror}); if another import wrote it "
-                "meanwhile, name another folder (--out)"
-            ) from error
-
-
-def _sync(path: Path) -> None:
-    """The content is on the disk before the name is."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+        finish_folder(self.partial, self._out)

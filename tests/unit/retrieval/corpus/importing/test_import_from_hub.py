@@ -94,7 +94,7 @@ def test_without_a_network_the_cache_is_read(tmp_path):
 def test_without_network_and_cache_the_message_says_what_to_do(tmp_path):
     done = run_import(tmp_path, "some/corpus", HF_HUB_OFFLINE="1")
     assert done.returncode == 1
-    assert "the Hugging Face hub cannot be asked" in done.stderr
+    assert "is unreachable (HF_HUB_OFFLINE is set)" in done.stderr
     assert "name the files" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -161,4 +161,4 @@ def test_a_data_set_with_several_folders_must_be_told_which(tmp_path, hub):
 def test_a_data_set_that_the_hub_does_not_have_is_named(tmp_path, hub):
     done = run_import(tmp_path, "some/thing", HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
     assert done.returncode == 1
-    assert "some/thing: no such file or folder, and the Hugging Face hub has no such data set" in done.stderr
+    assert "some/thing: no such file or folder, and no such data set" in done.stderr

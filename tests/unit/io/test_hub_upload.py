@@ -3,7 +3,7 @@
 import pytest
 
 from calibadv.errors import ConfigError, SaveError
-from calibadv.models.publish import check_hub, push_folder
+from calibadv.io.hub import check_upload, upload_folder
 
 
 class Api:
@@ -36,7 +36,7 @@ def model(tmp_path):
 
 
 def test_a_model_is_uploaded_into_a_private_repository(api, model):
-    assert push_folder(model, "me/agent") == "https://hub.example/me/agent/commit/1"
+    assert upload_folder(model, "me/agent", option="--push-to-hub") == "https://hub.example/me/agent/commit/1"
     assert api.calls == [
         ("create", "me/agent", {"private": True, "exist_ok": True}),
         ("upload", "me/agent", ["config.json"]),
@@ -46,15 +46,15 @@ def test_a_model_is_uploaded_into_a_private_repository(api, model):
 def test_a_failed_upload_says_where_the_model_is(api, model):
     api.error = OSError("connection reset")
     with pytest.raises(SaveError, match=r"upload failed \(connection reset\).*upload it by hand: hf upload me/agent"):
-        push_folder(model, "me/agent")
+        upload_folder(model, "me/agent", option="--push-to-hub")
 
 
 def test_what_cannot_be_uploaded_is_refused_before_training(monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(ConfigError, match="export HF_TOKEN"):
-        check_hub("me/agent")
+        check_upload("me/agent", option="--push-to-hub")
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret")
-    check_hub("me/agent")
+    check_upload("me/agent", option="--push-to-hub")
     for name in ("agent", "a/b/c", "me/", "../x/y"):
         with pytest.raises(ConfigError, match="a repository is OWNER/NAME"):
-            check_hub(name)
+            check_upload(name, option="--push-to-hub")
