@@ -266,7 +266,7 @@ def test_opening_something_else_says_so(tmp_path, folder):
         BM25Retriever.open(tmp_path)
     for text in ("[]", "{}", "nonsense"):
         (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(DataError, match="not an? |must hold a JSON object|cannot be read"):
+        with pytest.raises(DataError, match=r"not an? |must hold a JSON object|cannot be read"):
             BM25Retriever.open(tmp_path)
     record = json.loads((folder / "manifest.json").read_text())
     for change, message in (({"method": "dense"}, "is a dense index"), ({"parameters": {}}, "made by other rules")):
