@@ -17,6 +17,8 @@ from calibadv.errors import ConfigError
 from calibadv.lab.base_policy.pretrain import FIRST_PRETRAINING_WORLD
 from calibadv.lab.questions import make_questions
 from calibadv.lab.world import LabWorld
+from calibadv.models.config import ModelConfig
+from calibadv.models.load import load_model
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.rewards.format import is_well_formed
@@ -70,14 +72,10 @@ class RandomDocuments:
 
 def probe(policy_dir: Path | str, *, config: ProbeConfig | None = None) -> dict[str, Any]:
     """Measure the policy in ``policy_dir``; the result is plain data, ready for JSON (`probe_table` draws it)."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     from calibadv.rollout.policies.transformers import TransformersPolicy
 
     config = config or ProbeConfig()
-    tokenizer = AutoTokenizer.from_pretrained(policy_dir)
-    model = AutoModelForCausalLM.from_pretrained(policy_dir)
-    model.eval()  # type: ignore[no-untyped-call]
+    model, tokenizer = load_model(ModelConfig(path=Path(policy_dir), device="cpu"))
     conditions: dict[str, Any] = {}
     for name, seeds, shuffled in (
         ("training worlds", config.seen_worlds, False),
