@@ -9,6 +9,9 @@ from typing import Any
 
 from calibadv.errors import CalibAdvError
 
+TIGHT = 0.8
+"""Share of the free memory or disk from which on it is called tight."""
+
 
 class Level(StrEnum):
     """How bad it is."""
@@ -17,7 +20,7 @@ class Level(StrEnum):
     WARNING = "warning"
     """The run would start, but something is worth knowing first."""
     BLOCKER = "blocker"
-    """The run would fail, or teach nothing."""
+    """The run would fail, or learn nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Check:
 
 
 class Blocked(CalibAdvError):
-    """At least one check is a blocker: the run would fail or teach nothing."""
+    """At least one check is a blocker: the run would fail or learn nothing."""
 
 
 def worst(checks: Sequence[Check]) -> Level:

@@ -23,8 +23,6 @@ from calibadv.rollout.config import RolloutConfig
 from calibadv.training.config import TrainingSettings
 
 HALF = frozenset({"bfloat16", "float16"})
-ROWS_AT_ONCE = 64
-"""Turns that `TransformersPolicy` writes at once where ``model.max_rows`` is not set."""
 OVERHEAD = 0.6 * 2**30
 """Python, torch and its libraries."""
 TYPICAL_TURN, TYPICAL_DOCUMENT = 150, 150
@@ -128,7 +126,7 @@ def plan_memory(
     dtype: str,
     rows: int,
     max_logits: int | None,
-    max_rows: int = ROWS_AT_ONCE,
+    max_rows: int,
     processes: int = 1,
 ) -> MemoryPlan:
     """What one process needs.

@@ -1,19 +1,23 @@
 """Every check of the doctor: fine, doubtful and in the way."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
 
 import pytest
 
 from calibadv.config import RunConfig
 from calibadv.doctor import Level, worst
 from calibadv.doctor.check import Check, guarded
+from calibadv.doctor.check_context import check_context
 from calibadv.doctor.check_data import check_data
-from calibadv.doctor.check_resources import check_disk, check_memory
+from calibadv.doctor.check_disk import check_disk
+from calibadv.doctor.check_memory import check_memory
+from calibadv.doctor.check_probe import evidence_rate, verdict
 from calibadv.doctor.check_retriever import check_retriever
 from calibadv.doctor.check_tokenizer import check_chat, check_tags
 from calibadv.doctor.memory import Lengths
-from calibadv.doctor.probe import evidence_rate, verdict
-from calibadv.doctor.run_checks import check_context
 from calibadv.errors import ConfigError, RetrieverUnavailable
 from calibadv.models.sizes import ModelShape
 from calibadv.retrieval import Hit
@@ -51,6 +55,11 @@ class Spaced(CharTokenizer):
         return super().encode(" " + text)
 
 
+class Unread(CharTokenizer):
+    def encode(self, text: str) -> list[int]:
+        return super().encode(text.replace("wrote", "<unk>"))
+
+
 class Templated(CharTokenizer):
     def __init__(self, template):
         self.template = template
@@ -63,25 +72,28 @@ def plain(messages):
     return "".join(f"[{m['role']}]{m['content']}[end]" for m in messages) + "[assistant]"
 
 
-def test_tags_that_survive_are_fine():
+def test_a_tokenizer_that_splits_tags_almost_into_characters_is_a_warning() -> None:
     check = check_tags(CharTokenizer())
     assert (check.level, check.facts["tokens"]["<think>"]) == (Level.WARNING, 7)
     assert "almost into characters" in check.summary
 
 
-def test_a_tokenizer_that_loses_tags_blocks():
-    check = check_tags(Lowercase())
-    assert check.level is Level.BLOCKER
-    assert "<answer>" in check.facts["lost"]
+def test_a_tokenizer_that_loses_tags_is_refused_as_training_refuses_it() -> None:
+    with pytest.raises(ConfigError, match="does not keep the tag <think>"):
+        check_tags(Lowercase())
 
 
-def test_a_tokenizer_that_adds_spaces_is_a_warning():
-    check = check_tags(Spaced())
+def test_spaces_may_change_because_token_ids_are_what_is_kept() -> None:
+    assert "questions change" not in check_tags(Spaced(), questions=QUESTIONS).summary
+
+
+def test_a_tokenizer_that_does_not_know_the_words_of_the_questions_is_a_warning() -> None:
+    check = check_tags(Unread(), questions=QUESTIONS)
     assert check.level is Level.WARNING
-    assert "changes text" in check.summary
+    assert "the words of 8 of 8 questions change, such as 'who wrote book 0?'" in check.summary
 
 
-def test_chat_templates_are_judged_by_what_they_keep():
+def test_chat_templates_are_judged_by_what_they_keep() -> None:
     rollout = RolloutConfig()
     assert check_chat(CharTokenizer(), rollout=rollout).summary == "none: prompts are plain text"
     assert check_chat(Templated(plain), rollout=rollout).level is Level.OK
@@ -98,7 +110,7 @@ def test_chat_templates_are_judged_by_what_they_keep():
         check_chat(Templated(lambda m: plain(m) + "<think>"), rollout=RolloutConfig(think_prefill=False))
 
 
-def test_questions_are_counted_and_kept_apart(tmp_path):
+def test_questions_are_counted_and_kept_apart(tmp_path: Path) -> None:
     checks = check_data(run_config(tmp_path))
     assert levels(checks) == {"data.train": Level.OK, "data.test": Level.OK}
     assert checks[0].facts == {"questions": 6, "by_dataset": {"geo": 6}}
@@ -129,19 +141,19 @@ class Library:
         return {"method": "test", "stop_words": ["a"]}
 
 
-def test_a_retriever_that_answers_and_finds_its_own_documents_is_fine():
+def test_a_retriever_that_answers_and_finds_its_own_documents_is_fine() -> None:
     checks = check_retriever(Library(), questions=QUESTIONS, top_k=2)
     assert levels(checks) == {"retriever": Level.OK, "index": Level.OK}
     assert checks[0].facts["manifest"] == {"method": "test"}
 
 
-def test_an_index_of_another_encoder_does_not_find_its_own_documents():
+def test_an_index_of_another_encoder_does_not_find_its_own_documents() -> None:
     checks = check_retriever(Library(broken=True), questions=QUESTIONS, top_k=2)
     assert levels(checks) == {"retriever": Level.OK, "index": Level.BLOCKER}
     assert "does not seem to belong to the encoder" in checks[1].remedy
 
 
-def test_a_retriever_that_is_away_is_a_blocker_with_its_message():
+def test_a_retriever_that_is_away_is_a_blocker_with_its_message() -> None:
     def away():
         raise RetrieverUnavailable("no answer from the retriever")
 
@@ -163,7 +175,7 @@ def huge(trained):
     )  # fmt: skip
 
 
-def test_memory_and_disk_say_what_does_not_fit_and_what_helps(tmp_path):
+def test_memory_and_disk_say_what_does_not_fit_and_what_helps(tmp_path: Path) -> None:
     config = run_config(tmp_path)
     assert check_memory(config, SMALL, prompt_tokens=100).level is not Level.BLOCKER
     too_large = check_memory(config, huge(10**13), prompt_tokens=100)
@@ -177,7 +189,7 @@ def test_memory_and_disk_say_what_does_not_fit_and_what_helps(tmp_path):
     assert "keep_checkpoints" in full.remedy
 
 
-def test_disk_counts_what_is_kept_and_the_best(tmp_path):
+def test_disk_counts_what_is_kept_and_the_best(tmp_path: Path) -> None:
     many = run_config(tmp_path, training={"steps": 40, "save_every": 2, "mini_batches": 2})
     assert check_disk(many, SMALL).facts["kept"] == 20
     few = run_config(tmp_path, training={"steps": 40, "save_every": 2, "keep_checkpoints": 2, "eval_every": 2})
@@ -186,7 +198,7 @@ def test_disk_counts_what_is_kept_and_the_best(tmp_path):
     assert facts["needed"] == 3 * 12 * 10**6 + 2 * 4 * 10**6
 
 
-def test_an_episode_must_fit_into_the_context(tmp_path):
+def test_an_episode_must_fit_into_the_context(tmp_path: Path) -> None:
     config = run_config(tmp_path)
     assert check_context(config, max_context=None, prompt_tokens=100) == []
     assert [c.level for c in check_context(config, max_context=100_000, prompt_tokens=100)] == [Level.OK]
@@ -200,11 +212,11 @@ FACTS = {
 }  # fmt: skip
 
 
-def test_a_policy_with_signal_format_and_evidence_may_start():
+def test_a_policy_with_signal_format_and_evidence_may_start() -> None:
     assert levels(verdict(FACTS)) == {"signal": Level.OK, "format": Level.OK, "evidence": Level.OK}
 
 
-def test_groups_without_signal_block_and_name_the_cold_start():
+def test_groups_without_signal_block_and_name_the_cold_start() -> None:
     signal, form, evidence = verdict(
         FACTS | {"groups_with_signal": 0.05, "format_valid": 0.01, "reward": 0.0, "retrieval_hit_rate": None}
     )
@@ -229,12 +241,12 @@ def played(answer, text, golden):
     return Trajectory(question=question, prompt="", turns=(search, last), stop_reason=StopReason.ANSWER)
 
 
-def test_evidence_is_a_golden_answer_in_what_was_found():
+def test_evidence_is_a_golden_answer_in_what_was_found() -> None:
     assert evidence_rate([played("x", "born in Oslo, 1923", "Oslo"), played("x", "born in Osloborg", "Oslo")]) == 0.5
     assert evidence_rate([played("yes", "nothing", "yes")]) is None
 
 
-def test_the_gravest_check_counts():
+def test_the_gravest_check_counts() -> None:
     checks = [Check(name=level.value, level=level, summary="") for level in (Level.WARNING, Level.BLOCKER, Level.OK)]
     assert worst(checks) is Level.BLOCKER
     assert worst([]) is Level.OK

@@ -1,13 +1,16 @@
 """The memory formulas against what torch really holds, for small models whose sizes are easy to change."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from calibadv.doctor.memory import (
-    ROWS_AT_ONCE,
     Lengths,
     MemoryPlan,
     activation_bytes_per_token,
@@ -53,14 +56,14 @@ def close(estimate, measured, factor=FACTOR):
     return measured / factor <= estimate <= measured * factor
 
 
-def test_parameters_are_counted_without_weights(model_folder):
+def test_parameters_are_counted_without_weights(model_folder: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(model_folder))
     assert shape_of(model_folder).parameters == sum(p.numel() for p in model.parameters())
     assert shape_of(model_folder).trained_parameters == shape_of(model_folder).parameters
 
 
 @pytest.mark.parametrize("targets", [("all-linear",), ("q_proj", "v_proj")])
-def test_adapter_parameters_are_those_of_the_adapter(model_folder, targets):
+def test_adapter_parameters_are_those_of_the_adapter(model_folder: Path, targets: Any) -> None:
     pytest.importorskip("peft")
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(model_folder))
     adapted = add_adapter(model, settings=LoraSettings(rank=4, targets=targets), base="x")
@@ -93,7 +96,7 @@ def saved_bytes(model, *, tokens, autocast):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_activations_are_as_estimated(model_folder, dtype):
+def test_activations_are_as_estimated(model_folder: Path, dtype: str) -> None:
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(model_folder))
     model.train()
     few, many = (saved_bytes(model, tokens=tokens, autocast=dtype != "float32") for tokens in (128, 384))
@@ -101,7 +104,7 @@ def test_activations_are_as_estimated(model_folder, dtype):
     assert close(activation_bytes_per_token(shape_of(model_folder), dtype=dtype), per_token)
 
 
-def test_keys_and_values_are_as_estimated(model_folder):
+def test_keys_and_values_are_as_estimated(model_folder: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(model_folder)).eval()
     with torch.no_grad():
         cache = model(input_ids=torch.randint(300, (1, 50)), use_cache=True).past_key_values
@@ -109,7 +112,7 @@ def test_keys_and_values_are_as_estimated(model_folder):
     assert kv_bytes_per_token(shape_of(model_folder), dtype="float32") * 50 == held
 
 
-def test_weights_gradients_and_optimizer_are_what_torch_allocates(model_folder):
+def test_weights_gradients_and_optimizer_are_what_torch_allocates(model_folder: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(model_folder))
     optimizer = torch.optim.AdamW(model.parameters())
     model(input_ids=torch.randint(300, (1, 8)), labels=torch.randint(300, (1, 8))).loss.backward()
@@ -130,6 +133,7 @@ def plan_of(shape, *, dtype="float32", rows=20, max_logits=None, rollout=None, *
         dtype=dtype,
         rows=rows,
         max_logits=max_logits,
+        max_rows=DEFAULT_ROWS,
     )
 
 
@@ -139,11 +143,7 @@ SHAPE = ModelShape(
 )  # fmt: skip
 
 
-def test_the_number_of_rows_is_the_policys():
-    assert ROWS_AT_ONCE == DEFAULT_ROWS
-
-
-def test_a_plan_worked_by_hand():
+def test_a_plan_worked_by_hand() -> None:
     plan = plan_of(SHAPE)
     assert plan.weights == 4_000_000
     assert plan.optimizer == 8_000_000
@@ -153,19 +153,19 @@ def test_a_plan_worked_by_hand():
     assert plan.kv_cache == 20 * episode * 2 * 2 * 4 * 4
 
 
-def test_activation_checkpointing_keeps_one_layer_and_the_borders():
+def test_activation_checkpointing_keeps_one_layer_and_the_borders() -> None:
     plan = plan_of(SHAPE, activation_checkpointing=True)
     assert plan.activations == 4 * 650 * (2 * 4 * 8 + 4 * (6 * 8 + 3 * 8 + 2 * 4 + 4 * 16))
 
 
-def test_an_adapter_saves_gradients_and_optimizer():
+def test_an_adapter_saves_gradients_and_optimizer() -> None:
     adapted = plan_of(replace(SHAPE, trained_parameters=10_000))
     assert adapted.gradients == 40_000
     assert adapted.optimizer == 80_000
     assert adapted.weights == plan_of(SHAPE).weights
 
 
-def test_limits_of_context_rows_and_head_count():
+def test_limits_of_context_rows_and_head_count() -> None:
     assert plan_of(replace(SHAPE, max_context=128)).kv_cache == 20 * 128 * 64
     assert plan_of(SHAPE, rows=500).kv_cache == plan_of(SHAPE, rows=80).kv_cache  # 64 write, 16 wait
     assert plan_of(SHAPE, rollout=RolloutConfig(max_searches=2, concurrency=5)).kv_cache == 5 * 650 * 64
@@ -173,7 +173,7 @@ def test_limits_of_context_rows_and_head_count():
     assert plan_of(SHAPE, dtype="bfloat16").kv_cache == plan_of(SHAPE).kv_cache / 2
 
 
-def test_the_larger_of_updates_and_rollouts_counts():
+def test_the_larger_of_updates_and_rollouts_counts() -> None:
     plan = plan_of(SHAPE)
     assert plan.total == max(plan.update, plan.rollout)
     assert plan.rollout - plan.weights - plan.optimizer - plan.kv_cache == pytest.approx(0.6 * 2**30, abs=1)

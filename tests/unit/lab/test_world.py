@@ -1,8 +1,12 @@
 """The encyclopedia and its questions."""
 
+from __future__ import annotations
+
 import json
 import random
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +24,7 @@ DOCUMENTS = {document.id: document for document in WORLD.documents}
 QUESTIONS = [*make_questions(WORLD, "train", count=250), *make_questions(WORLD, "test", count=150)]
 
 
-def test_a_world_is_decided_by_its_seed_and_size():
+def test_a_world_is_decided_by_its_seed_and_size() -> None:
     again = LabWorld.make(5, size=200)
     assert again.documents == WORLD.documents
     assert [(d.title, d.text) for d in again.documents] == [(d.title, d.text) for d in WORLD.documents]
@@ -28,12 +32,12 @@ def test_a_world_is_decided_by_its_seed_and_size():
     assert [e.name for e in LabWorld.make(6, size=200).entities] != [e.name for e in WORLD.entities]
 
 
-def test_relations_belong_to_one_kind_only():
+def test_relations_belong_to_one_kind_only() -> None:
     assert len(set(RELATIONS)) == len(RELATIONS)
     assert sum(kind.share for kind in KINDS) == pytest.approx(1.0)
 
 
-def test_document_ids_are_unique_and_articles_state_their_facts():
+def test_document_ids_are_unique_and_articles_state_their_facts() -> None:
     assert len(DOCUMENTS) == len(WORLD.documents)
     for entity in WORLD.entities:
         document = DOCUMENTS[WORLD.document_id(entity.index)]
@@ -43,7 +47,7 @@ def test_document_ids_are_unique_and_articles_state_their_facts():
             assert f"{fact.relation} {entity.last_word} {fact.value}." in document.text
 
 
-def test_names_are_different_within_a_kind_and_alike_across_the_world():
+def test_names_are_different_within_a_kind_and_alike_across_the_world() -> None:
     assert len({(entity.kind, entity.name) for entity in WORLD.entities}) == len(WORLD.entities)
     assert len({entity.last_word for entity in WORLD.entities}) < len(WORLD.entities)
     pages = [d for d in DOCUMENTS.values() if " " not in d.title]
@@ -51,7 +55,7 @@ def test_names_are_different_within_a_kind_and_alike_across_the_world():
     assert all(page.text.count(page.title) >= 2 for page in pages)
 
 
-def test_gold_documents_contain_the_answer():
+def test_gold_documents_contain_the_answer() -> None:
     for question in QUESTIONS:
         gold = [DOCUMENTS[name] for name in question.metadata["gold_documents"]]
         assert len(gold) == question.metadata["hops"]
@@ -59,7 +63,7 @@ def test_gold_documents_contain_the_answer():
         assert question.golden_answers[0] in where
 
 
-def test_every_hop_of_a_chain_leads_to_the_next_article():
+def test_every_hop_of_a_chain_leads_to_the_next_article() -> None:
     for question in QUESTIONS:
         if question.metadata["type"] != "comparison":
             gold = [DOCUMENTS[name] for name in question.metadata["gold_documents"]]
@@ -69,7 +73,7 @@ def test_every_hop_of_a_chain_leads_to_the_next_article():
                 assert there.title not in question.text or there.title == gold[0].title
 
 
-def test_comparisons_name_the_entity_with_the_smaller_year():
+def test_comparisons_name_the_entity_with_the_smaller_year() -> None:
     compared = [q for q in QUESTIONS if q.metadata["type"] == "comparison"]
     assert compared
     for question in compared:
@@ -81,13 +85,13 @@ def test_comparisons_name_the_entity_with_the_smaller_year():
         assert min(years, key=years.__getitem__) == question.golden_answers[0]
 
 
-def test_all_question_types_occur_about_as_often_as_stated():
+def test_all_question_types_occur_about_as_often_as_stated() -> None:
     for name, share in SHARES.items():
         found = sum(q.metadata["type"] == name for q in QUESTIONS) / len(QUESTIONS)
         assert found == pytest.approx(share, abs=0.08)
 
 
-def test_no_article_plays_a_part_in_both_splits():
+def test_no_article_plays_a_part_in_both_splits() -> None:
     splits = {WORLD.document_id(entity.index): entity.split for entity in WORLD.entities}
     for question in QUESTIONS:
         assert {splits[name] for name in question.metadata["gold_documents"]} == {question.id.split("-")[1]}
@@ -96,18 +100,18 @@ def test_no_article_plays_a_part_in_both_splits():
     assert {q.text for q in QUESTIONS[:250]}.isdisjoint(q.text for q in QUESTIONS[250:])
 
 
-def test_asking_for_fewer_questions_gives_the_first_of_them():
+def test_asking_for_fewer_questions_gives_the_first_of_them() -> None:
     assert make_questions(WORLD, "train", count=40) == QUESTIONS[:40]
     assert len({q.id for q in QUESTIONS}) == len(QUESTIONS)
 
 
-def test_a_chain_that_ends_too_early_is_no_question():
+def test_a_chain_that_ends_too_early_is_no_question() -> None:
     drawn = [draw_puzzle(WORLD, entities=list(WORLD.entities), rng=random.Random(i), type="3-hop") for i in range(60)]
     assert None in drawn
     assert {puzzle.type for puzzle in drawn if puzzle} == {"3-hop"}
 
 
-def test_bm25_finds_the_article_often_but_not_always():
+def test_bm25_finds_the_article_often_but_not_always() -> None:
     retriever = BM25Retriever.from_documents(WORLD.documents)
     facts = [(entity, fact) for entity in WORLD.entities for fact in entity.facts]
     recall = {}
@@ -128,7 +132,7 @@ def test_bm25_finds_the_article_often_but_not_always():
     assert 0.9 < recall["name", 2] < 1.0
 
 
-def test_several_hops_cannot_be_answered_with_the_question_as_the_only_query():
+def test_several_hops_cannot_be_answered_with_the_question_as_the_only_query() -> None:
     retriever = BM25Retriever.from_documents(WORLD.documents)
     chains = [q for q in QUESTIONS if q.metadata["type"] in ("2-hop", "3-hop")]
     hits = retriever.search([q.text for q in chains], 3)
@@ -139,7 +143,7 @@ def test_several_hops_cannot_be_answered_with_the_question_as_the_only_query():
     assert sum(complete) / len(complete) < 0.1
 
 
-def test_the_world_on_disk_is_a_corpus_and_two_data_sets(tmp_path):
+def test_the_world_on_disk_is_a_corpus_and_two_data_sets(tmp_path: Path) -> None:
     write_world(WORLD, tmp_path)
     corpus = read_corpus(tmp_path / "corpus.jsonl")
     assert [(d.id, d.title, d.text) for d in corpus] == [(d.id, d.title, d.text) for d in WORLD.documents]
@@ -159,11 +163,11 @@ def test_the_world_on_disk_is_a_corpus_and_two_data_sets(tmp_path):
         (lambda: make_questions(LabWorld.make(1, size=40), "test", count=5000), "count must be at most"),
     ],
 )
-def test_impossible_worlds_are_refused(call, message):
+def test_impossible_worlds_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call()
 
 
-def test_documents_and_questions_are_the_shared_vocabulary():
+def test_documents_and_questions_are_the_shared_vocabulary() -> None:
     assert all(isinstance(document, Document) for document in WORLD.documents)
     assert all(isinstance(question, Question) for question in QUESTIONS)

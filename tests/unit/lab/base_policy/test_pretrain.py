@@ -1,8 +1,12 @@
 """Pretraining, the packaged weights, the probe."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,14 +49,14 @@ def weights_of(folder):
     return transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
-def test_the_loss_falls_within_forty_steps(tiny_policy):
+def test_the_loss_falls_within_forty_steps(tiny_policy: Path) -> None:
     log = json.loads((tiny_policy / "pretrain.json").read_text(encoding="utf-8"))["log"]["reading"]
     losses = [line["loss"] for line in log]
     assert len(losses) == 40
     assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 0.5
 
 
-def test_pretraining_again_gives_the_same_weights(tiny_policy, tmp_path):
+def test_pretraining_again_gives_the_same_weights(tiny_policy: Path, tmp_path: Path) -> None:
     again = weights_of(pretrain(replace(TINY, output_dir=str(tmp_path))))
     first = weights_of(tiny_policy)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -60,7 +64,7 @@ def test_pretraining_again_gives_the_same_weights(tiny_policy, tmp_path):
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_the_policy_is_saved_before_and_after_it_learned_mistakes(tiny_policy):
+def test_the_policy_is_saved_before_and_after_it_learned_mistakes(tiny_policy: Path) -> None:
     names = {path.name for path in (tiny_policy / "reading").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "pretrain.json"} <= names
     assert (
@@ -69,7 +73,7 @@ def test_the_policy_is_saved_before_and_after_it_learned_mistakes(tiny_policy):
     )
 
 
-def test_initial_attention_looks_at_similar_tokens_and_one_back():
+def test_initial_attention_looks_at_similar_tokens_and_one_back() -> None:
     model = make_model(PretrainConfig())
     embeddings = model.model.embed_tokens.weight
     assert torch.equal(embeddings[:, 0], torch.full_like(embeddings[:, 0], CONSTANT))
@@ -87,7 +91,7 @@ def test_initial_attention_looks_at_similar_tokens_and_one_back():
 
 
 @pytest.mark.slow
-def test_the_large_preset_trains_for_a_few_steps(tmp_path):
+def test_the_large_preset_trains_for_a_few_steps(tmp_path: Path) -> None:
     large = PRESETS["lab-large"].pretrain
     model = make_model(large)
     assert 10e6 < sum(p.numel() for p in model.parameters()) < 30e6
@@ -106,17 +110,17 @@ def test_the_large_preset_trains_for_a_few_steps(tmp_path):
         ({"drills_end": 1.5}, "pretrain.drills_end"),
     ],
 )
-def test_impossible_settings_are_refused(changes, message):
+def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(TINY, **changes)
 
 
-def test_impossible_shapes_are_refused():
+def test_impossible_shapes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"policy\.hidden_size"):
         PolicyShape(hidden_size=30, num_heads=4)
 
 
-def test_the_packaged_policy_is_what_its_record_says():
+def test_the_packaged_policy_is_what_its_record_says() -> None:
     folder = load_policy()
     record = json.loads((folder / "pretrain.json").read_text(encoding="utf-8"))
     assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == record["sha256"]
@@ -128,7 +132,7 @@ def test_the_packaged_policy_is_what_its_record_says():
     assert record["config"]["steps"] == PRESETS["default"].pretrain.steps
 
 
-def test_random_documents_depend_on_the_query_only():
+def test_random_documents_depend_on_the_query_only() -> None:
     documents = LabWorld.make(3, size=60).documents
     retriever = RandomDocuments(documents, seed=1)
     first, second = retriever.search(["a", "b"], 3)
@@ -137,7 +141,7 @@ def test_random_documents_depend_on_the_query_only():
     assert len({hit.document.id for hit in first}) == 3
 
 
-def test_the_probe_of_a_policy_that_cannot_read_says_so(tiny_policy):
+def test_the_probe_of_a_policy_that_cannot_read_says_so(tiny_policy: Path) -> None:
     config = ProbeConfig(
         num_questions=6, seen_worlds=(FIRST_PRETRAINING_WORLD,), unseen_worlds=(901,), world_size=60, max_turn_tokens=8
     )
@@ -148,7 +152,7 @@ def test_the_probe_of_a_policy_that_cannot_read_says_so(tiny_policy):
     assert "does not pass as a reader" in probe_table(result)
 
 
-def test_a_table_of_a_probe_has_a_cell_in_every_column_and_a_dash_for_what_was_not_asked():
+def test_a_table_of_a_probe_has_a_cell_in_every_column_and_a_dash_for_what_was_not_asked() -> None:
     figure = {"mean": 0.5, "se": 0.1}
     row = {"f1": figure, "em": figure, "format": figure}
     asked = {"training worlds": {"1-hop": figure}, "random documents": {"1-hop": figure, "2-hop": figure}}
@@ -162,12 +166,12 @@ def test_a_table_of_a_probe_has_a_cell_in_every_column_and_a_dash_for_what_was_n
     ]
 
 
-def test_a_probe_of_one_question_is_refused():
+def test_a_probe_of_one_question_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"probe\.num_questions must be >= 2"):
         ProbeConfig(num_questions=1)
 
 
-def test_the_packaged_policy_reads_a_world_it_never_saw():
+def test_the_packaged_policy_reads_a_world_it_never_saw() -> None:
     config = ProbeConfig(num_questions=40, seen_worlds=(FIRST_PRETRAINING_WORLD,), unseen_worlds=(903,))
     conditions = probe(load_policy(), config=config)["conditions"]
     assert conditions["unseen worlds"]["f1"]["mean"] > 0.15
@@ -176,7 +180,7 @@ def test_the_packaged_policy_reads_a_world_it_never_saw():
 
 
 @pytest.mark.slow
-def test_the_packaged_policy_passes_the_full_probe():
+def test_the_packaged_policy_passes_the_full_probe() -> None:
     result = probe(load_policy())
     assert result["reads"], probe_table(result)
     unseen = result["conditions"]["unseen worlds"]

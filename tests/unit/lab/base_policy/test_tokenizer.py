@@ -1,6 +1,9 @@
 """The tokenizer, and that demonstrations are laid out exactly as the real rollout renders episodes."""
 
+from __future__ import annotations
+
 import random
+from typing import Any
 
 import pytest
 
@@ -55,7 +58,7 @@ def written(demonstration):
     return [*turns, " ".join(turn)]
 
 
-def test_the_vocabulary_is_small_and_has_no_token_twice():
+def test_the_vocabulary_is_small_and_has_no_token_twice() -> None:
     assert len(vocabulary()) <= 2000
     assert vocabulary()[: len(SPECIAL)] == SPECIAL
     pools = [*names.FIRST_WORDS, *names.LAST_WORDS, *names.COUNTRIES, *names.RIVERS, *names.YEARS]
@@ -63,18 +66,18 @@ def test_the_vocabulary_is_small_and_has_no_token_twice():
     assert not {word.lower() for word in pools} & set(phrases.vocabulary())
 
 
-def test_the_packaged_tokenizer_is_the_one_that_the_code_makes():
+def test_the_packaged_tokenizer_is_the_one_that_the_code_makes() -> None:
     packaged = transformers.AutoTokenizer.from_pretrained(load_policy())
     assert packaged.get_vocab() == {token: number for number, token in enumerate(vocabulary())}
     assert (packaged.pad_token, packaged.eos_token, packaged.unk_token) == SPECIAL
 
 
-def test_tags_and_scaffolding_are_single_tokens(tokenizer):
+def test_tags_and_scaffolding_are_single_tokens(tokenizer: Any) -> None:
     for token in (*TAGS, *SCAFFOLDING):
         assert tokens_of(tokenizer, token) == [token]
 
 
-def test_observations_are_rendered_into_the_tokens_of_the_demonstrations(tokenizer):
+def test_observations_are_rendered_into_the_tokens_of_the_demonstrations(tokenizer: Any) -> None:
     documents = WORLD.documents[:3] + WORLD.documents[-2:]
     assert len(documents) == MAX_DOCUMENTS
     for shown in (documents[:1], documents[:2], documents):
@@ -82,7 +85,7 @@ def test_observations_are_rendered_into_the_tokens_of_the_demonstrations(tokeniz
         assert tokens_of(tokenizer, text) == observation_tokens(shown)
 
 
-def test_prompts_are_rendered_into_the_tokens_of_the_demonstrations(tokenizer):
+def test_prompts_are_rendered_into_the_tokens_of_the_demonstrations(tokenizer: Any) -> None:
     for puzzle, demonstration in demonstrations(CLEAN, count=40):
         prompt = tokens_of(tokenizer, render_prompt(puzzle.text, template=QUESTION_ONLY))
         assert demonstration.tokens[: len(prompt)] == prompt
@@ -90,7 +93,7 @@ def test_prompts_are_rendered_into_the_tokens_of_the_demonstrations(tokenizer):
         assert demonstration.weights[len(prompt)] == 1.0
 
 
-def test_decoding_keeps_the_words_and_encoding_again_gives_the_same_tokens(tokenizer):
+def test_decoding_keeps_the_words_and_encoding_again_gives_the_same_tokens(tokenizer: Any) -> None:
     for _, demonstration in demonstrations(CARELESS, count=30):
         ids = tokenizer.convert_tokens_to_ids(demonstration.tokens)
         assert tokenizer.unk_token_id not in ids
@@ -100,11 +103,11 @@ def test_decoding_keeps_the_words_and_encoding_again_gives_the_same_tokens(token
     assert title in tokenizer.decode(tokenizer.encode(f"director {title}?", add_special_tokens=False))
 
 
-def test_unknown_words_become_unk(tokenizer):
+def test_unknown_words_become_unk(tokenizer: Any) -> None:
     assert tokens_of(tokenizer, "what is Paris?") == ["what", "is", "<unk>", "?"]
 
 
-def test_clean_demonstrations_answer_right_when_the_articles_are_found():
+def test_clean_demonstrations_answer_right_when_the_articles_are_found() -> None:
     right = 0
     for puzzle, demonstration in demonstrations(CLEAN, count=100):
         *searches, last = [read_turn(turn, think_open=True) for turn in written(demonstration)]
@@ -116,7 +119,7 @@ def test_clean_demonstrations_answer_right_when_the_articles_are_found():
     assert right >= 97
 
 
-def test_loss_falls_on_the_model_s_words_only():
+def test_loss_falls_on_the_model_s_words_only() -> None:
     for _, demonstration in demonstrations(CARELESS, count=60):
         inside = False
         for token, weight in zip(demonstration.tokens, demonstration.weights, strict=True):
@@ -129,19 +132,19 @@ def test_loss_falls_on_the_model_s_words_only():
     ("slip", "type"),
     [("early_stop", "2-hop"), ("wrong_relation", "1-hop"), ("wrong_document", "1-hop"), ("skipped_search", "1-hop")],
 )
-def test_each_slip_makes_wrong_answers(slip, type):
+def test_each_slip_makes_wrong_answers(slip, type) -> None:
     pairs = list(demonstrations(Habits(**{slip: 1.0}), count=60, type=type))
     wrong = [puzzle.answer not in written(demonstration)[-1] for puzzle, demonstration in pairs]
     assert sum(wrong) > 40
 
 
-def test_a_repeating_agent_puts_the_same_query_twice():
+def test_a_repeating_agent_puts_the_same_query_twice() -> None:
     for _, demonstration in demonstrations(Habits(repeat=1.0), count=10, type="1-hop"):
         queries = [read_turn(turn, think_open=True).action.content for turn in written(demonstration)]
         assert queries[0] == queries[1]
 
 
-def test_rambling_comes_with_longer_thinking_and_more_mistakes():
+def test_rambling_comes_with_longer_thinking_and_more_mistakes() -> None:
     def measure(habits):
         pairs = list(demonstrations(habits, count=80, type="1-hop"))
         turns = [written(demonstration)[-1] for _, demonstration in pairs]
@@ -154,7 +157,7 @@ def test_rambling_comes_with_longer_thinking_and_more_mistakes():
 
 
 @pytest.mark.parametrize("easy", [True, False])
-def test_drills_ask_for_what_their_documents_state(easy):
+def test_drills_ask_for_what_their_documents_state(easy: bool) -> None:
     rng = random.Random(3)
     for _ in range(100):
         drill = reading_drill(rng, easy=easy)
@@ -167,11 +170,11 @@ def test_drills_ask_for_what_their_documents_state(easy):
             assert set(asked) <= set(shown)
 
 
-def test_split_words_separates_punctuation():
+def test_split_words_separates_punctuation() -> None:
     assert split_words("which had it, Ora Vano or Ska?") == ("which", "had", "it", ",", "Ora", "Vano", "or", "Ska", "?")
 
 
-def test_a_puzzle_s_key_ignores_its_wording():
+def test_a_puzzle_s_key_ignores_its_wording() -> None:
     one = Puzzle(text="a", type="1-hop", steps=(("river", 3),), answer="x")
     two = Puzzle(text="b", type="1-hop", steps=(("river", 3),), answer="x")
     assert one.key == two.key

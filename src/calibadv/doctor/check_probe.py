@@ -10,7 +10,7 @@ import numpy as np
 from calibadv.config import RunConfig
 from calibadv.data.config import draw
 from calibadv.doctor.check import Check, Level
-from calibadv.doctor.check_resources import check_memory
+from calibadv.doctor.check_memory import check_memory
 from calibadv.doctor.memory import Lengths
 from calibadv.evaluation.evidence import evidence_of, holds, padded, passage_words
 from calibadv.retrieval.base import Retriever
