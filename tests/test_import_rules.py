@@ -60,6 +60,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pyarrow": ("retrieval/", "data/"),
     "matplotlib": ("report/",),
     "rich": ("cli/", "lab/"),
+    "cyclopts": ("cli/",),
+    "docstring_parser": ("cli/",),
     "fastapi": SERVERS,
     "pydantic": ("config_class.py", *SERVERS),
     "pydantic_core": ("config_class.py",),

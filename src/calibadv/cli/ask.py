@@ -2,79 +2,77 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import shutil
 import sys
-import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from calibadv.cli.agent_options import add_agent_options, is_lab, lab_questions, opened_agent
-from calibadv.cli.options import new_command
-from calibadv.cli.trajectories import ANSWER, BOLD, DIM, FOUND, SEARCH, THINK, clean
+from cyclopts import Parameter
+
+from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, opened_agent
+from calibadv.cli.options import Arm, Json, Overrides, command, overrides_of, takes_settings
+from calibadv.cli.terminal import ANSWER, BOLD, DIM, FOUND, SEARCH, THINK, Blocks
 from calibadv.errors import ConfigError, RetrieverError
+from calibadv.runs.agent import lab_questions
 from calibadv.trajectory import ActionKind, StopReason
 
 if TYPE_CHECKING:
     from calibadv.agent import Event, Finished
 
-EPILOG = """\
-examples
-  calibadv ask                                             three questions that the lab's encyclopedia answers
-  calibadv ask "..."                                       the lab's packaged model, over the lab's encyclopedia
-  calibadv ask "..." --model runs/my-run                   what a run has trained, with the retriever of that run
-  calibadv ask "..." --model Qwen/Qwen2.5-3B-Instruct --retriever http://127.0.0.1:8000
-  calibadv ask "..." --json                                one JSON object an event, for programs
+EXAMPLES = """\
+  calibadv ask                          three questions that the lab answers
+  calibadv ask "Who ...?"               the packaged model, the lab's encyclopedia
+  calibadv ask "Who ...?" --model runs/lab            what a lab has trained
+  calibadv ask "Who ...?" --model runs/my-run         a run, with its retriever
+  calibadv ask "Who ...?" --model Qwen/Qwen2.5-3B-Instruct --retriever http://127.0.0.1:8000
+  calibadv ask "Who ...?" --json        one JSON object an event, for programs
 
-Exit codes: 0 there is an answer; 1 the model ended without one; 3 the search failed. NO_COLOR=1 switches colours off.
+Exit codes: 0 there is an answer; 1 the model ended without one; 3 the search
+failed. NO_COLOR=1 switches colours off.
 """
-
 WAIT_S = 5.0
-"""For a retriever that is still loading."""
+"""For a retriever that is still loading: somebody is waiting for the answer."""
+
+app = command("ask", examples=EXAMPLES)
 
 
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = new_command(
-        commands,
-        "ask",
-        help="put a question to an agent and watch its turns",
-        description="Put a question to an agent and watch it think, search and answer.",
-        epilog=EPILOG,
-    )
-    parser.add_argument("question", nargs="?", metavar="QUESTION", help="leave it out for examples of the lab")
-    add_agent_options(parser)
-    parser.add_argument("--seed", type=int, metavar="S", help="of the draws, for --temperature above 0")
-    parser.add_argument("--json", action="store_true", help="print events as JSON lines")
-    parser.set_defaults(command=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Ask."""
-    if arguments.question is None:
-        if not is_lab(arguments):
+@app.default
+@takes_settings(SETTINGS)
+def ask(
+    question: Annotated[str | None, Parameter(help="Leave it out for examples of the lab.")] = None,
+    /,
+    *,
+    model: Model = None,
+    arm: Arm = None,
+    retriever: RetrieverOption = None,
+    temperature: Temperature = 0.0,
+    seed: Annotated[int | None, Parameter(help="Of the draws, for --temperature above 0.")] = None,
+    overrides: Overrides = (),
+    json: Json = False,
+    **options: Any,
+) -> int:
+    """Put a question to an agent and watch it think, search and answer."""
+    if question is None:
+        if model is not None or retriever is not None:
             raise ConfigError('QUESTION is missing: put it in quotes, calibadv ask "who ...?"')
         print("Questions that the lab's encyclopedia answers:")
         for text in lab_questions(3):
             print(f'  calibadv ask "{text}"')
-        return
-    if not arguments.question.strip():
+        return 0
+    if not question.strip():
         raise ConfigError("QUESTION is empty; put a question in quotes")
-    # Somebody is waiting: that a server is not there is said soon. A --set of theirs comes later and wins.
-    arguments.overrides = [f"retrieval.remote.wait_s={WAIT_S}", *arguments.overrides]
-    show = JsonLines() if arguments.json else Terminal()
-    with opened_agent(arguments, max_conversations=1) as agent:
-        *_, end = map(show, agent.ask(arguments.question, seed=arguments.seed))
-    finish(end)
+    given = [f"retrieval.remote.wait_s={WAIT_S}", f"rollout.temperature={temperature}"]
+    given += [*overrides_of(SETTINGS, options), *overrides]
+    show = JsonLines() if json else Terminal()
+    with opened_agent(model, retriever=retriever, arm=arm, overrides=given) as agent:
+        *_, end = map(show, agent.ask(question, seed=seed))
+    return exit_code(end)
 
 
-def finish(end: Any) -> None:
-    """Leave with the exit code that the end deserves."""
+def exit_code(end: Any) -> int:
+    """1 without an answer; a search that failed is an error."""
     if end.trajectory.stop_reason is StopReason.SEARCH_FAILED:
         raise RetrieverError(end.trajectory.error or "the search failed")
-    if end.answer is None:
-        sys.exit(1)
+    return 1 if end.answer is None else 0
 
 
 class JsonLines:
@@ -91,22 +89,21 @@ class Terminal:
     """Prints each event as a few lines for people."""
 
     def __init__(self) -> None:
-        self.colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        self.width = max(50, min(shutil.get_terminal_size().columns, 100))
+        self.blocks = Blocks(sys.stdout, width=100)
 
     def __call__(self, event: Event) -> Event:
         from calibadv.agent import DocumentsFound, Finished, TurnWritten
 
         if isinstance(event, TurnWritten):
             if event.action.kind is ActionKind.INVALID:
-                self.block("wrote", event.text, DIM)
+                self.show("wrote", event.text, DIM)
                 return event
-            self.block("think", event.thinking, THINK)
+            self.show("think", event.thinking, THINK)
             if event.action.kind is ActionKind.SEARCH:
-                self.block("search", event.action.content, SEARCH)
+                self.show("search", event.action.content, SEARCH)
         elif isinstance(event, DocumentsFound):
             titles = [document.title or document.id for document in event.documents]
-            self.block("found", "; ".join(titles) or "nothing", FOUND)
+            self.show("found", "; ".join(titles) or "nothing", FOUND)
         elif isinstance(event, Finished):
             self.end(event)
         return event
@@ -114,23 +111,18 @@ class Terminal:
     def end(self, end: Finished) -> None:
         """The answer with the documents that hold it."""
         if end.answer is None:
-            self.block("no answer", end.explanation() or "", BOLD)
+            self.show("no answer", end.explanation() or "", BOLD)
         else:
-            self.block("answer", end.answer, ANSWER)
+            self.show("answer", end.answer, ANSWER)
             for source in end.sources:
                 if source.holds_answer:
                     where = f"{source.document.title or source.document.id} (id {source.document.id})"
-                    self.block("source", where, FOUND)
+                    self.show("source", where, FOUND)
         searches = len(end.trajectory.search_turns)
         spent = f"{searches} search{'es' if searches != 1 else ''}, {end.completion_tokens} tokens written"
-        self.block("", f"{spent}, {end.seconds:.1f} s", DIM)
+        self.show("", f"{spent}, {end.seconds:.1f} s", DIM)
 
-    def block(self, label: str, text: str, style: str) -> None:
-        """A label, and the text wrapped beside it."""
-        text = " ".join(clean(text).split())
-        if not text:
-            return
-        indent = " " * 12
-        for number, line in enumerate(textwrap.wrap(text, self.width - len(indent))):
-            shown = f"\x1b[{style}m{line}\x1b[0m" if self.colour else line
-            print((f"  {label:<9} " if not number else indent) + shown, flush=True)
+    def show(self, label: str, text: str, style: str) -> None:
+        """A label, and the text wrapped beside it; nothing for an empty text."""
+        if text.strip():
+            print("\n".join(self.blocks.block(label, text, style)), flush=True)

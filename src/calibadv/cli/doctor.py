@@ -2,70 +2,67 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from calibadv.cli.eval.run import progress_line
-from calibadv.cli.options import add_set_option, new_command, positive, read_run_config, require_packages
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt, PositiveInt
+
+from calibadv.cli.options import Json, Overrides, Verbose, command, print_json
+from calibadv.cli.settings import show_settings
+from calibadv.cli.terminal import progress_bars
 from calibadv.errors import ConfigError
+from calibadv.io.packages import require_packages
+from calibadv.runs.progress import about
+from calibadv.runs.targets import read_run_config
 
-EPILOG = """\
-examples
-  calibadv doctor configs/lab.toml                    every effective setting, then the checks
-  calibadv doctor configs/lab.toml --probe 16         also play 16 questions: is there anything to learn from?
-  calibadv doctor configs/qwen2.5-3b.toml --json      for scripts
+EXAMPLES = """\
+  calibadv doctor configs/lab.toml                the changed settings, then the checks
+  calibadv doctor configs/lab.toml --probe 16     also play 16 questions: is there anything to learn from?
+  calibadv doctor configs/qwen2.5-3b.toml --json  for scripts
 
-Each check is ok, a warning, or a blocker with a remedy. The exit code is 1 when there is a blocker, 2 when the
-config itself cannot be read. Nothing is written into the run's folder.
+Each check is ok, a warning, or a blocker with a remedy. The exit code is 1 when
+there is a blocker, 2 when the config itself cannot be read. Nothing is written
+into the run's folder.
 """
 MARKS = {"ok": "ok     ", "warning": "WARNING", "blocker": "BLOCKER"}
 WIDTH = 112
 
-
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = new_command(
-        commands,
-        "doctor",
-        help="check a run before it starts: settings, model, retriever, memory, disk, signal",
-        description="Check a run before it starts: settings, data, tokenizer, retriever, memory, disk, and a probe.",
-        epilog=EPILOG,
-    )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a .toml file")
-    parser.add_argument("--probe", type=positive, default=0, metavar="N", help="play N training questions")
-    parser.add_argument(
-        "--processes", type=positive, default=1, metavar="N", help="how many will train (accelerate launch); default: 1"
-    )
-    parser.add_argument("--json", action="store_true", help="print settings and checks as JSON")
-    add_set_option(parser)
-    parser.set_defaults(command=run)
+app = command("doctor", examples=EXAMPLES)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Examine and report."""
-    config = read_run_config(arguments.config, overrides=arguments.overrides)
-    if arguments.config.is_dir():
-        raise ConfigError(f"{arguments.config} is a run that exists already; name the .toml config of one to come")
+@app.default
+def doctor(
+    config: Annotated[Path, Parameter(help="A .toml file.")],
+    /,
+    *,
+    probe: Annotated[NonNegativeInt, Parameter(help="Play so many training questions.")] = 0,
+    processes: Annotated[PositiveInt, Parameter(help="How many will train (accelerate launch).")] = 1,
+    json: Json = False,
+    verbose: Verbose = False,
+    overrides: Overrides = (),
+) -> None:
+    """Check a run before it starts: settings, data, tokenizer, retriever, memory, disk, and a probe."""
+    run = read_run_config(config, overrides=overrides)
+    if config.is_dir():
+        raise ConfigError(f"{config} is a run that exists already; name the .toml config of one to come")
     require_packages("torch", "transformers", extra="train", what="the doctor")
     from calibadv.doctor import Blocked, Level, examine, worst
-    from calibadv.io.files import leaves
 
-    if not arguments.json:
-        unset = [name for name, value in leaves(config.effective()) if value is None]
-        print(config.to_toml() + f"# not set: {', '.join(unset)}\n", flush=True)
+    if not json:
+        show_settings(run, verbose=verbose)
     checks = []
-    for check in examine(config, probe=arguments.probe, processes=arguments.processes, progress=progress_line()):
-        checks.append(check)
-        if not arguments.json:
-            show(check.name, str(check.level), check.summary, check.remedy)
+    with progress_bars() as progress:
+        for check in examine(run, probe=probe, processes=processes, progress=about(progress, "rollouts")):
+            checks.append(check)
+            if not json:
+                show(check.name, str(check.level), check.summary, check.remedy)
     level = worst(checks)
-    if arguments.json:
+    if json:
         rows = [check.as_row() for check in checks]
-        print(json.dumps({"verdict": str(level), "checks": rows, "config": config.effective()}, indent=2, default=str))
+        print_json({"verdict": str(level), "checks": rows, "config": run.effective()})
     else:
         print("\n" + closing_words(level=str(level), count=sum(check.level is level for check in checks)))
     if level is Level.BLOCKER:

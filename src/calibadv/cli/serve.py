@@ -2,72 +2,67 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from calibadv.cli.agent_options import LAB_MODEL, add_agent_options, is_lab, lab_questions, opened_agent
-from calibadv.cli.options import add_address_options, new_command, positive, require_packages
+from cyclopts import Parameter
 
-EPILOG = """\
-examples
-  calibadv serve                                     the lab's packaged model; then open http://127.0.0.1:8080
-  calibadv serve --model runs/my-run                 what a run has trained, with the retriever of that run
-  calibadv serve --model Qwen/Qwen2.5-3B-Instruct --retriever http://127.0.0.1:8000
-  calibadv serve --host 0.0.0.0                      for other machines; set CALIBADV_AGENT_TOKEN
+from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
+from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, opened_agent
+from calibadv.cli.options import Arm, Overrides, command, fill, overrides_of, takes, takes_settings
+from calibadv.io.packages import require_packages
+from calibadv.runs.agent import lab_questions, name_of
 
-Any OpenAI client can ask: base_url http://127.0.0.1:8080/v1, the token (if there is one) as its API key. Sources and
-turns are in the object "calibadv" of an answer. GET /health, /metrics (Prometheus) and /docs say more.
+EXAMPLES = """\
+  calibadv serve                        the packaged model, on port 8080
+  calibadv serve --model runs/lab       what a lab has trained
+  calibadv serve --model runs/my-run    a run, with the retriever of that run
+  calibadv serve --model org/model --retriever http://127.0.0.1:8000
+  calibadv serve --host 0.0.0.0         for other machines: with a token
+
+http://127.0.0.1:8080 is a page to ask from, with http://127.0.0.1:8080/v1 as the
+base_url any OpenAI client can ask; its API key is the token, which is read from
+CALIBADV_AGENT_TOKEN. Sources and turns are in the object "calibadv" of an answer.
+GET /health, /metrics (Prometheus) and /docs say more.
 """
 
-
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = new_command(
-        commands,
-        "serve",
-        help="serve an agent over HTTP (OpenAI-compatible, with a web page)",
-        description="Serve an agent over HTTP: OpenAI-compatible chat endpoints and a page to ask from.",
-        epilog=EPILOG,
-    )
-    add_agent_options(parser)
-    add_address_options(parser, port=8080)
-    parser.add_argument("--name", metavar="NAME", help="the model's name for clients (default: that of its folder)")
-    parser.add_argument(
-        "--max-conversations", type=positive, default=64, metavar="N", help="questions at once (default: 64)"
-    )
-    parser.set_defaults(command=run)
+app = command("serve", examples=EXAMPLES)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Serve until a signal comes."""
+@app.default
+@takes(AgentServerConfig, skip=("token", "examples", "model_name"), group="Server")
+@takes_settings(SETTINGS)
+def serve(
+    *,
+    model: Model = None,
+    arm: Arm = None,
+    retriever: RetrieverOption = None,
+    temperature: Temperature = 0.0,
+    name: Annotated[
+        str | None, Parameter(group="Server", help="What clients call the model (default: the name of its folder).")
+    ] = None,
+    overrides: Overrides = (),
+    **options: Any,
+) -> None:
+    """Serve an agent over HTTP: OpenAI-compatible chat endpoints and a page to ask from."""
     require_packages("fastapi", "uvicorn", "prometheus_client", extra="serve", what="serving an agent")
-    from calibadv.agent.server import AgentServerConfig, claim_address, serve
-    from calibadv.agent.server.config import TOKEN_VARIABLE
+    from calibadv.agent.server import claim_address, serve
 
-    config = AgentServerConfig(
-        host=arguments.host,
-        port=arguments.port,
-        model_name=arguments.name or name_of(arguments.model),
-        max_conversations=arguments.max_conversations,
+    is_lab = model is None and retriever is None
+    config = fill(
+        AgentServerConfig,
+        options,
+        model_name=name or name_of(model),
         token=os.environ.get(TOKEN_VARIABLE),
-        examples=tuple(lab_questions(3)) if is_lab(arguments) else (),
+        examples=tuple(lab_questions(3)) if is_lab else (),
     )
     listener = claim_address(config)
     print("Loading the agent ...", flush=True)
-    with opened_agent(arguments, max_conversations=config.max_conversations) as agent:
+    given = [f"rollout.temperature={temperature}", *overrides_of(SETTINGS, options), *overrides]
+    with opened_agent(
+        model, retriever=retriever, arm=arm, overrides=given, max_conversations=config.max_conversations
+    ) as agent:
         serve(
             agent, config=config, listener=listener, on_listening=lambda url: print(f"Listening on {url}", flush=True)
         )
     print("Stopped; every answer that was begun has been given.")
-
-
-def name_of(model: str | None) -> str:
-    """What clients call the model."""
-    if model is None or model == LAB_MODEL:
-        return "calibadv-lab"
-    path = Path(model)
-    if path.is_dir():
-        return path.resolve().name
-    return path.stem if path.exists() else model

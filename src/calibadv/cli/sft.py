@@ -2,69 +2,72 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from calibadv.cli.options import new_command, require_packages
-from calibadv.cli.train import PACKAGES, add_run_options, config_of, shortest, stopped
+from cyclopts import Parameter
+
+from calibadv.cli.options import Overrides, Verbose, command
+from calibadv.cli.settings import show_settings
+from calibadv.cli.train import PACKAGES, Config, DryRun, PushToHub, Resume, config_of, shortest, stopped
+from calibadv.data.run_files import MODEL
+from calibadv.io.packages import require_packages
 
 if TYPE_CHECKING:
     from calibadv.evaluation import EvalResult
 
-EPILOG = """\
-examples
-  calibadv sft configs/smollm2-miniwiki.toml --data-only     make the demonstrations, look at them first
-  calibadv sft configs/smollm2-miniwiki.toml --resume        ... then train on them
-  calibadv sft configs/smollm2-miniwiki.toml                 both at once
-  calibadv sft --resume runs/smollm2-miniwiki-sft            go on where a run stopped
-  calibadv trajectories runs/smollm2-miniwiki-sft/demonstrations/programmatic.jsonl.gz -n 3
+EXAMPLES = """\
+  calibadv sft configs/smollm2-miniwiki.toml --data-only    look at the demonstrations first
+  calibadv sft configs/smollm2-miniwiki.toml --resume       ... then train on them
+  calibadv sft configs/smollm2-miniwiki.toml                both at once
+  calibadv sft --resume runs/smollm2-miniwiki-sft           continue a run that stopped
 
-Demonstrations are made at run time: by script from questions whose rows say what to look up (decompositions,
-supporting titles, or the question alone), with searches through the real retriever, and from recorded Search-R1
-rollouts (sft.traces) that answered rightly. Questions of data.test are left out by id and by text. The trained model
-is RUN/model; go on with: calibadv train CONFIG --set model.path=RUN/model
+Demonstrations are made at run time: by script from questions whose rows say
+what to look up (decompositions, supporting titles, or the question alone), with
+searches through the real retriever, and from recorded Search-R1 rollouts
+(sft.traces) that answered rightly. Questions of data.test are left out by id
+and by text. The trained model is RUN/model; continue with
+calibadv train CONFIG --set model.path=RUN/model
 """
+DataOnly = Annotated[bool, Parameter(help="Make the demonstrations and stop.", show_default=False)]
+
+app = command("sft", examples=EXAMPLES)
 
 
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = new_command(
-        commands,
-        "sft",
-        help="teach a model the tags from demonstrations (a cold start for train)",
-        description="Fine-tune a model on demonstrations, as the [sft] section of a config says.",
-        epilog=EPILOG,
-    )
-    add_run_options(parser, output="sft.output")
-    parser.add_argument("--data-only", action="store_true", help="make the demonstrations and stop")
-    parser.set_defaults(command=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Make demonstrations, train, look at the format."""
-    config, resume = config_of(arguments, output="sft.output")
-    print(config.to_toml(), flush=True)
-    if arguments.dry_run:
+@app.default
+def sft(
+    config: Config = None,
+    /,
+    *,
+    overrides: Overrides = (),
+    resume: Resume = None,
+    data_only: DataOnly = False,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
+    push_to_hub: PushToHub = None,
+) -> None:
+    """Fine-tune a model on demonstrations, as the [sft] section of a config says."""
+    run = config_of(config, resume=resume, overrides=overrides, output="sft.output")
+    show_settings(run, verbose=verbose)
+    if dry_run:
         return
     require_packages(*PACKAGES, extra="train", what="supervised fine-tuning")
-    from calibadv.data.run_files import MODEL
     from calibadv.io.hub import check_upload, upload_folder
     from calibadv.runs.sft import look_at_format, make_demonstrations, sft_folder, train_on_demonstrations
 
-    if arguments.data_only:
-        show_report(make_demonstrations(config))
-        print(f"\nWritten to {shortest(sft_folder(config))}; train on them with --resume")
+    if data_only:
+        show_report(make_demonstrations(run))
+        print(f"\nWritten to {shortest(sft_folder(run))}; train on them with --resume")
         return
-    if arguments.push_to_hub:
-        check_upload(arguments.push_to_hub, option="--push-to-hub")
+    if push_to_hub:
+        check_upload(push_to_hub, option="--push-to-hub")
     with stopped():
-        folder = train_on_demonstrations(config, resume=resume, listeners=[show_line])
+        folder = train_on_demonstrations(run, resume=resume is not None, listeners=[show_line])
     folder = shortest(folder)
-    show_format(look_at_format(config, folder))
+    show_format(look_at_format(run, folder))
     print(f"\nDone: {folder}")
-    print(f"  calibadv train CONFIG --set model.path={folder / MODEL}    go on by reinforcement")
-    if arguments.push_to_hub:
-        print(f"Uploaded to {upload_folder(folder / MODEL, arguments.push_to_hub, option='--push-to-hub')}")
+    print(f"  calibadv train CONFIG --set model.path={folder / MODEL}    continue by reinforcement")
+    if push_to_hub:
+        print(f"Uploaded to {upload_folder(folder / MODEL, push_to_hub, option='--push-to-hub')}")
 
 
 def show_report(report: dict[str, Any]) -> None:

@@ -1,14 +1,23 @@
-"""What a person at a terminal sees: bars with the time left, and plain tables."""
+"""What a person at a terminal sees: bars with the time left, plain tables, and labelled blocks of text."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
+
+THINK, SEARCH, FOUND, ANSWER, DIM, BOLD = "2", "36", "33", "32;1", "2", "1"
+# Control characters, those that turn the direction of writing, and halves of surrogate pairs, which cannot be printed.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+LABEL_WIDTH = 12
 
 
 @contextmanager
@@ -61,3 +70,32 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         first, *others = zip(row, widths, strict=True)
         cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
         print("  ".join(cells).rstrip())
+
+
+class Blocks:
+    """Lays out a label with a text wrapped beside it, in colour where somebody looks (NO_COLOR switches it off)."""
+
+    def __init__(self, stream: IO[str], *, width: int, limit: int | None = None) -> None:
+        self.colour = stream.isatty() and not os.environ.get("NO_COLOR")
+        self.width = min(shutil.get_terminal_size().columns, width)
+        self.limit = limit
+
+    def block(self, label: str, text: str, style: str | None = None) -> list[str]:
+        """The lines of one block; a text longer than the limit is shortened."""
+        text = " ".join(clean(text).split())
+        if self.limit is not None and len(text) > self.limit:
+            text = text[: self.limit].rsplit(" ", 1)[0] + f" ... (+{len(text) - self.limit} characters, --full)"
+        wrapped = textwrap.wrap(text, max(self.width - LABEL_WIDTH, 30)) or [""]
+        return [
+            (f"  {label:<9} " if not n else " " * LABEL_WIDTH) + (self.paint(line, style) if style else line)
+            for n, line in enumerate(wrapped)
+        ]
+
+    def paint(self, text: str, style: str) -> str:
+        """The text in a colour, or as it is."""
+        return f"\x1b[{style}m{text}\x1b[0m" if self.colour else text
+
+
+def clean(text: str) -> str:
+    """Without control characters: what a model wrote must not steer the terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

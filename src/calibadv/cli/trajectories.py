@@ -2,80 +2,68 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import os
 import re
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from calibadv.cli.options import new_command, positive
+from cyclopts import Parameter
+
+from calibadv.cli.options import Arm, Positive, command
+from calibadv.cli.terminal import ANSWER, BOLD, DIM, FOUND, SEARCH, THINK, Blocks, clean
 from calibadv.errors import DataError
+from calibadv.runs.targets import run_of
 
 if TYPE_CHECKING:
     from calibadv.data.trajectory_files import Record
     from calibadv.trajectory import Turn
 
-EPILOG = """\
-examples
-  calibadv trajectories runs/lab                        the last batch of a run
-  calibadv trajectories runs/lab --step 1 -n 5          rollouts of the first step
-  calibadv trajectories runs/lab --question 17          every rollout of one question: a whole group side by side
-  calibadv trajectories runs/lab/eval-test-1            what an evaluation played
-  calibadv trajectories runs/lab --best                 highest reward first
+EXAMPLES = """\
+  calibadv trajectories runs/lab                   the last batch of a run, or of a lab's arm
+  calibadv trajectories runs/lab --arm grpo -n 2   another arm of a lab
+  calibadv trajectories runs/lab --step 1 -n 5     rollouts of the first step
+  calibadv trajectories runs/lab --question 17     every rollout of one question, a whole group
+  calibadv trajectories runs/lab/eval-test-1       what an evaluation played
+  calibadv trajectories runs/lab --best            highest reward first
 
-Each turn shows the thinking, the query with the titles found or the answer, and the turn's advantage before and after
-calibration. NO_COLOR=1 switches colours off.
+Each turn shows the thinking, the query with the titles found or the answer, and
+the turn's advantage before and after calibration. NO_COLOR=1 switches colours
+off.
 """
-THINK, SEARCH, FOUND, ANSWER, DIM, BOLD = "2", "36", "33", "32;1", "2", "1"
-# Control characters, those that turn the direction of writing, and halves of surrogate pairs, which cannot be printed.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MAX_CHARACTERS = 600
 
-
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = new_command(
-        commands,
-        "trajectories",
-        help="show what the agent wrote, turn by turn",
-        description="Show what the agent wrote, turn by turn, with rewards and advantages.",
-        epilog=EPILOG,
-    )
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a run or an evaluation, or one file")
-    parser.add_argument("--step", type=int, metavar="N", help="optimizer step (default: the last one that was saved)")
-    parser.add_argument("--question", metavar="ID", help="only this question, in every step unless --step is given")
-    parser.add_argument("-n", dest="number", type=positive, metavar="N", help="at most N rollouts (default: 3)")
-    parser.add_argument("--best", action="store_true", help="highest reward first")
-    parser.add_argument("--full", action="store_true", help="do not shorten long texts")
-    parser.set_defaults(command=run)
+app = command("trajectories", examples=EXAMPLES)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Print trajectories."""
-    every_step = arguments.question is not None and arguments.step is None
-    records: Iterable[Record] = read(files_of(arguments.run, step=arguments.step, every_step=every_step))
-    if arguments.question is not None:
-        records = (r for r in records if r.trajectory.question.id == arguments.question)
-    if arguments.best:
+@app.default
+def trajectories(
+    run: Annotated[Path, Parameter(help="Folder of a run, a lab or an evaluation, or one file.")],
+    /,
+    *,
+    arm: Arm = None,
+    step: Annotated[int | None, Parameter(help="Optimizer step (default: the last one that was saved).")] = None,
+    question: Annotated[str | None, Parameter(metavar="ID", help="Only this one, in every step unless --step.")] = None,
+    number: Annotated[Positive, Parameter(name="-n", help="At most so many rollouts (default: 3).")] = None,
+    best: Annotated[bool, Parameter(help="Highest reward first.", show_default=False)] = False,
+    full: Annotated[bool, Parameter(help="Do not shorten long texts.", show_default=False)] = False,
+) -> None:
+    """Show what the agent wrote, turn by turn, with rewards and advantages."""
+    every_step = question is not None and step is None
+    records: Iterable[Record] = read(files_of(run_of(run, arm=arm), step=step, every_step=every_step))
+    if question is not None:
+        records = (r for r in records if r.trajectory.question.id == question)
+    if best:
         records = sorted(records, key=lambda record: -record.credit.reward if record.credit else 0.0)
-    number = arguments.number or (None if arguments.question is not None else 3)
-    printer = Printer(
-        colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
-        width=min(shutil.get_terminal_size().columns, 120),
-        limit=None if arguments.full else MAX_CHARACTERS,
-    )
+    printer = Printer(Blocks(sys.stdout, width=120, limit=None if full else MAX_CHARACTERS))
     nothing = True
-    for record in itertools.islice(records, number):
+    for record in itertools.islice(records, number or (None if question is not None else 3)):
         nothing = False
         print(printer.trajectory(record))
     if nothing:
-        wanted = f"question {arguments.question!r}" if arguments.question is not None else "trajectories"
-        raise DataError(f"{arguments.run}: no {wanted} there")
+        wanted = f"question {question!r}" if question is not None else "trajectories"
+        raise DataError(f"{run}: no {wanted} there")
 
 
 def files_of(target: Path, *, step: int | None, every_step: bool) -> list[Path]:
@@ -110,10 +98,9 @@ def read(files: Iterable[Path]) -> Iterator[Record]:
 class Printer:
     """Lays a trajectory out for the terminal."""
 
-    def __init__(self, *, colour: bool, width: int, limit: int | None) -> None:
-        self.colour = colour
-        self.width = width
-        self.limit = limit
+    def __init__(self, blocks: Blocks) -> None:
+        self.block = blocks.block
+        self.paint = blocks.paint
 
     def trajectory(self, record: Record) -> str:
         """The whole record as text."""
@@ -163,26 +150,6 @@ class Printer:
         if credit.correctness is not None and credit.correctness[number]:
             details.append(f"query correctness {credit.correctness[number]:.2f}")
         return self.block("advantage", f"{text}  ({', '.join(details)})", DIM)
-
-    def block(self, label: str, text: str, style: str | None = None) -> list[str]:
-        """A label, and the text wrapped beside it."""
-        text = " ".join(clean(text).split())
-        if self.limit is not None and len(text) > self.limit:
-            text = text[: self.limit].rsplit(" ", 1)[0] + f" ... (+{len(text) - self.limit} characters, --full)"
-        indent = " " * 12
-        wrapped = textwrap.wrap(text, max(self.width - len(indent), 30)) or [""]
-        return [
-            (f"  {label:<9} " if not n else indent) + (self.paint(line, style) if style else line)
-            for n, line in enumerate(wrapped)
-        ]
-
-    def paint(self, text: str, style: str) -> str:
-        return f"\x1b[{style}m{text}\x1b[0m" if self.colour else text
-
-
-def clean(text: str) -> str:
-    """Without control characters: what a model wrote must not steer the terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _ranges(steps: list[int]) -> str:

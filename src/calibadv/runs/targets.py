@@ -14,6 +14,7 @@ from calibadv.config import RunConfig
 from calibadv.data.prepare import LocalSource, open_source
 from calibadv.data.run_files import CONFIG, RESULTS, is_run
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.files import read_json
 from calibadv.io.packages import require_packages
 from calibadv.training.checkpoints import newest_model
 
@@ -30,15 +31,18 @@ def is_config(target: str | Path) -> bool:
 
 def lab_arms(folder: Path) -> dict[str, list[Path]]:
     """The arms of a lab with the folders of their runs, one a seed; empty when this is no lab."""
-    runs = sorted(path.parent for path in folder.glob(f"*-seed*/{CONFIG}"))
-    names = {}
-    if runs and (folder / RESULTS).is_file():
-        entries = json.loads((folder / RESULTS).read_text(encoding="utf-8")).get("arms", [])
-        names = {entry["run_dir"]: entry["name"] for entry in entries}
     arms: dict[str, list[Path]] = {}
-    for run in runs:  # an interrupted lab has no results yet: its folders say what the arms are
-        arms.setdefault(names.get(run.name, run.name.rpartition("-seed")[0]), []).append(run)
+    for entry in _lab_results(folder).get("arms", ()):
+        run = folder / entry["run_dir"]
+        if is_run(run):  # an interrupted lab has not started all of them
+            arms.setdefault(entry["name"], []).append(run)
     return arms
+
+
+def _lab_results(folder: Path) -> dict[str, Any]:
+    """What a lab has written down; empty for the results of an evaluation, which have the same name."""
+    results = read_json(folder / RESULTS) if (folder / RESULTS).is_file() else {}
+    return results if isinstance(results.get("arms"), list) else {}
 
 
 def run_of(target: Path, *, arm: str | None = None) -> Path:
@@ -46,7 +50,7 @@ def run_of(target: Path, *, arm: str | None = None) -> Path:
 
     Args:
         target: A path; one that is no lab comes back unchanged.
-        arm: Name of an arm, or of a run inside the lab (``calibadv-seed1``). Not set: `DEFAULT_ARM`.
+        arm: Name of an arm, or of a run inside the lab (``calibadv-seed1``). Not set: the lab's default, CalibAdv.
 
     Raises:
         ConfigError: There is no such arm, or an arm was named of what is no lab.
@@ -58,7 +62,7 @@ def run_of(target: Path, *, arm: str | None = None) -> Path:
         return target
     known = ", ".join(arms)
     by_folder = {run.name: run for run in chain.from_iterable(arms.values())}
-    wanted = arm or DEFAULT_ARM
+    wanted = arm or str(_lab_results(target).get("default_arm", DEFAULT_ARM))
     if wanted in arms:
         run = arms[wanted][0]
     elif wanted in by_folder:

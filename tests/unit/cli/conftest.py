@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import calibadv.models.open_policy
+import calibadv.runs.evaluate
 from calibadv.models.open_policy import OpenedPolicy
 from calibadv.rollout import CharTokenizer, ScriptedPolicy
 
@@ -65,7 +65,7 @@ def script(monkeypatch):
             tokenizer = CharTokenizer()
             return OpenedPolicy(policy=ScriptedPolicy(script, tokenizer=tokenizer), tokenizer=tokenizer)
 
-        monkeypatch.setattr(calibadv.models.open_policy, "open_policy", open_policy)
+        monkeypatch.setattr(calibadv.runs.evaluate, "open_policy", open_policy)
         return loaded
 
     return install

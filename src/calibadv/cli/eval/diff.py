@@ -2,74 +2,64 @@
 
 from __future__ import annotations
 
-import argparse
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-from calibadv.cli.eval.run import add_format_options, as_json_text
-from calibadv.cli.options import count, new_command
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt
 
-if TYPE_CHECKING:
-    from calibadv.evaluation import Comparison
-    from calibadv.evaluation.compare import Changed, Difference
+from calibadv.cli.eval.options import Format, Json
+from calibadv.cli.options import command, print_json
+from calibadv.cli.terminal import clean
+from calibadv.evaluation import Comparison, compare, read_evaluation
+from calibadv.evaluation.compare import Changed, Difference
+from calibadv.evaluation.tables import render
 
-EPILOG = """\
-examples
+EXAMPLES = """\
   calibadv eval diff runs/lab/eval-base runs/lab/eval-test-1
   calibadv eval diff runs/a runs/b --metric em --changed 20
-  calibadv eval diff runs/a runs/b --common             when they were asked different questions
+  calibadv eval diff runs/a runs/b --common        when they were asked different questions
 
-The difference is B minus A. Each question counts once: its samples are averaged, the bootstrap draws questions, and p
-is two-sided. Questions must be the same in both; unfinished evaluations can be compared with --common.
+The difference is B minus A. Each question counts once: its samples are averaged,
+the bootstrap draws questions, and p is two-sided. Questions must be the same in
+both; unfinished evaluations can be compared with --common.
 """
 METRICS = ("f1", "em", "cem", "judge", "format_valid", "garbled", "searches", "tokens")
 NOT_SHARES = frozenset({"searches", "turns", "tokens", "latency_s"})
 
-
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = new_command(
-        commands,
-        "eval diff",
-        help="compare two evaluations question by question",
-        description="Paired comparison of two evaluations.",
-        epilog=EPILOG,
-    )
-    parser.add_argument("before", type=Path, metavar="A", help="folder of an evaluation, or its questions.jsonl")
-    parser.add_argument("after", type=Path, metavar="B")
-    parser.add_argument("--metric", default="f1", metavar="NAME", help="decides wins and losses (default: f1)")
-    parser.add_argument("--common", action="store_true", help="compare only the questions that both were asked")
-    parser.add_argument("--changed", type=count, default=5, metavar="N", help="show N of the largest changes each way")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    add_format_options(parser)
-    parser.set_defaults(command=run)
+app = command("diff", examples=EXAMPLES)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Compare and show."""
-    from calibadv.evaluation import compare, read_evaluation
-    from calibadv.evaluation.tables import render
-
-    comparison = compare(
-        read_evaluation(arguments.before),
-        read_evaluation(arguments.after),
-        metric=arguments.metric,
-        common=arguments.common,
-        seed=arguments.seed,
-    )
-    if arguments.format == "json":
-        print(as_json_text(asdict(comparison)))
+@app.default
+def diff(
+    before: Annotated[Path, Parameter(name="A", help="Folder of an evaluation, or its questions.jsonl.")],
+    after: Annotated[Path, Parameter(name="B", help="The other one.")],
+    /,
+    *,
+    metric: Annotated[str, Parameter(help="Decides wins and losses.")] = "f1",
+    common: Annotated[
+        bool, Parameter(help="Compare only the questions that both were asked.", show_default=False)
+    ] = False,
+    changed: Annotated[NonNegativeInt, Parameter(help="Show so many of the largest changes each way.")] = 5,
+    seed: Annotated[int, Parameter(help="Of the bootstrap.")] = 0,
+    format: Format = "text",
+    json: Json = False,
+) -> None:
+    """Compare two evaluations of the same questions."""
+    comparison = compare(read_evaluation(before), read_evaluation(after), metric=metric, common=common, seed=seed)
+    if json or format == "json":
+        print_json(asdict(comparison))
         return
-    caption = f"{arguments.after.name} minus {arguments.before.name}"
-    print(render(table(comparison), format=arguments.format, caption=caption))
-    if arguments.format != "text":
+    print(render(table(comparison), format=format, caption=f"{after.name} minus {before.name}"))
+    if format != "text":
         return
-    print(f"B minus A, in points for shares; 95 % paired bootstrap over questions. A: {arguments.before}")
-    print(f"B: {arguments.after}")
+    print(f"B minus A; 95 % paired bootstrap over questions. A: {before}")
+    print(f"B: {after}")
     if comparison.only_before or comparison.only_after:
         print(f"left out: {comparison.only_before} questions only in A, {comparison.only_after} only in B")
-    show_changed(comparison, number=arguments.changed)
+    show_changed(comparison, number=changed)
 
 
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -87,14 +77,11 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def cells(metric: str, difference: Difference) -> list[str]:
     """The figures of a row."""
-    scale = 1 if metric in NOT_SHARES else 100
-    before, after, mean, low, high = (
-        scale * value
-        for value in (difference.before, difference.after, difference.mean, difference.low, difference.high)
-    )
-    p = f"{difference.p_value:.3f}" if difference.p_value > 0.001 else "<=0.001"
-    counts = [str(number) for number in (difference.wins, difference.losses, difference.ties)]
-    return [f"{before:.1f}", f"{after:.1f}", f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", p, *counts]
+    digits = 1 if metric in NOT_SHARES else 3
+    d = difference
+    p = f"{d.p_value:.3f}" if d.p_value > 0.001 else "<=0.001"
+    interval = f"{d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+    return [f"{d.before:.{digits}f}", f"{d.after:.{digits}f}", interval, p, str(d.wins), str(d.losses), str(d.ties)]
 
 
 def show_changed(comparison: Comparison, *, number: int) -> None:
@@ -118,11 +105,6 @@ def describe(change: Changed, metric: str) -> str:
     }
     lines = [f"{metric} {change.before:.2f} -> {change.after:.2f}"]
     for label, parts in texts.items():
-        lines.append(f"  {label:<8}  {plain(' | '.join('(none)' if part is None else part for part in parts))}")
+        text = clean(" ".join(" | ".join("(none)" if part is None else part for part in parts).split()))
+        lines.append(f"  {label:<8}  {textwrap.shorten(text, 160, placeholder='...')}")
     return "\n".join(lines)
-
-
-def plain(text: str, *, width: int = 160) -> str:
-    """Untrusted text on one line, without control characters."""
-    line = " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text).split())
-    return line if len(line) <= width else line[: width - 3] + "..."

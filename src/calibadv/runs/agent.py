@@ -1,0 +1,91 @@
+"""An agent that answers questions: which model, which documents, and opening both."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from calibadv.agent import Agent
+from calibadv.config import RunConfig
+from calibadv.io.packages import require_packages
+from calibadv.lab.questions import make_questions, write_world
+from calibadv.lab.world import LabWorld
+from calibadv.models.load import resolve_model
+from calibadv.models.open_policy import open_policy
+from calibadv.retrieval.base import Retriever
+from calibadv.retrieval.open import open_retriever
+
+LAB_MODEL = "package:calibadv.lab/weights/base"
+LAB_WORLD_SEED = 1001
+LAB_ROLLOUT: dict[str, Any] = {"prompt": "question", "top_k": 2, "max_searches": 4, "max_turn_tokens": 80}
+
+
+@contextmanager
+def open_agent(config: RunConfig, *, retriever: Retriever | None = None, max_conversations: int = 1) -> Iterator[Agent]:
+    """The agent that a config describes, with everything it needs; closed at the end.
+
+    Args:
+        config: The settings; `calibadv.runs.targets.config_of` makes them from a run or a model, `lab_config` from
+            nothing at all.
+        retriever: Searched instead of what [retrieval] names.
+        max_conversations: Questions answered at once.
+
+    Raises:
+        ConfigError: A setting is wrong, the model is not there, or a package is missing.
+        RetrieverUnavailable: The retriever could not be reached.
+    """
+    if config.model.engine != "openai":
+        require_packages("torch", "transformers", extra="train", what="the agent")
+        resolve_model(config.model)
+    retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_policy(config.model, threads=config.training.threads))
+        yield stack.enter_context(
+            Agent(
+                policy=opened.policy,
+                retriever=retriever,
+                tokenizer=opened.tokenizer,
+                config=config.rollout,
+                seed=config.training.seed,
+                max_conversations=max_conversations,
+            )
+        )
+
+
+@contextmanager
+def lab_config(*, overrides: Sequence[str] = (), retrieval: dict[str, Any] | None = None) -> Iterator[RunConfig]:
+    """The lab's packaged model over the lab's encyclopedia, which lies in a temporary folder until the end.
+
+    Args:
+        overrides: ``section.key=value``, as ``--set`` takes them.
+        retrieval: The [retrieval] section, where other documents are searched.
+    """
+    with tempfile.TemporaryDirectory(prefix="calibadv-world-") as folder:
+        if retrieval is None:
+            write_world(LabWorld.make(LAB_WORLD_SEED), Path(folder))
+        sections = {
+            "model": {"path": LAB_MODEL},
+            "retrieval": retrieval or {"corpus": str(Path(folder) / "corpus.jsonl")},
+            "rollout": LAB_ROLLOUT,
+            "training": {"output": "runs"},
+        }
+        yield RunConfig.from_mapping(sections, overrides=overrides)
+
+
+def lab_questions(count: int) -> list[str]:
+    """Questions that the lab's encyclopedia answers, of different kinds."""
+    questions = make_questions(LabWorld.make(LAB_WORLD_SEED), "test")
+    return [question.text for question in questions[:: max(1, len(questions) // count)][:count]]
+
+
+def name_of(model: str | None) -> str:
+    """What clients call the model behind a target; None is the lab's."""
+    if model is None or model == LAB_MODEL:
+        return "calibadv-lab"
+    path = Path(model)
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.exists() else model
