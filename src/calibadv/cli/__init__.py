@@ -2,6 +2,7 @@
 
 - `agent`: what ``calibadv ask`` and ``calibadv serve`` share: the options that say which agent is meant
 - `ask`: put a question to an agent and watch it think, search and answer
+- `console`: what commands share: options, settings in print, bars and tables, the lines of a run
 - `corpus`: make a corpus folder out of files, describe it, check it
 - `data`: question files for training and evaluation
 - `doctor`: check a run before it starts, and say in plain words what would go wrong
@@ -11,14 +12,10 @@
 - `lab_progress`: how the lab's runs are shown while they train, and the table at the end
 - `main`: the ``calibadv`` command: its help, its subcommands, and errors as one clear line with an exit code
 - `init`: copy a config to start from
-- `options`: options of commands, derived from the config classes: type, default and help text are those of the fields
 - `report`: figures and one page from what a run or a lab wrote
 - `retriever`: the retrieval server
 - `serve`: an agent behind OpenAI's chat endpoints, with a page to ask from
-- `settings`: settings of a run as TOML on the terminal: those that were changed, or all of them
 - `sft`: teach a model the tags, searching and reading from demonstrations, before reinforcement
-- `step_lines`: how a training run shows its steps
-- `terminal`: what a person at a terminal sees: bars with the time left, plain tables, and labelled blocks of text
 - `train`: one training run from a config file
 - `trajectories`: read what an agent wrote, turn by turn, in the terminal
 """

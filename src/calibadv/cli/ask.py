@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, opened_agent
-from calibadv.cli.options import Arm, Json, Overrides, command, overrides_of, takes_settings
-from calibadv.cli.terminal import ANSWER, BOLD, DIM, FOUND, SEARCH, THINK, Blocks
+from calibadv.cli.console.options import Arm, Json, Overrides, command, overrides_of, takes_settings
+from calibadv.cli.console.terminal import ANSWER, BOLD, DIM, FOUND, SEARCH, THINK, Blocks
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.runs.agent import lab_questions
 from calibadv.trajectory import ActionKind, StopReason

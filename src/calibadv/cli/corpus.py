@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.options import Json, command, epilogue, fill, print_json, takes
-from calibadv.cli.terminal import clean, progress_bar
+from calibadv.cli.console.options import Json, command, epilogue, fill, print_json, takes
+from calibadv.cli.console.terminal import clean, progress_bar
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.corpus.importing.options import ImportOptions

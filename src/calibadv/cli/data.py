@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.options import Json, Names, command, epilogue, fill, print_json, takes
-from calibadv.cli.terminal import print_table
+from calibadv.cli.console.options import Json, Names, command, epilogue, fill, print_json, takes
+from calibadv.cli.console.terminal import print_table
 from calibadv.data.prepare import PrepareOptions, SplitReport, open_source, prepare
 from calibadv.data.prepare.selection import parse_weights
 from calibadv.io.packages import require_packages

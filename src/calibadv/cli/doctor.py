@@ -10,9 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from calibadv.cli.options import Json, Overrides, Verbose, command, print_json
-from calibadv.cli.settings import show_settings
-from calibadv.cli.terminal import progress_bars
+from calibadv.cli.console.options import Json, Overrides, Verbose, command, print_json
+from calibadv.cli.console.settings import show_settings
+from calibadv.cli.console.terminal import progress_bars
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
 from calibadv.runs.progress import about

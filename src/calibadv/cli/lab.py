@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.options import Json, Positive, check_new_folder, command, epilogue, fill, print_json, takes
+from calibadv.cli.console.options import Json, Positive, check_new_folder, command, epilogue, fill, print_json, takes
 from calibadv.cli.train import PACKAGES
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages

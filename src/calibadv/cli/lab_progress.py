@@ -11,7 +11,7 @@ from statistics import fmean
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from calibadv.cli.terminal import print_table
+from calibadv.cli.console.terminal import print_table
 
 if TYPE_CHECKING:
     from calibadv.lab.jobs import Job

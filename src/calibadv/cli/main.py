@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from calibadv.cli.options import epilogue
+from calibadv.cli.console.options import epilogue
 from calibadv.errors import CalibAdvError, ConfigError, DataError, PolicyError, RetrieverError
 from calibadv.version import __version__
 
@@ -73,7 +73,7 @@ def make_app() -> App:
         help_format="plaintext",
         version=f"calibadv {__version__}",
         version_format="plaintext",
-        default_parameter=Parameter(negative=()),
+        default_parameter=Parameter(negative=(), allow_repeating=True),  # of two --split the last counts
         suppress_keyboard_interrupt=False,
     )
     for number, (name, (module, text)) in enumerate(COMMANDS.items()):

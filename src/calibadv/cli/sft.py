@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.options import Overrides, Verbose, command
-from calibadv.cli.settings import show_settings
+from calibadv.cli.console.options import Overrides, Verbose, command
+from calibadv.cli.console.settings import show_settings
 from calibadv.cli.train import PACKAGES, Config, DryRun, PushToHub, Resume, config_of, shortest, stopped
 from calibadv.data.run_files import MODEL
 from calibadv.io.packages import require_packages

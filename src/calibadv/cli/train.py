@@ -10,9 +10,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from calibadv.cli.options import Overrides, Verbose, command
-from calibadv.cli.settings import show_settings
-from calibadv.cli.step_lines import StepLines
+from calibadv.cli.console.options import Overrides, Verbose, command
+from calibadv.cli.console.settings import show_settings
+from calibadv.cli.console.step_lines import StepLines
 from calibadv.config import RunConfig
 from calibadv.data.run_files import MODEL
 from calibadv.errors import ConfigError

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from calibadv.cli.options import Arm, Positive, command
-from calibadv.cli.terminal import ANSWER, BOLD, DIM, FOUND, SEARCH, THINK, Blocks, clean
+from calibadv.cli.console.options import Arm, Positive, command
+from calibadv.cli.console.terminal import ANSWER, BOLD, DIM, FOUND, SEARCH, THINK, Blocks, clean
 from calibadv.errors import DataError
 from calibadv.runs.targets import run_of
 

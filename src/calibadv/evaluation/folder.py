@@ -138,7 +138,7 @@ def question_lines(result: EvalResult) -> list[dict[str, Any]]:
 
 
 def table(result: EvalResult) -> Table:
-    """Header and rows: shares in percent with their 95 % interval, counts per rollout."""
+    """Header and rows: shares from 0 to 1 with their 95 % interval, counts per rollout."""
     return summary_table(result.summaries)
 
 

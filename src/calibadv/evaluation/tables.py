@@ -11,7 +11,7 @@ COLUMNS = {
     "f1": "F1", "em": "EM", "cem": "CEM", "judge": "judge", "format_valid": "format", "garbled": "garbled",
     "searches": "searches", "turns": "turns", "tokens": "tokens", "latency_s": "s/question",
 }  # fmt: skip
-_PERCENT = frozenset({"f1", "em", "cem", "judge", "format_valid", "garbled"})
+_SHARES = frozenset({"f1", "em", "cem", "judge", "format_valid", "garbled"})
 _WITH_INTERVAL = frozenset({"f1", "em", "cem", "judge"})
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -23,7 +23,7 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def summary_table(summaries: Sequence[Summary], *, seconds: bool = True) -> Table:
-    """A row per summary: shares in percent with their 95 % interval, counts per rollout; only what is known."""
+    """A row per summary: shares from 0 to 1 with their 95 % interval, counts per rollout; only what is known."""
     known = summaries[0].estimates
     passes = [name for name in known if name.startswith(PASS)]
     columns = {name: title for name, title in COLUMNS.items() if name in known}
@@ -43,10 +43,10 @@ def summary_table(summaries: Sequence[Summary], *, seconds: bool = True) -> Tabl
 def render(table: Table, *, format: str = "text", caption: str = "") -> str:
     """The table in one of `FORMATS`.
 
-    >>> print(render((["data set", "F1"], [["nq", "41.0 [38.2, 43.9]"]]), format="markdown"))
+    >>> print(render((["data set", "F1"], [["nq", "0.410 [0.382, 0.439]"]]), format="markdown"))
     | data set | F1 |
     |---|---:|
-    | nq | 41.0 [38.2, 43.9] |
+    | nq | 0.410 [0.382, 0.439] |
     """
     header, rows = table
     if format == "markdown":
@@ -91,7 +91,7 @@ def _escape(text: str) -> str:
 
 def _cell(name: str, estimate: Estimate) -> str:
     if name in _WITH_INTERVAL:
-        return f"{100 * estimate.mean:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-    if name in _PERCENT or name.startswith(PASS):
-        return f"{100 * estimate.mean:.1f}"
+        return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    if name in _SHARES or name.startswith(PASS):
+        return f"{estimate.mean:.3f}"
     return f"{estimate.mean:.2f}"

@@ -1,6 +1,9 @@
 """``calibadv corpus``: import with its account, info, verify."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +12,7 @@ from calibadv.retrieval import Corpus
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch):
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     rows = [
         {"id": "a", "title": "Ada", "text": "Ada wrote programs."},
@@ -22,7 +25,7 @@ def source(tmp_path, monkeypatch):
     return path
 
 
-def test_import_prints_what_was_left_out_and_what_comes_next(source, capsys):
+def test_import_prints_what_was_left_out_and_what_comes_next(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["corpus", "import", "people.jsonl", "--out", "people"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("2 documents of 5 rows in people")
@@ -34,7 +37,7 @@ def test_import_prints_what_was_left_out_and_what_comes_next(source, capsys):
     assert len(Corpus.open("people")) == 2
 
 
-def test_import_as_json_is_the_account_that_is_kept(source, capsys):
+def test_import_as_json_is_the_account_that_is_kept(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["corpus", "import", "people.jsonl", "--out", "people", "--json"]) == 0
     account = json.loads(capsys.readouterr().out)
     kept = json.loads((source.parent / "people" / "corpus.json").read_text())["report"]
@@ -44,14 +47,14 @@ def test_import_as_json_is_the_account_that_is_kept(source, capsys):
     assert account["counts"] == {"broken": 1, "not_utf8": 0, "duplicate": 1, "empty": 1}
 
 
-def test_strict_is_one_line_and_exit_code_two(source, capsys):
+def test_strict_is_one_line_and_exit_code_two(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["corpus", "import", "people.jsonl", "--out", "people", "--strict"]) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", "DataError: people.jsonl:2: duplicate id 'a'; ids must be unique\n")
     assert [path.name for path in source.parent.iterdir()] == ["people.jsonl"]
 
 
-def test_options_reach_the_import(source, capsys):
+def test_options_reach_the_import(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["corpus", "import", "people.jsonl", "--out", "people", "--id-field", "id", "--title-field", "title"]
     command += ["--text-field", "text", "--chunk-words", "3", "--chunk-overlap", "1"]
     assert main(command) == 0
@@ -62,7 +65,7 @@ def test_options_reach_the_import(source, capsys):
     assert Corpus.open("both")[0].title == "T"
 
 
-def test_impossible_options_and_a_full_folder_are_one_line(source, capsys):
+def test_impossible_options_and_a_full_folder_are_one_line(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command, message in (
         (["people.jsonl", "--out", "."], "exists and is not empty"),
         (["people.jsonl", "--out", "x", "--chunk-overlap", "3"], "chunk_overlap 3 needs chunk_words"),
@@ -74,7 +77,7 @@ def test_impossible_options_and_a_full_folder_are_one_line(source, capsys):
         assert len(err.splitlines()) == 1
 
 
-def test_info_describes_a_corpus(source, capsys):
+def test_info_describes_a_corpus(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["corpus", "import", "people.jsonl", "--out", "people"])
     capsys.readouterr()
     assert main(["corpus", "info", "people"]) == 0
@@ -94,14 +97,16 @@ def test_info_describes_a_corpus(source, capsys):
     assert record["report"]["num_rows"] == 5
 
 
-def test_info_shows_no_control_characters_of_a_document(source, capsys):
+def test_info_shows_no_control_characters_of_a_document(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source.write_text(json.dumps({"id": "\x1b[31mred", "title": "\x1b]0;title\x07", "text": "x"}) + "\n")
     main(["corpus", "import", "people.jsonl", "--out", "people"])
     main(["corpus", "info", "people"])
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_verify_accepts_a_whole_corpus_and_refuses_a_changed_one(source, capsys):
+def test_verify_accepts_a_whole_corpus_and_refuses_a_changed_one(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["corpus", "import", "people.jsonl", "--out", "people"])
     assert main(["corpus", "verify", "people"]) == 0
     assert "2 documents, all as they were imported" in capsys.readouterr().out

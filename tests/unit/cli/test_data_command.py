@@ -1,6 +1,9 @@
 """``calibadv data prepare`` through the real command."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +14,7 @@ pytest.importorskip("pyarrow")
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch):
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     for split, number in (("train", 20), ("test", 5)):
@@ -22,7 +25,9 @@ def source(tmp_path, monkeypatch):
     return ["--source", "in", "--datasets", "nq", "--out", "out"]
 
 
-def test_prepare_writes_files_and_says_what_it_did(source, tmp_path, capsys):
+def test_prepare_writes_files_and_says_what_it_did(
+    source: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["data", "prepare", *source, "--split", "train,test", "--limit", "10"]) == 0
     out = capsys.readouterr().out
     assert "out/train.parquet: 10 questions" in out
@@ -31,7 +36,7 @@ def test_prepare_writes_files_and_says_what_it_did(source, tmp_path, capsys):
     assert len(load_questions(tmp_path / "out" / "test.parquet")) == 5
 
 
-def test_reports_are_there_as_json(source, capsys):
+def test_reports_are_there_as_json(source: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "prepare", *source, "--split", "train", "--json"]) == 0
     (report,) = json.loads(capsys.readouterr().out)
     assert report["datasets"][0]["removed"] == {"same text as a test question": 1}
@@ -40,13 +45,15 @@ def test_reports_are_there_as_json(source, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--split", "dev,dev"], "--split must name some of train, dev, test once each"),
+        (["--split", "dev,dev"], "must name some of train, dev, test once each"),
         (["--split", "test", "--mix", "1,2"], "--mix 1,2: give one weight per data set, 1 in all"),
         (["--split", "test", "--source", "absent"], "--source absent: no such folder"),
         (["--split", "test", "--datasets", "nqs"], "has no data set nqs; did you mean nq?"),
     ],
 )
-def test_bad_input_is_one_clear_line(source, arguments, message, capsys):
+def test_bad_input_is_one_clear_line(
+    source: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["data", "prepare", *source, *arguments]) == 2
     captured = capsys.readouterr()
     assert message in captured.err

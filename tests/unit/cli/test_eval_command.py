@@ -1,6 +1,10 @@
 """``calibadv eval`` through the real command, with a scripted policy in place of the model."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -8,22 +12,25 @@ from calibadv.cli.main import main
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import claim_run_folder
 from calibadv.data.trajectory_files import read_trajectories
+from calibadv.models.config import ModelConfig
 
 SEARCH = "hm</think><search>capital of France</search>"
 RIGHT = "ok</think><answer>Paris</answer>"
 WRONG = "ok</think><answer>Rome</answer>"
 
 
-def half_right(episode, turn):
+def half_right(episode: int, turn: int) -> str:
     return (SEARCH, RIGHT if episode % 2 else WRONG)[turn]
 
 
-def test_an_evaluation_prints_a_table_and_writes_everything(config_file, script, capsys):
+def test_an_evaluation_prints_a_table_and_writes_everything(
+    config_file: Path, script: Callable[..., list[ModelConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
     script(half_right)
     assert main(["eval", str(config_file), "--out", "out"]) == 0
     out = capsys.readouterr().out
     assert "geo" in out
-    assert "50.0 [" in out
+    assert "0.500 [" in out
     folder = config_file.parent / "out"
     assert json.loads((folder / "results.json").read_text())["geo"]["metrics"]["f1"]["mean"] == 0.5
     assert len(list(read_trajectories(folder / "trajectories.jsonl.gz"))) == 4
@@ -38,7 +45,9 @@ def test_an_evaluation_prints_a_table_and_writes_everything(config_file, script,
     assert not (folder / "finished.jsonl").exists()
 
 
-def test_options_change_what_is_played(config_file, script, capsys):
+def test_options_change_what_is_played(
+    config_file: Path, script: Callable[..., list[ModelConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
     script(half_right)
     arguments = ["--limit", "2", "--samples", "3", "--split", "train", "--json", "--set", "rollout.top_k=1"]
     assert main(["eval", str(config_file), *arguments]) == 0
@@ -49,42 +58,56 @@ def test_options_change_what_is_played(config_file, script, capsys):
     assert (config_file.parent / "runs" / "run-eval-train-2" / "results.json").exists()
 
 
-def test_a_run_is_evaluated_with_what_it_trained(config_file, script, capsys):
+def test_a_run_is_evaluated_with_what_it_trained(
+    config_file: Path,
+    script: Callable[..., list[ModelConfig]],
+    write_model: Callable[[Path], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     loaded = script(half_right)
     folder = claim_run_folder(RunConfig.read(config_file), resume=False)
     assert main(["eval", str(folder)]) == 2
     assert "holds no trained model yet; --checkpoint base" in capsys.readouterr().err
     (folder / "checkpoint-mine").mkdir()
     for name in ("checkpoint-8", "checkpoint-20"):
-        (folder / name).mkdir()
-        for file in ("config.json", "tokenizer.json", "model.safetensors"):
+        write_model(folder / name)
+        for file in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
             (folder / name / file).write_text("{}")
+        state = {"global_step": int(name.removeprefix("checkpoint-"))}
+        (folder / name / "trainer_state.json").write_text(json.dumps(state))
+    write_model(folder / "checkpoint-30")  # a kill came while it was written
     assert main(["eval", str(folder)]) == 0
     assert main(["eval", str(folder), "--checkpoint", "checkpoint-8"]) == 0
     assert main(["eval", str(folder), "--checkpoint", "base"]) == 0
     (folder / "checkpoint-20").rename(folder / "model")
     assert main(["eval", str(folder)]) == 0
-    assert [path.name for path in loaded] == ["checkpoint-20", "checkpoint-8", "model", "model"]
-    assert loaded[2] == config_file.parent / "model"
+    assert [config.path.name for config in loaded] == ["checkpoint-20", "checkpoint-8", "model", "model"]
+    assert loaded[2].path == config_file.parent / "model"
     assert sorted(path.name for path in folder.glob("eval-*")) == [f"eval-test-{n}" for n in (1, 2, 3, 4)]
     capsys.readouterr()
     assert main(["eval", str(folder), "--checkpoint", "checkpoint-9"]) == 2
     assert "--checkpoint checkpoint-9: no such folder" in capsys.readouterr().err
 
 
-def test_a_model_without_the_tags_is_told_in_plain_words(config_file, script, capsys):
+def test_a_model_without_the_tags_is_told_in_plain_words(
+    config_file: Path, script: Callable[..., list[ModelConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
     script(lambda episode, turn: "I like trains.")
     assert main(["eval", str(config_file), "--out", "out"]) == 0
     assert "No rollout has a valid format" in capsys.readouterr().err
 
 
-def test_a_corpus_smaller_than_top_k_is_refused(config_file, script, capsys):
+def test_a_corpus_smaller_than_top_k_is_refused(
+    config_file: Path, script: Callable[..., list[ModelConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
     script(half_right)
     assert main(["eval", str(config_file), "--set", "rollout.top_k=9", "--out", "out"]) == 2
     assert "rollout.top_k must be <= the number of documents in the corpus (3), got 9" in capsys.readouterr().err
 
 
-def test_an_output_folder_in_use_is_refused(config_file, script, capsys):
+def test_an_output_folder_in_use_is_refused(
+    config_file: Path, script: Callable[..., list[ModelConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
     loaded = script(half_right)
     (config_file.parent / "out").mkdir()
     (config_file.parent / "out" / "notes.txt").write_text("mine")
@@ -94,20 +117,24 @@ def test_an_output_folder_in_use_is_refused(config_file, script, capsys):
 
 
 @pytest.mark.parametrize("form", ["markdown", "latex"])
-def test_the_table_can_be_pasted_elsewhere(config_file, script, form, capsys):
+def test_the_table_can_be_pasted_elsewhere(
+    config_file: Path, script: Callable[..., list[ModelConfig]], form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     script(half_right)
     assert main(["eval", str(config_file), "--out", "out", "--format", form]) == 0
     out = capsys.readouterr().out
-    assert {"markdown": "| geo | 4 | 50.0 [", "latex": "geo & 4 & 50.0 ["}[form] in out
+    assert {"markdown": "| geo | 4 | 0.500 [", "latex": "geo & 4 & 0.500 ["}[form] in out
     assert "Written to" not in out
 
 
-def test_a_model_is_evaluated_without_a_config(config_file, script, capsys):
+def test_a_model_is_evaluated_without_a_config(
+    config_file: Path, script: Callable[..., list[ModelConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
     loaded = script(half_right)
     arguments = ["eval", "./model", "--data", "geo.test.jsonl", "--retriever", "corpus.jsonl", "--top-k", "2"]
     settings = ["--set", "rollout.prompt=question", "--out", "out"]
     assert main([*arguments, *settings]) == 0
-    assert str(loaded[0]).endswith("model")
+    assert str(loaded[0].path).endswith("model")
     manifest = json.loads((config_file.parent / "out" / "manifest.json").read_text())
     assert manifest["sampling"]["temperature"] == 0, "one sample of a model is greedy unless said otherwise"
     assert main([*arguments, "--samples", "3", "--out", "sampled", "--set", "rollout.prompt=question"]) == 0
@@ -132,7 +159,13 @@ def test_a_model_is_evaluated_without_a_config(config_file, script, capsys):
         (["./model", "--data", "nq", "--source", ".", "--retriever", "corpus.jsonl"], "has no data set nq"),
     ],
 )  # fmt: skip
-def test_what_a_model_needs_is_said(config_file, script, arguments, message, capsys):
+def test_what_a_model_needs_is_said(
+    config_file: Path,
+    script: Callable[..., list[ModelConfig]],
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     script(half_right)
     assert main(["eval", *arguments]) == 2
     captured = capsys.readouterr()
@@ -140,7 +173,9 @@ def test_what_a_model_needs_is_said(config_file, script, arguments, message, cap
     assert len(captured.err.strip().splitlines()) == 1
 
 
-def test_data_can_be_a_folder_files_or_names(config_file, script, capsys):
+def test_data_can_be_a_folder_files_or_names(
+    config_file: Path, script: Callable[..., list[ModelConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
     script(half_right)
     root = config_file.parent
     (root / "qa").mkdir()
@@ -170,7 +205,13 @@ def test_data_can_be_a_folder_files_or_names(config_file, script, capsys):
         (["--checkpoint", "absent"], "--checkpoint absent: no such folder"),
     ],
 )
-def test_bad_input_is_one_clear_line(config_file, script, arguments, message, capsys):
+def test_bad_input_is_one_clear_line(
+    config_file: Path,
+    script: Callable[..., list[ModelConfig]],
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     script(half_right)
     assert main(["eval", str(config_file), *arguments]) == 2
     captured = capsys.readouterr()
@@ -178,17 +219,10 @@ def test_bad_input_is_one_clear_line(config_file, script, arguments, message, ca
     assert len(captured.err.strip().splitlines()) == 1
 
 
-def test_engine_and_address_reach_the_model_settings(config_file, script, monkeypatch):
-    import calibadv.models.open_policy as engines
-
-    script(half_right)
-    opened, install = [], engines.open_policy
-
-    def remember(config, *, threads=None):
-        opened.append(config)
-        return install(config, threads=threads)
-
-    monkeypatch.setattr(engines, "open_policy", remember)
+def test_engine_and_address_reach_the_model_settings(
+    config_file: Path, script: Callable[..., list[ModelConfig]]
+) -> None:
+    opened = script(half_right)
     served = ["--engine", "openai", "--model-url", "http://127.0.0.1:9/v1", "--set", "rollout.prompt=question"]
     data = ["--data", "geo.test.jsonl", "--retriever", "corpus.jsonl", "--top-k", "2"]
     assert main(["eval", "some-model", *served, *data, "--out", "served"]) == 0
@@ -197,19 +231,53 @@ def test_engine_and_address_reach_the_model_settings(config_file, script, monkey
     assert manifest["model"] == {"name": "some-model", "url": "http://127.0.0.1:9/v1", "engine": "openai"}
 
 
-def test_the_progress_bar_knows_what_was_there_before(monkeypatch, capsys):
-    from calibadv.cli.eval.run import progress_line
+@pytest.fixture
+def lab(config_file: Path, write_model: Callable[[Path], Path]) -> Path:
+    """A lab with two arms, of which CalibAdv was trained with two seeds, and one run that has not started."""
+    folder = config_file.parent / "runs" / "lab"
+    entries = []
+    for name, seed in (("grpo", 0), ("calibadv", 0), ("calibadv", 1), ("grpo", 1)):
+        run = folder / f"{name}-seed{seed}"
+        entries.append({"name": name, "seed": seed, "run_dir": run.name})
+        if (name, seed) != ("grpo", 1):
+            claim_run_folder(RunConfig.read(config_file, overrides=[f"training.output={run}"]), resume=False)
+            write_model(run / "model")
+    (folder / "results.json").write_text(json.dumps({"arms": entries, "default_arm": "calibadv"}))
+    return folder
 
-    assert progress_line() is None, "no bar when nobody looks"
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    show = progress_line()
-    show(50, 100)
-    assert "left" not in capsys.readouterr().err
-    show(51, 100)
-    assert "s left" in capsys.readouterr().err
-    show(50, 100)
-    show(100, 100)
-    err = capsys.readouterr().err
-    assert "[############............] 50/100 rollouts" in err
-    assert err.endswith("\n")
-    assert "[########################] 100/100 rollouts" in err
+
+@pytest.mark.parametrize(
+    ("arguments", "run"),
+    [
+        ([], "calibadv-seed0"),
+        (["--arm", "grpo"], "grpo-seed0"),
+        (["--arm", "calibadv-seed1"], "calibadv-seed1"),
+    ],
+)
+def test_a_lab_stands_for_the_run_of_an_arm(
+    lab: Path, arguments: list[str], run: str, script: Callable[..., list[ModelConfig]]
+) -> None:
+    loaded = script(half_right)
+    assert main(["eval", "runs/lab", *arguments]) == 0
+    assert loaded[0].path == lab / run / "model"
+    assert (lab / run / "eval-test-1" / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["eval", "runs/lab", "--arm", "ppo"],
+            "runs/lab is a lab without an arm ppo; choose with --arm: grpo, calibadv",
+        ),
+        (["eval", "run.toml", "--arm", "grpo"], "--arm grpo: run.toml is not the folder of a lab"),
+        (["trajectories", "runs/lab", "--arm", "ppo"], "choose with --arm: grpo, calibadv"),
+        (["ask", "who?", "--model", "runs/lab", "--arm", "ppo"], "choose with --arm: grpo, calibadv"),
+        (["report", "runs/lab", "--arm", "ppo"], "choose with --arm: grpo, calibadv"),
+    ],
+)
+def test_an_arm_that_is_not_there_is_answered_with_those_that_are(
+    lab: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err

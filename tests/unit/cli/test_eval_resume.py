@@ -1,9 +1,11 @@
 """An evaluation that stops early keeps what was finished, and goes on from there:
 
 1. a retriever that goes away (exit 3), a kill, a full disk, Ctrl-C: finished rollouts are on disk;
-2. the same command goes on and plays only what is missing; the result is that of an undisturbed evaluation;
+2. the same command continues and plays only what is missing; the result is that of an undisturbed evaluation;
 3. with other settings it refuses and names the difference; a complete evaluation is not played again.
 """
+
+from __future__ import annotations
 
 import errno
 import json
@@ -13,6 +15,9 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,16 +25,18 @@ from calibadv.cli.main import main
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import RetrieverError
 from calibadv.evaluation.journal import Journal
+from calibadv.models.config import ModelConfig
 from calibadv.retrieval import BM25Retriever
+from calibadv.trajectory import Trajectory
 
 TURNS = ("hm</think><search>capital of {episode:03}</search>", "ok</think><answer>Paris</answer>")
 
 
-def play(episode, turn):
+def play(episode: int, turn: int) -> str:
     return TURNS[turn].format(episode=episode)
 
 
-def results(folder):
+def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What must not depend on interruptions: everything but times (and queries, which the script numbers)."""
     found = json.loads((folder / "results.json").read_text())
     for summary in found.values():
@@ -39,7 +46,7 @@ def results(folder):
 
 
 @pytest.fixture
-def many(config_file):
+def many(config_file: Path) -> Path:
     """A config with two data sets of 40 questions, searched one batch at a time."""
     rows = [{"id": str(i), "question": f"Capital number {i}?", "golden_answers": ["Paris"]} for i in range(40)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -53,14 +60,14 @@ def many(config_file):
 
 
 @pytest.fixture
-def dying(monkeypatch):
+def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[str]]:
     """``dying(n)``: the retriever answers n queries and is then gone."""
     search = BM25Retriever.search
 
-    def install(number):
-        answered = []
+    def install(number: int) -> list[str]:
+        answered: list[str] = []
 
-        def die_later(self, queries, k):
+        def die_later(self: BM25Retriever, queries: Sequence[str], k: int) -> Any:
             if len(answered) >= number:
                 raise RetrieverError("connection refused")
             answered.extend(queries)
@@ -73,7 +80,13 @@ def dying(monkeypatch):
 
 
 @pytest.fixture
-def begun(many, script, dying, monkeypatch, capsys):
+def begun(
+    many: Path,
+    script: Callable[..., list[ModelConfig]],
+    dying: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Path:
     """An evaluation in the folder "out" that its retriever left early; the retriever is back."""
     script(play)
     with monkeypatch.context():
@@ -84,7 +97,14 @@ def begun(many, script, dying, monkeypatch, capsys):
     return many
 
 
-def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(many, script, dying, monkeypatch, capsys):
+def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(
+    many: Path,
+    script: Callable[..., list[ModelConfig]],
+    dying: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     script(play)
     root = many.parent
     assert main(["eval", str(many), "--out", "whole"]) == 0
@@ -96,13 +116,13 @@ def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(many, sc
     assert f"{len(kept)} finished rollouts are kept in out/finished.jsonl" in capsys.readouterr().err
     answered = dying(10**6)
     assert main(["eval", str(many), "--out", "out"]) == 0
-    assert f"{len(kept)} rollouts were finished before; going on" in capsys.readouterr().err
+    assert f"{len(kept)} rollouts were finished before" in caplog.text
     assert len(answered) == 80 - len(kept), "only what was missing is searched"
     assert results(root / "out") == results(root / "whole")
     assert not (root / "out" / "finished.jsonl").exists()
 
 
-def test_other_settings_are_refused_by_name(begun, capsys):
+def test_other_settings_are_refused_by_name(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["--temperature", "0.5"], "rollout.temperature was 1.0, is 0.5"),
         (["--set", "rollout.top_k=1"], "rollout.top_k was 2, is 1"),
@@ -124,12 +144,17 @@ def test_other_settings_are_refused_by_name(begun, capsys):
     assert "index.version was" in capsys.readouterr().err
 
 
-def test_what_does_not_change_figures_may_change(begun):
+def test_what_does_not_change_figures_may_change(begun: Path) -> None:
     changes = ["--set", "rollout.search_retries=2", "--set", "rollout.concurrency=9", "--set", "training.steps=4"]
     assert main(["eval", str(begun), "--out", "out", *changes]) == 0
 
 
-def test_a_complete_evaluation_is_not_played_again(many, script, capsys):
+def test_a_complete_evaluation_is_not_played_again(
+    many: Path,
+    script: Callable[..., list[ModelConfig]],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     script(play)
     assert main(["eval", str(many), "--out", "out"]) == 0
     first = capsys.readouterr().out
@@ -137,11 +162,16 @@ def test_a_complete_evaluation_is_not_played_again(many, script, capsys):
     assert main(["eval", str(many), "--out", "out"]) == 0
     captured = capsys.readouterr()
     assert captured.out == first
-    assert "was complete already" in captured.err
+    assert "was complete already" in caplog.text
     assert (many.parent / "out" / "results.json").stat().st_mtime_ns == before
 
 
-def test_a_question_that_was_half_finished_keeps_its_finished_samples(many, script, dying, monkeypatch):
+def test_a_question_that_was_half_finished_keeps_its_finished_samples(
+    many: Path,
+    script: Callable[..., list[ModelConfig]],
+    dying: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     script(play)
     arguments = ["eval", str(many), "--samples", "3", "--out"]
     assert main([*arguments, "whole"]) == 0
@@ -153,12 +183,17 @@ def test_a_question_that_was_half_finished_keeps_its_finished_samples(many, scri
     assert results(many.parent / "out") == results(many.parent / "whole")
 
 
-def test_rollouts_that_failed_are_played_again(config_file, script, monkeypatch, capsys):
+def test_rollouts_that_failed_are_played_again(
+    config_file: Path,
+    script: Callable[..., list[ModelConfig]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     script(play)
     search = BM25Retriever.search
     cursed = {"capital of 001"}
 
-    def fail(self, queries, k):
+    def fail(self: BM25Retriever, queries: Sequence[str], k: int) -> Any:
         if cursed.intersection(queries):
             raise RetrieverError("HTTP 500")
         return search(self, queries, k)
@@ -166,7 +201,7 @@ def test_rollouts_that_failed_are_played_again(config_file, script, monkeypatch,
     monkeypatch.setattr(BM25Retriever, "search", fail)
     write = Journal.add
 
-    def full_after_all(self, trajectory, latency_s):
+    def full_after_all(self: Journal, trajectory: Trajectory, latency_s: float) -> None:
         write(self, trajectory, latency_s)
         if len(self.finished) == 4:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -179,11 +214,16 @@ def test_rollouts_that_failed_are_played_again(config_file, script, monkeypatch,
     assert json.loads(capsys.readouterr().out)["geo"]["metrics"]["failed"]["mean"] == 0
 
 
-def test_a_full_disk_is_said_clearly_and_loses_nothing(many, script, monkeypatch, capsys):
+def test_a_full_disk_is_said_clearly_and_loses_nothing(
+    many: Path,
+    script: Callable[..., list[ModelConfig]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     script(play)
     root, write, written = many.parent, os.write, []
 
-    def full(file, data):
+    def full(file: int, data: bytes) -> int:
         if len(written) >= 30 and len(data) > 100:
             write(file, data[: len(data) // 2])  # half a record fits
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -202,10 +242,12 @@ def test_a_full_disk_is_said_clearly_and_loses_nothing(many, script, monkeypatch
     assert json.loads((root / "out" / "results.json").read_text())["all"]["num_questions"] == 80
 
 
-def test_results_that_cannot_be_written_keep_the_journal(many, script, capsys):
+def test_results_that_cannot_be_written_keep_the_journal(
+    many: Path, script: Callable[..., list[ModelConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
     obstacle = many.parent / "out" / "results.json" / "in the way"
 
-    def play_and_block(episode, turn):
+    def play_and_block(episode: int, turn: int) -> str:
         obstacle.mkdir(parents=True, exist_ok=True)
         return play(episode, turn)
 
@@ -221,7 +263,7 @@ def test_results_that_cannot_be_written_keep_the_journal(many, script, capsys):
 
 SLOW_RUN = textwrap.dedent("""
     import sys, time
-    import calibadv.models.open_policy as engines
+    import calibadv.runs.evaluate as evaluation
     from calibadv.cli.main import main
     from calibadv.retrieval import BM25Retriever
     from calibadv.rollout import CharTokenizer, ScriptedPolicy
@@ -233,9 +275,9 @@ SLOW_RUN = textwrap.dedent("""
     def open_policy(config, *, threads=None):
         tokenizer = CharTokenizer()
         policy = ScriptedPolicy(write, tokenizer=tokenizer, max_rows=2)
-        return engines.OpenedPolicy(policy=policy, tokenizer=tokenizer)
+        return evaluation.OpenedPolicy(policy=policy, tokenizer=tokenizer)
 
-    engines.open_policy = open_policy
+    evaluation.open_policy = open_policy
     if "--hang" in sys.argv:
         sys.argv.remove("--hang")
         search, calls = BM25Retriever.search, []
@@ -249,14 +291,14 @@ SLOW_RUN = textwrap.dedent("""
 """)
 
 
-def start(config, *arguments):
+def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
     path = config.parent / "slow.py"
     path.write_text(SLOW_RUN)
     command = [sys.executable, str(path), *arguments, "eval", str(config), "--out", "out"]
     return subprocess.Popen(command, cwd=config.parent, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_rollouts(config, number, *, timeout_s=60):
+def wait_for_rollouts(config: Path, number: int, *, timeout_s: float = 60) -> None:
     path = config.parent / "out" / "finished.jsonl"
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -266,7 +308,9 @@ def wait_for_rollouts(config, number, *, timeout_s=60):
     pytest.fail(f"no {number} rollouts in {timeout_s} s")
 
 
-def test_a_killed_evaluation_is_continued(many, script, dying):
+def test_a_killed_evaluation_is_continued(
+    many: Path, script: Callable[..., list[ModelConfig]], dying: Callable[[int], list[str]]
+) -> None:
     process = start(many)
     wait_for_rollouts(many, 10)
     process.kill()
@@ -284,17 +328,17 @@ def test_a_killed_evaluation_is_continued(many, script, dying):
     assert len({(json.loads(line)["dataset"], json.loads(line)["id"]) for line in lines}) == len(lines) == 80
 
 
-def test_ctrl_c_says_how_to_go_on(many):
+def test_ctrl_c_says_how_to_go_on(many: Path) -> None:
     process = start(many)
     wait_for_rollouts(many, 5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "finished rollouts are kept in out/finished.jsonl; the same command with --out out goes on" in err
+    assert "finished rollouts are kept in out/finished.jsonl; the same command with --out out continues" in err
     assert "Traceback" not in err
 
 
-def test_a_second_ctrl_c_does_not_wait_for_a_search_that_hangs(many):
+def test_a_second_ctrl_c_does_not_wait_for_a_search_that_hangs(many: Path) -> None:
     process = start(many, "--hang")
     wait_for_rollouts(many, 5)
     time.sleep(0.5)  # by now the search hangs
@@ -310,7 +354,13 @@ def test_a_second_ctrl_c_does_not_wait_for_a_search_that_hangs(many):
 
 
 @pytest.mark.slow
-def test_a_retriever_that_dies_at_question_500_of_1000(many, script, dying, monkeypatch, capsys):
+def test_a_retriever_that_dies_at_question_500_of_1000(
+    many: Path,
+    script: Callable[..., list[ModelConfig]],
+    dying: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     script(play)
     rows = [{"id": str(i), "question": f"Capital number {i}?", "golden_answers": ["Paris"]} for i in range(1000)]
     (many.parent / "geo.test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,5 +1,7 @@
 """``calibadv lab`` and ``calibadv report``: what they hand on, and their errors."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
@@ -10,10 +12,12 @@ from calibadv.cli.lab_progress import figures_of, print_summary
 from calibadv.cli.main import main
 from calibadv.config import RunConfig
 from calibadv.data.config import load_split
+from calibadv.lab.compare import Watch
+from calibadv.lab.config import LabConfig
 from calibadv.retrieval.corpus.read import read_corpus
 
 
-def test_a_world_is_written_as_files_that_a_run_reads(tmp_path, capsys):
+def test_a_world_is_written_as_files_that_a_run_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "runs" / "world"
     assert main(["lab", "world", "--out", str(folder), "--size", "60", "--seed", "3"]) == 0
     corpus = read_corpus(folder / "corpus.jsonl")
@@ -22,7 +26,7 @@ def test_a_world_is_written_as_files_that_a_run_reads(tmp_path, capsys):
     assert "is not an empty folder" in capsys.readouterr().err
 
 
-def test_the_labs_config_trains_on_that_world(tmp_path):
+def test_the_labs_config_trains_on_that_world(tmp_path: Path) -> None:
     main(["lab", "world", "--out", str(tmp_path / "runs" / "world"), "--size", "60"])
     (tmp_path / "configs").mkdir()
     text = repository_config("lab.toml").read_text("utf-8")
@@ -33,7 +37,9 @@ def test_the_labs_config_trains_on_that_world(tmp_path):
     assert config.training.output == tmp_path / "runs" / "lab-run"
 
 
-def test_the_real_input_config_reads_from_where_the_user_points(tmp_path, monkeypatch):
+def test_the_real_input_config_reads_from_where_the_user_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CALIBADV_MINIWIKI", str(tmp_path))
     config = RunConfig.read(repository_config("smollm2-miniwiki.toml"))
     assert config.data.train[0] == tmp_path / "hotpotqa.train.jsonl"
@@ -45,14 +51,16 @@ def test_the_real_input_config_reads_from_where_the_user_points(tmp_path, monkey
     assert (config.training.steps, config.training.questions_per_batch, config.training.num_rollouts) == (2, 4, 4)
 
 
-def repository_config(name):
+def repository_config(name: str) -> Path:
     return Path(__file__).parents[3] / "configs" / name
 
 
-def test_options_reach_the_lab_and_its_result_is_summed_up(tmp_path, monkeypatch, capsys):
+def test_options_reach_the_lab_and_its_result_is_summed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = []
 
-    def run_lab(lab, *, resume, watch):
+    def run_lab(lab: LabConfig, *, resume: bool, watch: Watch) -> Path:
         asked.append(lab)
         watch([])
         folder = tmp_path / "lab"
@@ -83,34 +91,40 @@ def test_options_reach_the_lab_and_its_result_is_summed_up(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "gentle"], "preset must be"),
+        (["--preset", "gentle"], 'Invalid value "gentle" for --preset. Choose from: "default", "aggressive"'),
         (["--arms", "ppo"], "--arms: 'ppo'"),
         (["--arms", "calibadv:lambda=-1"], "calibration.rebalance_coef must be > 0"),
         (["pretrain", "--preset", "huge"], "--preset must be one of default, lab-large, got huge"),
         (["pretrain", "--out", "."], "--out . is not an empty folder; name a new one"),
         (["--out", "file"], "--out file is not an empty folder; name a new one"),
         (["--model", "absent"], "--model absent is not the folder of a policy: it has no config.json"),
-        (["probe", "absent"], "POLICY_DIR absent is not the folder of a policy: it has no config.json"),
+        (["probe", "absent"], "POLICY absent is not the folder of a policy: it has no config.json"),
         (["world", "--out", "w", "--size", "3"], "world size must be >= 40"),
     ],
 )
-def test_bad_lab_options_are_refused(tmp_path, monkeypatch, arguments, message, capsys):
+def test_bad_lab_options_are_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     assert main(["lab", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_run_in_progress_is_a_few_words():
+def test_a_run_in_progress_is_a_few_words() -> None:
     class Job:
         reward, f1_test = 0.512, None
 
-    assert figures_of(Job()) == "reward 0.51"
+    assert figures_of(Job()) == "reward 0.512"
     Job.f1_test = 0.4
-    assert figures_of(Job()) == "reward 0.51  test F1 0.40"
+    assert figures_of(Job()) == "reward 0.512  test F1 0.400"
 
 
-def test_one_seed_shows_its_standard_error(tmp_path, capsys):
+def test_one_seed_shows_its_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "results.json"
     arm = {"name": "grpo", "f1_before": 0.1, "f1_after": 0.3, "f1_after_se": 0.02, "seconds": 5, "collapsed": False}
     arm["status"] = "finished"
@@ -119,7 +133,9 @@ def test_one_seed_shows_its_standard_error(tmp_path, capsys):
     assert "± 0.020" in capsys.readouterr().out
 
 
-def test_a_report_needs_runs_that_are_there(tmp_path, monkeypatch, capsys):
+def test_a_report_needs_runs_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["report", "absent"]) == 2
     assert "absent: no such folder" in capsys.readouterr().err

@@ -1,14 +1,19 @@
-"""The command line as a whole: light help, clear errors, exit codes."""
+"""The command line as a whole: light help, examples that work, clear errors, exit codes, completion."""
 
-import importlib.util
+from __future__ import annotations
+
 import os
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from cyclopts import App
 
-from calibadv.cli.eval import run as evaluate
-from calibadv.cli.main import main, make_parser
+from calibadv.cli.main import COMMANDS, main, make_app
 from calibadv.errors import (
     CalibAdvError,
     ConfigError,
@@ -19,10 +24,10 @@ from calibadv.errors import (
     TokenMismatchError,
 )
 
-COMMANDS = ["train", "eval", "lab", "lab pretrain", "lab probe", "lab world", "report", "trajectories"]
+EXAMPLE = re.compile(r"^  (calibadv(?:.*\\\n)*.*)$", re.MULTILINE)
 
 
-def run_python(*arguments, **environment):
+def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         capture_output=True,
@@ -32,15 +37,30 @@ def run_python(*arguments, **environment):
     )
 
 
-def test_help_loads_nothing_heavy():
+def apps() -> Iterator[tuple[str, App]]:
+    """Every command with its full name."""
+    root = make_app()
+    yield "", root
+    for name in COMMANDS:
+        yield name, root[name]
+        for inner in root[name]:
+            if not inner.startswith("-"):
+                yield f"{name} {inner}", root[name][inner]
+
+
+def examples() -> Iterator[str]:
+    """Every command that a help text shows, without its comment."""
+    for _, app in apps():
+        for text in EXAMPLE.findall(app.help_epilogue or ""):
+            yield re.split(r" {2,}(?!-)", text.replace("\\\n      ", ""))[0]
+
+
+def test_help_loads_nothing_heavy() -> None:
     code = """
 import sys
 from calibadv.cli.main import main
-try:
-    main(["--help"])
-except SystemExit as stop:
-    assert stop.code == 0
-heavy = {"torch", "transformers", "trl", "tantivy", "matplotlib", "rich", "pyarrow"} & set(sys.modules)
+assert main(["--help"]) == 0
+heavy = {"torch", "transformers", "trl", "tantivy", "matplotlib", "pyarrow", "pydantic"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = run_python("-c", code)
@@ -48,23 +68,58 @@ assert not heavy, heavy
     assert "calibadv lab" in done.stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself_with_examples(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([*command.split(), "--help"])
-    assert stop.value.code == 0
-    assert "example" in capsys.readouterr().out
+def test_no_command_is_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == bare
+    order = [bare.index(f"│ {name} ") for name in COMMANDS]
+    assert order == sorted(order), "first use first"
 
 
-def test_python_dash_m_is_the_same_command():
-    assert run_python("-m", "calibadv", "--version").stdout == run_python("-m", "calibadv.cli.main", "--version").stdout
+@pytest.mark.parametrize("name", [name for name, _ in apps()])
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "Usage: calibadv" in out
+    assert "\n  calibadv " in out, "an example"
+    assert max(map(len, out.splitlines())) <= 80
 
 
-def test_no_command_is_a_user_error(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([])
-    assert stop.value.code == 2
-    assert "COMMAND" in capsys.readouterr().err
+@pytest.mark.parametrize("text", sorted(set(examples())))
+def test_examples_of_the_help_are_commands(text: str) -> None:
+    command, bound, unknown = make_app().parse_args(shlex.split(text)[1:], exit_on_error=False, print_error=False)[:3]
+    assert command.__module__.startswith(f"calibadv.cli.{shlex.split(text)[1]}")
+    assert not unknown
+    assert bound is not None
+
+
+def test_python_dash_m_is_the_same_command() -> None:
+    version = run_python("-m", "calibadv", "--version").stdout
+    assert version.startswith("calibadv ")
+    assert version == run_python("-m", "calibadv.cli.main", "--version").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], 'Unknown command "trian". Did you mean "train"?'),
+        (["train", "--dryrun"], "Unknown option: --dryrun. Did you mean --dry-run? See calibadv train --help"),
+        (["eval", "runs/lab", "--limit", "few"], 'Invalid value for --limit: unable to convert "few" into int.'),
+        (["index", "serach"], 'Did you mean "search"?'),
+        (["train", "--set"], "--set requires an argument."),
+        (["eval"], "requires an argument"),
+        (["lab", "world"], "--out"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -81,12 +136,17 @@ def test_no_command_is_a_user_error(capsys):
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_errors_are_one_line_and_an_exit_code(error, code, config_file, monkeypatch, capsys):
-    def fail(*args, **kwargs):
+def test_errors_are_one_line_and_an_exit_code(
+    error: BaseException,
+    code: int,
+    config_file: Path,
+    script: Callable[..., object],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(episode: int, turn: int) -> str:
         raise error
 
-    monkeypatch.setattr(evaluate, "play", fail)
-    monkeypatch.setattr(evaluate, "check_packages", lambda plan: None)
+    script(fail)
     assert main(["eval", str(config_file), "--out", "out"]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -94,73 +154,66 @@ def test_errors_are_one_line_and_an_exit_code(error, code, config_file, monkeypa
     assert "Traceback" not in captured.err
 
 
-def test_debug_shows_the_traceback(config_file, monkeypatch, capsys):
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("CALIBADV_DEBUG", "1")
     assert main(["train", "absent.toml"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_bug_is_not_hidden(config_file, monkeypatch):
-    def fail(*args, **kwargs):
+def test_a_bug_is_not_hidden(config_file: Path, script: Callable[..., object]) -> None:
+    def fail(episode: int, turn: int) -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(evaluate, "play", fail)
-    monkeypatch.setattr(evaluate, "check_packages", lambda plan: None)
+    script(fail)
     with pytest.raises(ZeroDivisionError):
         main(["eval", str(config_file), "--out", "out"])
 
 
-def test_a_missing_extra_names_the_pip_command(config_file, monkeypatch, capsys):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *args: None if name == "torch" else find_spec(name, *args)
-    )
-    for command in (["train"], ["eval"]):
-        assert main([*command, str(config_file)]) == 2
-        assert "needs torch, which is not installed: pip install -e" in capsys.readouterr().err
-    assert main(["lab"]) == 2
-    assert "the lab needs torch" in capsys.readouterr().err
+def test_a_missing_extra_names_the_pip_command(
+    config_file: Path, absent: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent("torch")
+    for command in (["train", str(config_file)], ["eval", str(config_file)], ["lab"]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "needs torch, which is not installed: pip install" in error
+        assert len(error.splitlines()) == 1
 
 
-def test_the_lab_asks_for_its_plotting_library_before_it_trains(monkeypatch, capsys, tmp_path):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *args: None if name == "matplotlib" else find_spec(name, *args)
-    )
+def test_the_lab_asks_for_its_plotting_library_before_it_trains(
+    absent: Callable[[str], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    absent("matplotlib")
     assert main(["lab", "--out", str(tmp_path / "lab")]) == 2
-    assert "needs matplotlib, which is not installed: pip install -e" in capsys.readouterr().err
+    assert "needs matplotlib, which is not installed: pip install" in capsys.readouterr().err
     assert not (tmp_path / "lab").exists()
 
 
-def test_a_reader_that_stops_early_is_no_error(tmp_path):
-    code = "from calibadv.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"
-    world = run_python("-c", code, "lab", "world", "--out", str(tmp_path / "world"), "--size", "60")
-    assert world.returncode == 0, world.stderr
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import os; os.close(1)\n{code}",
-            "lab",
-            "world",
-            "--out",
-            str(tmp_path / "two"),
-            "--size",
-            "60",
-        ],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
+    world = "['lab', 'world', '--size', '60', '--out', 'w']"
+    code = f"import os; os.close(1); from calibadv.cli.main import main; main({world})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "w" / "corpus.jsonl").exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_installed(shell: str, tmp_path: Path) -> None:
+    done = run_python(
+        "-m",
+        "calibadv",
+        "--install-completion",
+        "--shell",
+        shell,
+        "--output",
+        str(tmp_path / "file"),
+        HOME=str(tmp_path),
     )
-    _, errors = process.communicate()
-    assert "Traceback" not in errors
+    assert done.returncode == 0, done.stderr
+    assert "trajectories" in (tmp_path / "file").read_text()
 
 
-def test_parser_can_be_made_without_running_anything():
-    assert make_parser().prog == "calibadv"
-
-
-def test_a_warning_of_the_hub_s_client_is_printed_once():
+def test_a_warning_of_the_hub_s_client_is_printed_once() -> None:
     program = (
         "from calibadv.cli.main import main; main(['eval', 'diff', 'absent', 'absent']); "
         "from huggingface_hub.utils import logging as hub; hub.get_logger('huggingface_hub.a').warning('retrying')"

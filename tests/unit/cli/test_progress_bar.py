@@ -1,11 +1,17 @@
 """The bar that commands show while they work."""
 
+from __future__ import annotations
+
 import sys
 
-from calibadv.cli.terminal import progress_bar, progress_bars
+import pytest
+
+from calibadv.cli.console.terminal import progress_bar, progress_bars
 
 
-def test_a_terminal_gets_a_bar_on_its_error_output(monkeypatch, capsys):
+def test_a_terminal_gets_a_bar_on_its_error_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     for is_bytes in (True, False):
         with progress_bar("importing", is_bytes=is_bytes) as progress:
@@ -16,13 +22,15 @@ def test_a_terminal_gets_a_bar_on_its_error_output(monkeypatch, capsys):
         assert "importing" in captured.err
 
 
-def test_anything_else_gets_none(capsys):
+def test_anything_else_gets_none(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("importing") as progress:
         assert progress is None
     assert capsys.readouterr().err == ""
 
 
-def test_work_of_several_parts_gets_a_bar_for_each(monkeypatch, capsys):
+def test_work_of_several_parts_gets_a_bar_for_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with progress_bars() as progress:
         for what in ("reading the corpus", "reading the files"):

@@ -21,7 +21,7 @@ def test_only_what_is_known_has_a_column():
     header, rows = table("nq")
     assert header == ["data set", "questions", "F1", "EM", "CEM", "format", "searches", "turns", "seconds"]
     assert rows[0][:2] == ["nq", "4"]
-    assert rows[0][5:] == ["50.0", "0.50", "0.50", "2.0"]
+    assert rows[0][5:] == ["0.500", "0.50", "0.50", "2.0"]
 
 
 def test_text_lines_up():
@@ -45,4 +45,4 @@ def test_latex_escapes_names():
 @pytest.mark.parametrize("form", ["text", "markdown", "latex"])
 def test_every_figure_is_in_every_form(form):
     text = render(table("nq"), format=form)
-    assert "50.0 [0.0, 100.0]" in text
+    assert "0.500 [0.000, 1.000]" in text

@@ -255,5 +255,5 @@ def test_the_table_has_a_row_per_data_set():
     header, rows = table(run([question(1, "a"), question(1, "b")], lambda e, turn: (SEARCH, RIGHT)[turn]))
     assert header[:3] == ["data set", "questions", "F1"]
     assert [row[0] for row in rows] == ["a", "b", "all", "macro"]
-    assert rows[0][2] == "100.0 [100.0, 100.0]"
+    assert rows[0][2] == "1.000 [1.000, 1.000]"
     assert all(len(row) == len(header) for row in rows)

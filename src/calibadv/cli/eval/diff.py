@@ -10,9 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
+from calibadv.cli.console.options import command, print_json
+from calibadv.cli.console.terminal import clean
 from calibadv.cli.eval.options import Format, Json
-from calibadv.cli.options import command, print_json
-from calibadv.cli.terminal import clean
 from calibadv.evaluation import Comparison, compare, read_evaluation
 from calibadv.evaluation.compare import Changed, Difference
 from calibadv.evaluation.tables import render

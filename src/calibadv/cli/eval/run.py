@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from calibadv.cli.console.options import Arm, Names, Overrides, command, overrides_of, takes_settings
+from calibadv.cli.console.terminal import progress_bars
 from calibadv.cli.eval.options import Form, Format, Json, JudgeCache, JudgeModel, JudgeUrl, Out, judge_of
-from calibadv.cli.options import Arm, Names, Overrides, command, overrides_of, takes_settings
-from calibadv.cli.terminal import progress_bars
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.folder import FINISHED, RESULTS
 from calibadv.evaluation.tables import render, summary_table

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from calibadv.cli.console.options import Files, command, print_json, takes
+from calibadv.cli.console.terminal import progress_bars
 from calibadv.cli.eval.options import Form, Format, Json, JudgeCache, JudgeModel, JudgeUrl, Out, judge_of
-from calibadv.cli.options import Files, command, print_json, takes
-from calibadv.cli.terminal import progress_bars
 from calibadv.data.config import RewardConfig
 from calibadv.errors import DataError
 from calibadv.evaluation import EvalResult, as_json, read_traces, score_traces

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.options import Positive, command, fill, takes
-from calibadv.cli.terminal import progress_bars
+from calibadv.cli.console.options import Positive, command, fill, takes
+from calibadv.cli.console.terminal import progress_bars
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.bm25 import BM25Config

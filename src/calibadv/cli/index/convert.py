@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from calibadv.cli.options import command, fill, takes
-from calibadv.cli.terminal import progress_bar
+from calibadv.cli.console.options import command, fill, takes
+from calibadv.cli.console.terminal import progress_bar
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.corpus.corpus import Corpus

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
+from calibadv.cli.console.options import Json, command, print_json, takes
+from calibadv.cli.console.terminal import BOLD, DIM, Blocks, clean, progress_bars
 from calibadv.cli.index.build import folder_bytes
-from calibadv.cli.options import Json, command, print_json, takes
-from calibadv.cli.terminal import BOLD, DIM, Blocks, clean, progress_bars
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.files import leaves
 from calibadv.io.packages import require_packages

