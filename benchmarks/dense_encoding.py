@@ -1,6 +1,6 @@
 """How fast documents are encoded, and what a stored position costs.
 
-    python benchmarks/dense_encoding.py [--json] [--documents 512] [--model DIR] [--dtypes fp32,bf16]
+    python benchmarks/dense_encoding.py [--json] [--documents 512] [--model DIR] [--dtypes float32,bfloat16]
 
 Passages of about 100 words, as in wiki-18, drawn from a list of words, encoded by `build_dense` as an index build
 does it: in batches of 64 sorted by length, written to disk and noted after every 1,024 documents. Without --model it is
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--documents", type=int, default=512)
     parser.add_argument("--model", help="folder of an encoder")
-    parser.add_argument("--dtypes", default="fp32,bf16", help="fp32, bf16; fp16 on a GPU")
+    parser.add_argument("--dtypes", default="float32,bfloat16", help="float32, bfloat16; float16 on a GPU")
     arguments = parser.parse_args()
     model = arguments.model or packaged_model()
     corpus = Corpus.from_documents(passages(arguments.documents), name="made-up passages")

@@ -112,7 +112,9 @@ def _validator(cls: type[Any]) -> SchemaValidator:
     if cls not in _VALIDATORS:
         from pydantic import ConfigDict, TypeAdapter
 
-        cls.__pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+        cls.__pydantic_config__ = ConfigDict(
+            strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True
+        )
         _VALIDATORS[cls] = typing.cast("SchemaValidator", TypeAdapter(cls).validator)
     return _VALIDATORS[cls]
 
@@ -170,25 +172,20 @@ def _config_error(cls: type[Any], errors: list[ErrorDetails], settings: dict[str
     if missing:
         return ConfigError(missing_settings(join(section, str(name)) for name in missing))
     name = str(errors[0]["loc"][0])
-    kinds = {e["type"] for e in errors if e["loc"][0] == name}
-    shown = next(f for f in fields(cls) if f.name == name).repr
-    return ConfigError(
-        mistake(join(section, name), type_hints(cls)[name], settings[name], in_range=not kinds <= _RANGES, shown=shown)
-    )
+    hint, setting = type_hints(cls)[name], next(f for f in fields(cls) if f.name == name)
+    wanted, remedy = _wanted(hint, {e["type"] for e in errors if e["loc"][0] == name})
+    got = f", got {show(settings[name])}" if setting.repr else ""
+    return ConfigError(f"{join(section, name)} must {wanted}{got}{remedy}")
 
 
-_RANGES = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_short", "string_too_short"}
-
-
-def mistake(name: str, hint: Any, value: Any, *, in_range: bool = True, shown: bool = True) -> str:
-    """The message for a value of the wrong type, or, with ``in_range`` False, one out of range."""
-    wanted = expected(hint) if in_range else range_of(hint)
-    if isinstance(value, float) and in_range and float in alternatives(hint):
-        wanted = "a finite number"
-    remedies = [item.text for item in _metadata(hint) if isinstance(item, Remedy)]
-    got = f", got {show(value)}" if shown else ""
-    must = "must not be empty" if wanted == "not empty" else f"must be {wanted}"
-    return f"{name} {must}{got}" + (f"; {remedies[0]}" if remedies and not in_range else "")
+def _wanted(hint: Any, kinds: set[str]) -> tuple[str, str]:
+    """What a value of that type must do, and the remedy, by the kinds of pydantic's errors."""
+    remedy = "".join(f"; {mark.text}" for mark in _metadata(hint) if isinstance(mark, Remedy))
+    if kinds & {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}:
+        return f"be {range_of(hint)}", remedy
+    if kinds & {"too_short", "string_too_short"}:
+        return "not be empty", remedy
+    return ("be a finite number" if "finite_number" in kinds else f"be {expected(hint)}"), ""
 
 
 def missing_settings(names: typing.Iterable[str]) -> str:
@@ -252,12 +249,12 @@ def range_of(hint: Any) -> str:
     ('>= 1', 'in (0, 1]', '')
     """
     marks = list(_metadata(hint))
-    if any(isinstance(mark, MinLen) for mark in marks):
-        return "not empty"
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = {name: bound for mark in marks for name in signs if (bound := getattr(mark, name, None)) is not None}
     if len(bounds) == 2:
         low, high = bounds.values()
+        if {"ge", "le"} == set(bounds):
+            return f"between {low} and {high}"
         return f"in {'[' if 'ge' in bounds else '('}{low}, {high}{']' if 'le' in bounds else ')'}"
     return "".join(f"{signs[name]} {bound}" for name, bound in bounds.items())
 

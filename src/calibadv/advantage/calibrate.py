@@ -15,10 +15,8 @@ Shape suffixes: N = trajectories of the batch, K = turns (padded; a turn without
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,6 +33,7 @@ from calibadv.advantage.estimators import (
 from calibadv.advantage.grpo import Bools, Floats, GroupIds, Indices, check_rewards, group_index
 from calibadv.advantage.silver import SILVER_THRESHOLD, CorrectnessVariant
 from calibadv.advantage.stats import CalibrationStats, group_mass, measure
+from calibadv.config_class import PositiveFloat, PositiveFraction, config_class
 from calibadv.errors import ConfigError, DataError
 from calibadv.registry import is_import_path
 
@@ -42,7 +41,7 @@ SoftPenalty: TypeAlias = Literal["none", "shrink", "interpolate"]
 Rebalance: TypeAlias = Literal["none", "positive", "negative"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class("calibration")
 class CalibrationConfig:
     """The settings of the method. The defaults are the paper's; `plain` is the baseline it compares with."""
 
@@ -53,30 +52,17 @@ class CalibrationConfig:
     """``shrink`` negative search turns towards 0 (the paper's), ``interpolate`` to the group's best, or ``none``."""
     rebalance: Rebalance = "positive"
     """Scale the ``positive`` answer turns (the paper's), the ``negative`` ones, or ``none``."""
-    rebalance_coef: float = 1.0
+    rebalance_coef: PositiveFloat = 1.0
     """Positive-to-negative advantage mass in the answer turns after the rebalance (the paper's lambda)."""
     correctness: CorrectnessVariant = "share"
     """Query correctness: ``share`` of silver documents (the paper's); ``max``, ``mean`` weigh by how often silver."""
-    silver_threshold: float = SILVER_THRESHOLD
+    silver_threshold: PositiveFraction = SILVER_THRESHOLD
     """Lowest score of a correct trajectory; what it retrieved may become silver."""
 
     def __post_init__(self) -> None:
-        choices = (
-            ("soft_penalty", self.soft_penalty, SoftPenalty),
-            ("rebalance", self.rebalance, Rebalance),
-            ("correctness", self.correctness, CorrectnessVariant),
-        )
-        for name, value, allowed in choices:
-            if value not in get_args(allowed):
-                raise ConfigError(f"calibration.{name} must be one of {', '.join(get_args(allowed))}, got {value!r}")
         if not is_import_path(self.estimator) and self.estimator not in tuple(ESTIMATORS):
             known = ", ".join((*ESTIMATORS, '"package.module:name"'))
             raise ConfigError(f"{SETTING} must be one of {known}, got {self.estimator!r}")
-        coef, threshold = self.rebalance_coef, self.silver_threshold
-        if not _is_number(coef) or not 0 < coef < math.inf:
-            raise ConfigError(f"calibration.rebalance_coef must be > 0, got {coef!r}")
-        if not _is_number(threshold) or not 0 < threshold <= 1:
-            raise ConfigError(f"calibration.silver_threshold must be in (0, 1], got {threshold!r}")
 
     @classmethod
     def plain(cls, *, estimator: str = "grpo") -> CalibrationConfig:

@@ -13,7 +13,7 @@ from calibadv.cli.console.options import Json, command, epilogue, fill, print_js
 from calibadv.cli.console.terminal import clean, progress_bar
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.corpus.corpus import Corpus
-from calibadv.retrieval.corpus.importing.options import ImportOptions
+from calibadv.retrieval.corpus.importing.config import ImportConfig
 
 EXAMPLES = """\
   calibadv corpus import wiki-18.jsonl.gz --out corpora/wiki     the wiki-18 form, or id, title and text
@@ -51,7 +51,7 @@ app = command("corpus", examples=EXAMPLES)
 
 
 @app.command(name="import", help_epilogue=epilogue(IMPORT_EXAMPLES))
-@takes(ImportOptions)
+@takes(ImportConfig)
 def import_(
     sources: Annotated[
         tuple[str, ...],
@@ -67,7 +67,7 @@ def import_(
     require_packages("pyarrow", extra="retrieval", what="a corpus")
     from calibadv.retrieval.corpus.importing import import_corpus
 
-    config = fill(ImportOptions, options)
+    config = fill(ImportConfig, options)
     start = time.perf_counter()
     with progress_bar("importing", is_bytes=True) as progress:
         report = import_corpus(sources, out=out, options=config, progress=progress)

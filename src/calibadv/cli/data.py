@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from calibadv.cli.console.options import Json, Names, command, epilogue, fill, print_json, takes
 from calibadv.cli.console.terminal import print_table
-from calibadv.data.prepare import PrepareOptions, SplitReport, open_source, prepare
+from calibadv.data.prepare import PrepareConfig, SplitReport, open_source, prepare
 from calibadv.data.prepare.selection import parse_weights
 from calibadv.io.packages import require_packages
 
@@ -43,7 +43,7 @@ app = command("data", examples=EXAMPLES)
 
 
 @app.command(name="prepare", help_epilogue=epilogue(PREPARE_EXAMPLES))
-@takes(PrepareOptions, skip=("mix", "against"), splits="split", keep_metadata="metadata")
+@takes(PrepareConfig, skip=("mix", "against"), splits="split", keep_metadata="metadata")
 def prepare_command(
     *,
     out: Annotated[Path, Parameter(metavar="DIR", help="Where to write.")],
@@ -70,7 +70,7 @@ def prepare_command(
     if source == "hub":
         require_packages("huggingface_hub", extra="retrieval", what="reading from the hub")
     config = fill(
-        PrepareOptions,
+        PrepareConfig,
         options,
         mix=None if mix is None else parse_weights(mix, names=options["datasets"]),
         against=() if against == ("none",) else against,

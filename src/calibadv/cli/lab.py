@@ -71,7 +71,7 @@ def pretrain(
     if preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {preset}")
     given = {name: value for name, value in options.items() if value is not None}
-    config = replace(PRESETS[preset].pretrain, **given)
+    config = replace(PRESETS[preset](), **given)
     check_new_folder(Path(config.output_dir))  # at the end of many minutes it would be too late to ask
     folder = pretrain(config)
     print(f"Done: {folder}\n  calibadv lab probe {folder}    does it read?")

@@ -11,16 +11,17 @@ from typing import Any
 
 from calibadv.advantage import CalibrationConfig
 from calibadv.config.toml import Value, apply_override, build, expand_path, read_toml, with_base
-from calibadv.data.config import DataConfig, RewardConfig
+from calibadv.data.config import DataConfig
 from calibadv.dialogue.prompt import PROMPTS
 from calibadv.errors import ConfigError
 from calibadv.evaluation.config import EvaluationConfig
 from calibadv.models.config import ModelConfig, check_trainable_engine
-from calibadv.models.lora import LoraSettings
+from calibadv.models.lora import LoraConfig
 from calibadv.retrieval.config import RetrievalConfig
+from calibadv.rewards.outcome import RewardConfig
 from calibadv.rollout.config import RolloutConfig
-from calibadv.training.config import AlgorithmConfig, TrainingSettings
-from calibadv.training.sft.config import SFTSettings
+from calibadv.training.config import AlgorithmConfig, TrainingConfig
+from calibadv.training.sft.config import SFTConfig
 
 FROM_DATA_ROOT = (("data", "train"), ("data", "test"), ("retrieval", "corpus"), ("sft", "questions"), ("sft", "traces"))
 
@@ -31,14 +32,14 @@ class RunConfig:
 
     model: ModelConfig
     retrieval: RetrievalConfig
-    lora: LoraSettings = field(default_factory=LoraSettings)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     data: DataConfig = field(default_factory=DataConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    sft: SFTSettings = field(default_factory=SFTSettings)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:

@@ -1,13 +1,13 @@
-"""Which questions are asked: the [data] and [reward] sections of a run."""
+"""Which questions are asked: the [data] section of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Annotated, Literal
 
+from calibadv.config_class import PositiveInt, Remedy, config_class
 from calibadv.data.questions import check_questions, load_questions
 from calibadv.errors import ConfigError
 from calibadv.trajectory import Question
@@ -15,7 +15,7 @@ from calibadv.trajectory import Question
 Split = Literal["train", "test"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class("data")
 class DataConfig:
     """Question files: JSONL (also .gz) or parquet with ``{"id", "question", "golden_answers"}``."""
 
@@ -25,24 +25,10 @@ class DataConfig:
     """Files to train on."""
     test: tuple[Path, ...] = ()
     """Files to evaluate on."""
-    limit: int | None = None
+    limit: Annotated[PositiveInt | None, Remedy("leave it out for all questions")] = None
     """Train on at most this many questions, drawn with ``seed``; not set: all of them."""
     seed: int = 0
     """Seeds which questions a limit keeps."""
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"data.limit must be >= 1, got {self.limit}; leave it out for all questions")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardConfig:
-    """The outcome reward: score of the answer times the format flag."""
-
-    function: str = "outcome"
-    """"outcome" is score times format; or your own ``(trajectory) -> float`` as "package.module:name"."""
-    score: Literal["f1", "em", "cem"] = "f1"
-    """Word overlap, exact match or cover exact match with the best golden answer."""
 
 
 def load_split(config: DataConfig, split: Split, *, limit: int | None = None) -> list[Question]:

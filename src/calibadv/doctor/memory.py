@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from calibadv.models.sizes import ModelShape
 from calibadv.rollout.config import RolloutConfig
-from calibadv.training.config import TrainingSettings
+from calibadv.training.config import TrainingConfig
 
 HALF = frozenset({"bfloat16", "float16"})
 OVERHEAD = 0.6 * 2**30
@@ -122,7 +122,7 @@ def plan_memory(
     *,
     lengths: Lengths,
     rollout: RolloutConfig,
-    training: TrainingSettings,
+    training: TrainingConfig,
     dtype: str,
     rows: int,
     max_logits: int | None,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from calibadv.config_class import Name, PositiveFloat, PositiveInt, config_class
 from calibadv.dialogue.sanitize import neutralise
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.evaluate import EvalResult
@@ -56,31 +57,29 @@ class _NoVerdict(Exception):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class()
 class JudgeConfig:
     """Which judge, and how it is asked."""
 
-    model: str
+    model: Name
     url: str
     """Base address of an OpenAI-compatible server, such as ``https://host/v1``."""
     cache: Path
     """An SQLite file with verdicts; created when it is not there."""
-    concurrency: int = 8
+    concurrency: PositiveInt = 8
     """Questions under way at once."""
     retry: Retry = field(default_factory=lambda: Retry(retries=5, first_wait_s=1.0))
-    timeout_s: float = 60.0
-    max_tokens: int = 512
+    timeout_s: PositiveFloat = 60.0
+    max_tokens: PositiveInt = 512
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"--judge-url must be an http or https address such as https://host/v1, got {self.url!r}")
+            raise ConfigError(
+                f"the judge's url must be an http or https address such as https://host/v1, got {self.url!r}"
+            )
         if parts.username or parts.password:
-            raise ConfigError(f"--judge-url must not hold a key; set {KEY_VARIABLES[0]} in the environment")
-        if not self.model:
-            raise ConfigError("--judge must name a model")
-        if self.concurrency < 1 or not self.timeout_s > 0:
-            raise ConfigError("the judge's concurrency must be >= 1 and its timeout_s > 0")
+            raise ConfigError(f"the judge's url must not hold a key; set {KEY_VARIABLES[0]} in the environment")
 
 
 @dataclass(slots=True)

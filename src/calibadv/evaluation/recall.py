@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
+from annotated_types import MinLen
 
+from calibadv.config_class import Count, PositiveInt, config_class
 from calibadv.data.questions import check_questions
-from calibadv.errors import ConfigError, DataError
+from calibadv.errors import DataError
 from calibadv.evaluation.evidence import NEVER, Evidence, PassageTexts, Ranks, evidence_of, ranks_of, title_key
 from calibadv.retrieval.base import Retriever
 from calibadv.trajectory import Document, Question
@@ -35,20 +37,14 @@ class _Documents(Protocol):
     def __getitem__(self, row: int, /) -> Document: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class()
 class RecallConfig:
     """What is measured."""
 
-    ks: tuple[int, ...] = (3, 20)
+    ks: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (3, 20)
     """How many hits count; each gets its own figure."""
-    num_exact: int = NUM_EXACT
+    num_exact: Count = NUM_EXACT
     """Questions that are also searched exactly, when the index is approximate; 0: none."""
-
-    def __post_init__(self) -> None:
-        if not self.ks or any(k < 1 for k in self.ks):
-            raise ConfigError(f"k must be one or more whole numbers >= 1, got {list(self.ks)}")
-        if self.num_exact < 0:
-            raise ConfigError(f"the number of questions searched exactly must be >= 0, got {self.num_exact}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,11 +19,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from calibadv.errors import ConfigError
-from calibadv.lab.base_policy.presets import PRESETS, LabPreset, PretrainConfig
+from calibadv.lab.base_policy.presets import PRESETS, PretrainConfig
 from calibadv.lab.questions import Puzzle, make_questions
 from calibadv.lab.world import LabWorld
 
-__all__ = ["PRESETS", "LabPreset", "LabWorld", "PretrainConfig", "Puzzle", "load_policy", "make_questions"]
+__all__ = ["PRESETS", "LabWorld", "PretrainConfig", "Puzzle", "load_policy", "make_questions"]
 
 
 def load_policy() -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from annotated_types import Ge
+
+from calibadv.config_class import Count, Name, PositiveFloat, PositiveInt, config_class
 from calibadv.errors import ConfigError
 from calibadv.registry import is_import_path
 
@@ -15,11 +17,11 @@ API_KEY_ENV = {"vllm-server": "VLLM_API_KEY", "openai": "OPENAI_API_KEY"}
 """Environment variables that hold the key for a server, where ``api_key_env`` names no other."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class("model")
 class ModelConfig:
     """Which model, and how it is held."""
 
-    path: Path | str
+    path: Path | Name
     """A local folder, a .gguf file, a hub id (``org/name``), or ``package:NAME[/SUBFOLDER]``: the model inside an
     installed Python package. A relative path of a folder that exists wins over a hub id."""
     gguf_file: str | None = None
@@ -33,10 +35,10 @@ class ModelConfig:
     engine: str = "transformers"
     """What writes the turns: "transformers" in this process; "vllm" in this process; "vllm-server", a running
     ``vllm serve`` at ``url``; "openai", any OpenAI-compatible server at ``url`` (evaluation only)."""
-    max_rows: int | None = None
+    max_rows: PositiveInt | None = None
     """Turns written at once (rows of a batch, or requests in flight); not set: the engine's own number (transformers
     64, vllm and vllm-server 256, openai 16)."""
-    max_context: int | None = None
+    max_context: Annotated[int, Ge(2)] | None = None
     """Longest context in tokens; not set: what the model's configuration or the server says."""
     engine_args: tuple[str, ...] = ()
     """Further arguments of vLLM's engine as name=value, such as ["tensor_parallel_size=2",
@@ -54,20 +56,12 @@ class ModelConfig:
     "auto": completions where there is a ``tokenizer`` and the server has them, else chat."""
     api_key_env: str | None = None
     """Environment variable with the server's key; not set: VLLM_API_KEY or OPENAI_API_KEY, by engine."""
-    timeout_s: float = 600.0
+    timeout_s: PositiveFloat = 600.0
     """Seconds that one turn may take at a server."""
-    retries: int = 5
+    retries: Count = 5
     """Further attempts after a server could not be reached, was busy or failed."""
 
     def __post_init__(self) -> None:
-        if not str(self.path):
-            raise ConfigError('model.path must name a model, got ""')
-        for name, least in (("max_rows", 1), ("max_context", 2), ("retries", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"model.{name} must be >= {least}, got {value}")
-        if not self.timeout_s > 0:
-            raise ConfigError(f"model.timeout_s must be > 0, got {self.timeout_s}")
         self._check_url()
         for name, engines in (("engine_args", ("vllm",)), ("tokenizer", ("openai",)), ("served_name", SERVERS)):
             if getattr(self, name) and self.engine not in engines:

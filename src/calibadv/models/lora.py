@@ -6,10 +6,12 @@ The settings are light; peft is imported when a model gets its adapter.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval, MinLen
+
+from calibadv.config_class import PositiveInt, Remedy, config_class
 from calibadv.errors import ConfigError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -17,40 +19,32 @@ ALL_LINEAR = "all-linear"
 INSTALL_LORA = "pip install 'calibadv[lora]'"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraSettings:
+@config_class("lora")
+class LoraConfig:
     """The [lora] section of a run."""
 
-    rank: int | None = None
+    rank: Annotated[PositiveInt | None, Remedy("leave it out to train all weights")] = None
     """Rank of the update of each covered layer; not set: all weights are trained and there is no adapter."""
-    alpha: int = 32
+    alpha: PositiveInt = 32
     """The update is scaled by ``alpha / rank``."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of inputs dropped in the adapter. Rollouts never drop any, so above 0 the loss is not that of the policy
     that played."""
-    targets: tuple[str, ...] = (ALL_LINEAR,)
+    targets: Annotated[tuple[str, ...], MinLen(1), Remedy('name layers, such as "q_proj", or "all-linear"')] = (
+        ALL_LINEAR,
+    )
     """Names of the layers covered, such as "q_proj"; "all-linear": every linear layer but the head."""
-
-    def __post_init__(self) -> None:
-        if self.rank is not None and self.rank < 1:
-            raise ConfigError(f"lora.rank must be >= 1, got {self.rank}; leave it out to train all weights")
-        if self.alpha < 1:
-            raise ConfigError(f"lora.alpha must be >= 1, got {self.alpha}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"lora.dropout must be in [0, 1), got {self.dropout}")
-        if not self.targets:
-            raise ConfigError('lora.targets must name layers, such as "q_proj", or "all-linear"; got none')
 
     def covers(self, name: str) -> bool:
         """Whether the linear layer of this dotted name gets an adapter.
 
-        >>> LoraSettings(targets=("q_proj",)).covers("model.layers.0.self_attn.q_proj")
+        >>> LoraConfig(targets=("q_proj",)).covers("model.layers.0.self_attn.q_proj")
         True
         """
         return ALL_LINEAR in self.targets or name.rsplit(".", 1)[-1] in self.targets
 
 
-def add_adapter(model: Any, *, settings: LoraSettings, base: str, seed: int = 0) -> Any:
+def add_adapter(model: Any, *, settings: LoraConfig, base: str, seed: int = 0) -> Any:
     """The model with a fresh adapter; the model itself when ``settings`` asks for none.
 
     ``base`` is the ``model.path`` of the model: checkpoints hold the adapter only, and name it. ``seed`` decides the
@@ -59,12 +53,12 @@ def add_adapter(model: Any, *, settings: LoraSettings, base: str, seed: int = 0)
     if settings.rank is None:
         return model
     try:
+        import peft
         import torch
-        from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ConfigError(f"lora.rank needs the package peft: {INSTALL_LORA}") from error
     targets = ALL_LINEAR if ALL_LINEAR in settings.targets else list(settings.targets)
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
@@ -74,7 +68,7 @@ def add_adapter(model: Any, *, settings: LoraSettings, base: str, seed: int = 0)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            adapted = get_peft_model(model, config)
+            adapted = peft.get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"lora.targets {list(settings.targets)}: {str(error).splitlines()[0]}") from error
     adapted.peft_config["default"].base_model_name_or_path = base

@@ -10,7 +10,7 @@ from typing import Any
 from calibadv.devices import usable_device, without_progress_bars
 from calibadv.errors import ConfigError
 from calibadv.models.load import ModelConfig, explained, local_folder, resolve_model
-from calibadv.models.lora import LoraSettings
+from calibadv.models.lora import LoraConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class ModelShape:
     """Positions the model knows."""
 
 
-def read_shape(config: ModelConfig, *, lora: LoraSettings) -> ModelShape:
+def read_shape(config: ModelConfig, *, lora: LoraConfig) -> ModelShape:
     """The shape of the model that ``config`` names, from its configuration alone (no weights are read)."""
     source = resolve_model(config)
     import torch
@@ -62,7 +62,7 @@ def read_shape(config: ModelConfig, *, lora: LoraSettings) -> ModelShape:
     )
 
 
-def adapter_parameters(model: Any, *, lora: LoraSettings) -> int:
+def adapter_parameters(model: Any, *, lora: LoraConfig) -> int:
     """Parameters of the two small matrices beside every layer that the adapter covers."""
     from torch import nn
 

@@ -20,15 +20,15 @@
 
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.bm25 import BM25Config, BM25Retriever, build_bm25
-from calibadv.retrieval.client.retriever import RemoteOptions, RemoteRetriever
+from calibadv.retrieval.client.retriever import RemoteClientConfig, RemoteRetriever
 from calibadv.retrieval.config import RetrievalConfig
 from calibadv.retrieval.corpus.corpus import Corpus, check_top_k
-from calibadv.retrieval.corpus.importing import ImportOptions, ImportReport, import_corpus
+from calibadv.retrieval.corpus.importing import ImportConfig, ImportReport, import_corpus
 from calibadv.retrieval.dense.retriever import DenseRetriever
 from calibadv.retrieval.hybrid import HybridConfig, HybridRetriever
 from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.retrieval.open import open_index, open_retriever
-from calibadv.retrieval.web import OnlineConfig, OnlineRetriever, open_online
+from calibadv.retrieval.web import OnlineRetriever, WebSearchConfig, open_online
 
 __all__ = [
     "BM25Config",
@@ -38,15 +38,15 @@ __all__ = [
     "Hit",
     "HybridConfig",
     "HybridRetriever",
-    "ImportOptions",
+    "ImportConfig",
     "ImportReport",
     "ListRetriever",
-    "OnlineConfig",
     "OnlineRetriever",
-    "RemoteOptions",
+    "RemoteClientConfig",
     "RemoteRetriever",
     "RetrievalConfig",
     "Retriever",
+    "WebSearchConfig",
     "build_bm25",
     "check_top_k",
     "import_corpus",

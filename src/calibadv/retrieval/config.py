@@ -2,70 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
+from calibadv.config_class import NonNegativeFloat, PositiveFloat, PositiveInt, config_class
 from calibadv.errors import ConfigError
 from calibadv.retrieval.bm25 import BM25Config
-from calibadv.retrieval.web.config import Asking
+from calibadv.retrieval.web.config import WebSearchConfig
 from calibadv.retrieval.web.providers import check_provider_name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class("retrieval.rerank")
 class RerankConfig:
     """A second look at what was found, by a cross-encoder."""
 
     model: Path | str | None = None
     """A folder or a hub id; not set: no re-ranking."""
-    candidates: int = 20
+    candidates: PositiveInt = 20
     """Documents that are found for each query and re-ranked (the paper's 20)."""
-    max_length: int = 512
+    max_length: PositiveInt = 512
     """Tokens of query and document together; the rest is cut."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Pairs scored at once."""
 
-    def __post_init__(self) -> None:
-        for name in ("candidates", "max_length", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"retrieval.rerank.{name} must be >= 1, got {getattr(self, name)}")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class("retrieval.remote")
 class RemoteConfig:
     """How servers are asked. A token comes from the environment (CALIBADV_RETRIEVER_TOKEN), never from here."""
 
     dialect: Literal["search-r1", "calibadv"] = "search-r1"
     """"calibadv" lets the server re-rank; our own server speaks both."""
-    timeout_s: float = 60.0
+    timeout_s: PositiveFloat = 60.0
     """Seconds that one request may take."""
-    wait_s: float = 600.0
+    wait_s: NonNegativeFloat = 600.0
     """Seconds to wait at the start for servers that are still loading."""
 
-    def __post_init__(self) -> None:
-        if not self.timeout_s > 0:
-            raise ConfigError(f"retrieval.remote.timeout_s must be > 0, got {self.timeout_s}")
-        if not self.wait_s >= 0:
-            raise ConfigError(f"retrieval.remote.wait_s must be >= 0, got {self.wait_s}")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebConfig(Asking):
-    """How a web search engine is asked in a run."""
-
-    named: ClassVar[str] = "retrieval.web.{}"
-
-    parameters: tuple[str, ...] = ()
-    """Further fields of the engine's request, such as ``["gl=us", "hl=en"]``."""
-
-    def __post_init__(self) -> None:
-        Asking.__post_init__(self)
-        for parameter in self.parameters:
-            if not parameter.partition("=")[0] or "=" not in parameter:
-                raise ConfigError(f'retrieval.web.parameters must be like "gl=us", got {parameter!r}')
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class("retrieval")
 class RetrievalConfig:
     """Where documents come from: exactly one of ``corpus``, ``index``, ``url`` and ``online``.
 
@@ -98,7 +72,7 @@ class RetrievalConfig:
     """A re-ranker in this process."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """How a ``url`` is asked."""
-    web: WebConfig = field(default_factory=WebConfig)
+    web: WebSearchConfig = field(default_factory=WebSearchConfig)
     """How ``online`` is asked."""
 
     def __post_init__(self) -> None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from calibadv.config_class import PositiveInt, config_class
 from calibadv.errors import ConfigError, DataError, RetrieverError
 from calibadv.io.thread_pool import Threads
 from calibadv.retrieval.base import Hit, Retriever, check_search
@@ -39,19 +40,14 @@ class Part(Retriever, Protocol):
     def manifest(self) -> dict[str, Any]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class()
 class HybridConfig:
     """How the lists are fused."""
 
-    rrf_k: int = 60
+    rrf_k: PositiveInt = 60
     """Reciprocal rank constant: how little the first ranks stand out."""
-    depth: int = 100
+    depth: PositiveInt = 100
     """Candidates asked of each part; at least as many as the search wants."""
-
-    def __post_init__(self) -> None:
-        for name in ("rrf_k", "depth"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"hybrid.{name} must be >= 1, got {getattr(self, name)}")
 
 
 class HybridRetriever:

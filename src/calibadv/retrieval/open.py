@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +18,6 @@ from calibadv.retrieval.hybrid import HybridRetriever
 from calibadv.retrieval.index.folder import corpus_of
 from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
 from calibadv.retrieval.plugin import open_plugin
-from calibadv.retrieval.web.config import Asking
 
 if TYPE_CHECKING:
     from calibadv.retrieval.dense.retriever import DenseRetriever
@@ -75,7 +73,7 @@ def _open_remote(config: RetrievalConfig, *, retry: Retry) -> IndexedRetriever:
 
 
 def _open_online(config: RetrievalConfig, *, top_k: int, retry: Retry) -> IndexedRetriever:
-    from calibadv.retrieval.web import OnlineConfig, open_online
+    from calibadv.retrieval.web import open_online
     from calibadv.retrieval.web.providers import find_provider
 
     assert config.online is not None
@@ -86,10 +84,7 @@ def _open_online(config: RetrievalConfig, *, top_k: int, retry: Retry) -> Indexe
     for name, number in wanted.items():
         if number > provider.max_results:
             raise ConfigError(f"{name} must be <= {provider.max_results} for {provider.name}, got {number}")
-    shared = {setting.name: getattr(config.web, setting.name) for setting in fields(Asking)}
-    parameters = dict(parameter.split("=", 1) for parameter in config.web.parameters)
-    settings = OnlineConfig(**shared, parameters=parameters)
-    return open_online(provider, config=settings, retry=retry)
+    return open_online(provider, config=config.web, retry=retry)
 
 
 def _open_local(config: RetrievalConfig, *, top_k: int) -> IndexedRetriever:

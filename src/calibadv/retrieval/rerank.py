@@ -119,7 +119,7 @@ class RerankedRetriever:
 
     def __init__(self, retriever: Retriever, reranker: Reranker, *, candidates: int = 20) -> None:
         if candidates < 1:
-            raise ConfigError(f"rerank.candidates must be >= 1, got {candidates}")
+            raise ConfigError(f"candidates must be >= 1, got {candidates}")
         self.retriever = retriever
         self.reranker = reranker
         self.candidates = candidates

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
+from calibadv.config_class import config_class
 from calibadv.errors import ConfigError
 from calibadv.rewards.answer_scores import cover_exact_match, exact_match, f1_score
 from calibadv.rewards.format import is_well_formed
@@ -14,6 +16,16 @@ SCORES: dict[str, Callable[[str, Sequence[str]], float]] = {
     "cem": cover_exact_match,
     "f1": f1_score,
 }
+
+
+@config_class("reward")
+class RewardConfig:
+    """The outcome reward: score of the answer times the format flag."""
+
+    function: str = "outcome"
+    """"outcome" is score times format; or your own ``(trajectory) -> float`` as "package.module:name"."""
+    score: Literal["f1", "em", "cem"] = "f1"
+    """Word overlap, exact match or cover exact match with the best golden answer."""
 
 
 def score_trajectory(trajectory: Trajectory) -> dict[str, float]:
@@ -58,4 +70,4 @@ def outcome_reward(trajectory: Trajectory, *, score: str = "f1") -> float:
 def check_score(score: str) -> None:
     """Raise ConfigError for a score that does not exist."""
     if score not in SCORES:
-        raise ConfigError(f"rewards.score must be one of {', '.join(SCORES)}, got {score!r}")
+        raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {score!r}")

@@ -55,5 +55,5 @@ def is_garbled(trajectory: Trajectory, threshold: float = GARBLED_THRESHOLD) -> 
         ConfigError: A threshold that every text reaches.
     """
     if not threshold > 1.0:
-        raise ConfigError(f"rewards.garbled_threshold must be > 1 (perplexities are), got {threshold}")
+        raise ConfigError(f"threshold must be > 1 (perplexities are), got {threshold}")
     return any(value >= threshold for value in segment_perplexities(trajectory))

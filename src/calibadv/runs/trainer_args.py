@@ -16,7 +16,7 @@ from transformers.integrations.integration_utils import (
 from calibadv.config import RunConfig
 from calibadv.devices import usable_device
 from calibadv.errors import ConfigError
-from calibadv.training.config import TrainingSettings
+from calibadv.training.config import TrainingConfig
 from calibadv.training.grpo_config import CalibAdvConfig
 
 
@@ -89,7 +89,7 @@ def trains_on_cpu(name: str) -> bool:
     return bool(device.type == "cpu")
 
 
-def loss_options(settings: TrainingSettings) -> Mapping[str, Any]:
+def loss_options(settings: TrainingConfig) -> Mapping[str, Any]:
     """TRL's options for a loss type and its clip range."""
     low = high = settings.clip
     if settings.loss_type == "gspo":

@@ -19,11 +19,11 @@ from calibadv.doctor.memory import (
     plan_memory,
 )
 from calibadv.models.load import ModelConfig
-from calibadv.models.lora import LoraSettings, add_adapter
+from calibadv.models.lora import LoraConfig, add_adapter
 from calibadv.models.sizes import ModelShape, read_shape
 from calibadv.rollout import RolloutConfig
 from calibadv.rollout.policies.transformers import DEFAULT_ROWS
-from calibadv.training.config import TrainingSettings
+from calibadv.training.config import TrainingConfig
 
 FACTOR = 1.3
 """How far an estimate may be off, either way."""
@@ -49,7 +49,7 @@ def model_folder(request, tmp_path):
 
 
 def shape_of(folder, **lora):
-    return read_shape(ModelConfig(path=folder), lora=LoraSettings(**lora))
+    return read_shape(ModelConfig(path=folder), lora=LoraConfig(**lora))
 
 
 def close(estimate, measured, factor=FACTOR):
@@ -66,7 +66,7 @@ def test_parameters_are_counted_without_weights(model_folder: Path) -> None:
 def test_adapter_parameters_are_those_of_the_adapter(model_folder: Path, targets: Any) -> None:
     pytest.importorskip("peft")
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(model_folder))
-    adapted = add_adapter(model, settings=LoraSettings(rank=4, targets=targets), base="x")
+    adapted = add_adapter(model, settings=LoraConfig(rank=4, targets=targets), base="x")
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert shape_of(model_folder, rank=4, targets=targets).trained_parameters == trained
 
@@ -129,7 +129,7 @@ def plan_of(shape, *, dtype="float32", rows=20, max_logits=None, rollout=None, *
         shape,
         lengths=Lengths(prompt=100, turn=50, observation=200),
         rollout=rollout or RolloutConfig(max_searches=2),
-        training=TrainingSettings(**{"micro_batch": 4} | training),
+        training=TrainingConfig(**{"micro_batch": 4} | training),
         dtype=dtype,
         rows=rows,
         max_logits=max_logits,

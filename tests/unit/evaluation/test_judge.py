@@ -152,9 +152,9 @@ def test_an_answer_cannot_talk_to_the_judge(server, judge):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"url": "localhost:8000"}, "--judge-url must be an http or https address"),
+        ({"url": "localhost:8000"}, "the judge's url must be an http or https address"),
         ({"url": "http://user:key@host/v1"}, "must not hold a key"),
-        ({"model": ""}, "--judge must name a model"),
+        ({"model": ""}, "model must not be empty"),
         ({"concurrency": 0}, "concurrency must be >= 1"),
     ],
 )

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from calibadv.data.prepare import HUB_REPOSITORY, HUB_REVISION, HubSource, PrepareOptions, prepare
+from calibadv.data.prepare import HUB_REPOSITORY, HUB_REVISION, HubSource, PrepareConfig, prepare
 from calibadv.data.questions import load_questions
 from calibadv.errors import DataError
 
@@ -87,7 +87,7 @@ def fake(monkeypatch, tmp_path):
 
 
 def options(**changes):
-    return PrepareOptions(**{"datasets": ("bamboogle", "musique"), "splits": ("test",)} | changes)
+    return PrepareConfig(**{"datasets": ("bamboogle", "musique"), "splits": ("test",)} | changes)
 
 
 def test_the_hub_is_read_at_the_pinned_commit(fake, tmp_path):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from calibadv.data.prepare import DATASETS, LocalSource, PrepareOptions, open_source, prepare
+from calibadv.data.prepare import DATASETS, LocalSource, PrepareConfig, open_source, prepare
 from calibadv.data.prepare.datasets import COUNTS
 from calibadv.data.questions import load_questions
 from calibadv.errors import ConfigError, DataError
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 def make(folder, out, **options):
     options = {"datasets": ("nq", "hotpotqa"), "splits": ("test",)} | options
-    return prepare(open_source(folder), out=out, options=PrepareOptions(**options))
+    return prepare(open_source(folder), out=out, options=PrepareConfig(**options))
 
 
 def test_both_layouts_and_all_kinds_of_file_are_read(folder, tmp_path):

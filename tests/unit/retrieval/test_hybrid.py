@@ -121,9 +121,9 @@ def test_searches_and_settings_that_make_no_sense_are_refused():
         hybrid.search(["engine"], 0)
     with pytest.raises(ConfigError, match="got one string"):
         hybrid.search("engine", 3)
-    with pytest.raises(ConfigError, match=r"hybrid\.rrf_k must be >= 1, got 0"):
+    with pytest.raises(ConfigError, match=r"rrf_k must be >= 1, got 0"):
         HybridConfig(rrf_k=0)
-    with pytest.raises(ConfigError, match=r"hybrid\.depth must be >= 1, got -1"):
+    with pytest.raises(ConfigError, match=r"depth must be >= 1, got -1"):
         HybridConfig(depth=-1)
     with pytest.raises(ConfigError, match="two parts or more, got 1"):
         HybridRetriever({"words": PARTS["words"]})

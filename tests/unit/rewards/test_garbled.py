@@ -38,5 +38,5 @@ def test_an_impossible_token_is_infinite() -> None:
 
 
 def test_a_threshold_at_or_below_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match="garbled_threshold must be > 1"):
+    with pytest.raises(ConfigError, match="threshold must be > 1"):
         is_garbled(trajectory(), threshold=1.0)

@@ -15,7 +15,7 @@ from calibadv.runs.trainer_args import (
     trainer_config,
     trains_on_cpu,
 )
-from calibadv.training.config import TrainingSettings
+from calibadv.training.config import TrainingConfig
 
 
 def run_config(**training: Any) -> RunConfig:
@@ -69,14 +69,14 @@ def test_trackers_that_cannot_work_are_refused_before_the_run(monkeypatch: pytes
 
 
 def test_gspo_weighs_trajectories_and_cispo_clips_weights_above_one() -> None:
-    gspo = loss_options(TrainingSettings(loss_type="gspo", clip=0.1))
+    gspo = loss_options(TrainingConfig(loss_type="gspo", clip=0.1))
     assert gspo == {
         "loss_type": "grpo",
         "importance_sampling_level": "sequence",
         "epsilon": 0.1,
         "epsilon_high": 0.1,
     }
-    assert loss_options(TrainingSettings(loss_type="cispo", clip=0.2))["epsilon_high"] == pytest.approx(1.2)
+    assert loss_options(TrainingConfig(loss_type="cispo", clip=0.2))["epsilon_high"] == pytest.approx(1.2)
 
 
 def test_a_device_that_the_trainer_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
 from calibadv.lab import load_policy
 from calibadv.models.load import ModelConfig, fingerprint, load_model
-from calibadv.models.lora import LoraSettings, add_adapter, merged_weights, save_merged
+from calibadv.models.lora import LoraConfig, add_adapter, merged_weights, save_merged
 from calibadv.runs.train import train
 from calibadv.training import read_metrics
 from calibadv.training.overrides.token_logprobs import add_token_head, can_score_tokens
@@ -20,7 +20,7 @@ pytest.importorskip("peft")
 
 def adapted(model, **settings):
     torch.manual_seed(1)
-    adapter = add_adapter(model, settings=LoraSettings(**{"rank": 4} | settings), base="base/model")
+    adapter = add_adapter(model, settings=LoraConfig(**{"rank": 4} | settings), base="base/model")
     for name, parameter in adapter.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)  # zero at the start, so the adapter would not show
@@ -72,17 +72,17 @@ def test_trained_tokens_are_scored_through_the_adapter(make_model):
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        LoraSettings(**settings)
+        LoraConfig(**settings)
 
 
 def test_layers_that_are_not_there_are_named(make_model):
     with pytest.raises(ConfigError, match=r"lora.targets \['nope'\]"):
-        add_adapter(make_model(), settings=LoraSettings(rank=2, targets=("nope",)), base="x")
+        add_adapter(make_model(), settings=LoraConfig(rank=2, targets=("nope",)), base="x")
 
 
 def test_no_rank_is_no_adapter(make_model):
     model = make_model()
-    assert add_adapter(model, settings=LoraSettings(), base="x") is model
+    assert add_adapter(model, settings=LoraConfig(), base="x") is model
 
 
 @pytest.fixture(scope="module")

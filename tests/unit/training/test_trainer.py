@@ -19,7 +19,7 @@ from calibadv.errors import ConfigError
 from calibadv.retrieval.list_retriever import ListRetriever
 from calibadv.rollout import HFTokenizer, ScriptedPolicy
 from calibadv.runs.trainer_args import loss_options
-from calibadv.training.config import TrainingSettings
+from calibadv.training.config import TrainingConfig
 from calibadv.training.grpo_config import WITHOUT_EFFECT, CalibAdvConfig
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 from calibadv.trajectory import Document, Question
@@ -101,12 +101,12 @@ class TrlBatching(CalibAdvTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
 
-@pytest.mark.parametrize("loss_type", get_args(get_type_hints(TrainingSettings)["loss_type"]))
+@pytest.mark.parametrize("loss_type", get_args(get_type_hints(TrainingConfig)["loss_type"]))
 @pytest.mark.parametrize("theirs", [TrlLogprobs, TrlBatching])
 def test_overrides_train_the_same_weights_as_trl(
     make_trainer: Callable[..., CalibAdvTrainer], loss_type: Any, theirs: type[CalibAdvTrainer]
 ) -> None:
-    options = loss_options(TrainingSettings(loss_type=loss_type))
+    options = loss_options(TrainingConfig(loss_type=loss_type))
     ours, reference = make_trainer(**options), make_trainer(theirs, **options)
     before = weights(ours)
     assert torch.equal(before, weights(reference))

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from calibadv.config_class import NonNegativeFloat, Port, PositiveFloat, PositiveInt, config_class
 from calibadv.errors import ConfigError
 
 TOKEN_VARIABLE = "CALIBADV_AGENT_TOKEN"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class()
 class AgentServerConfig:
     """Where it listens and how much it takes on."""
 
     host: str = "127.0.0.1"
     """Address to listen on; the default takes connections of this machine only."""
-    port: int = 8080
+    port: Port = 8080
     """0: any free port."""
     model_name: str = "calibadv"
     """What clients see and may ask for."""
-    max_conversations: int = 64
+    max_conversations: PositiveInt = 64
     """Questions answered at once; more are refused with 503 and Retry-After."""
-    max_question_chars: int = 8_192
+    max_question_chars: PositiveInt = 8_192
     """Characters of a question."""
-    max_body_bytes: int = 2**20
+    max_body_bytes: PositiveInt = 2**20
     """Bytes of a request body, earlier messages included."""
-    body_timeout_s: float = 30.0
+    body_timeout_s: PositiveFloat = 30.0
     """Seconds that a request body may take to arrive."""
-    shutdown_grace_s: float = 30.0
+    shutdown_grace_s: NonNegativeFloat = 30.0
     """Seconds that questions being answered may take after SIGTERM."""
     token: str | None = field(default=None, repr=False)
     """When set, requests need ``Authorization: Bearer <token>``, which OpenAI clients send as their API key; from
@@ -36,14 +37,5 @@ class AgentServerConfig:
     """Questions that the page offers."""
 
     def __post_init__(self) -> None:
-        for name in ("max_conversations", "max_question_chars", "max_body_bytes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not 0 <= self.port <= 65_535:
-            raise ConfigError(f"port must be between 0 and 65535, got {self.port}")
-        if not self.body_timeout_s > 0:
-            raise ConfigError(f"body_timeout_s must be > 0, got {self.body_timeout_s}")
-        if not self.shutdown_grace_s >= 0:
-            raise ConfigError(f"shutdown_grace_s must be >= 0, got {self.shutdown_grace_s}")
         if self.token is not None and (not self.token or not self.token.isascii() or not self.token.isprintable()):
             raise ConfigError(f"{TOKEN_VARIABLE} must be printable ASCII and not empty: it travels in an HTTP header")

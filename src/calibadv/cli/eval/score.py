@@ -10,12 +10,12 @@ from cyclopts import Parameter
 from calibadv.cli.console.options import Files, command, print_json, takes
 from calibadv.cli.console.terminal import progress_bars
 from calibadv.cli.eval.options import Form, Format, Json, JudgeCache, JudgeModel, JudgeUrl, Out, judge_of
-from calibadv.data.config import RewardConfig
 from calibadv.errors import DataError
 from calibadv.evaluation import EvalResult, as_json, read_traces, score_traces
 from calibadv.evaluation.folder import write_score
 from calibadv.evaluation.tables import render, summary_table
 from calibadv.io.provenance import file_sha256, versions
+from calibadv.rewards.outcome import RewardConfig
 from calibadv.runs.evaluate import check_folder
 from calibadv.runs.progress import about
 

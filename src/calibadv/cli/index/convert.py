@@ -14,7 +14,7 @@ from calibadv.io.packages import require_packages
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.dense.convert import convert_file, convert_index, open_origin
 from calibadv.retrieval.dense.encoder_config import EncoderConfig
-from calibadv.retrieval.dense.pull import PullOptions
+from calibadv.retrieval.dense.pull import PullConfig
 from calibadv.retrieval.dense.pull import pull as pull_index
 from calibadv.retrieval.dense.sizing import format_size, parse_size, plan_kind
 
@@ -99,7 +99,7 @@ def run_convert(
 
 
 @pull.default
-@takes(PullOptions, "kind", "encoder")
+@takes(PullConfig, "kind", "encoder")
 def run_pull(
     name: Annotated[str, Parameter(help="wiki-18")],
     /,
@@ -111,7 +111,7 @@ def run_pull(
     require_packages("huggingface_hub", "httpx2", "pyarrow", extra="retrieval", what="fetching from the hub")
     require_packages("faiss", extra="dense", what="a FAISS index")
     out = out or Path(name)
-    config = fill(PullOptions, options)
+    config = fill(PullConfig, options)
     with progress_bar("fetching corpus and index", is_bytes=True) as progress:
         manifest = pull_index(
             name,

@@ -17,7 +17,7 @@ from calibadv.io.files import leaves
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.retrieval.index.manifest import IndexManifest
-from calibadv.retrieval.index.verify import VerifyOptions, verify_index
+from calibadv.retrieval.index.verify import VerifyConfig, verify_index
 from calibadv.retrieval.open import open_index
 from calibadv.retrieval.server.backend import BackendConfig
 
@@ -90,13 +90,13 @@ def run_info(index: Folder, /, *, json: Json = False) -> None:
 
 
 @verify.default
-@takes(VerifyOptions, skip=("progress",))
+@takes(VerifyConfig, skip=("progress",))
 def run_verify(index: Folder, /, *, corpus: CorpusOption = None, json: Json = False, **options: Any) -> None:
     """Compare an index with its manifest, its corpus and its encoder; a problem makes the command fail."""
     require_packages("pyarrow", "tantivy", extra="retrieval", what="an index")
     opened = None if corpus is None else read_corpus(corpus)
     with progress_bars() as progress:
-        checks = verify_index(index, corpus=opened, options=VerifyOptions(**options, progress=progress))
+        checks = verify_index(index, corpus=opened, options=VerifyConfig(**options, progress=progress))
     if json:
         print_json(
             [

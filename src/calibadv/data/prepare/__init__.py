@@ -10,7 +10,7 @@
 """
 
 from calibadv.data.prepare.datasets import DATASETS, HUB_REPOSITORY, HUB_REVISION, published_count
-from calibadv.data.prepare.prepare import PrepareOptions, SplitReport, prepare
+from calibadv.data.prepare.prepare import PrepareConfig, SplitReport, prepare
 from calibadv.data.prepare.sources import HubSource, LocalSource, open_source
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "HUB_REVISION",
     "HubSource",
     "LocalSource",
-    "PrepareOptions",
+    "PrepareConfig",
     "SplitReport",
     "open_source",
     "prepare",

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from calibadv.config_class import config_class
 from calibadv.data.prepare.datasets import DATASETS, SPLITS, check_names, published_count
 from calibadv.data.prepare.parquet import write_rows
 from calibadv.data.prepare.selection import Known, Removed, draw, repeated, shares, without_duplicates
@@ -25,8 +26,8 @@ logger = logging.getLogger(__name__)
 _EXAMPLES = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareOptions:
+@config_class()
+class PrepareConfig:
     """What to make of the source's files."""
 
     datasets: tuple[str, ...]
@@ -105,7 +106,7 @@ class SplitReport:
     warnings: list[str] = field(default_factory=list)
 
 
-def prepare(source: Source, *, out: Path, options: PrepareOptions) -> list[SplitReport]:
+def prepare(source: Source, *, out: Path, options: PrepareConfig) -> list[SplitReport]:
     """Write ``OUT/SPLIT.parquet`` and its report for every split, once all of them could be made."""
     splits = sorted(options.splits, key=lambda split: split == "train")  # training is compared with the others
     _check_out(out, splits, overwrite=options.overwrite)
@@ -168,7 +169,7 @@ def _check_source(source: Source, splits: Sequence[str], *, datasets: Sequence[s
             raise DataError(f"{error}{remedy}") from error
 
 
-def _know_tests(source: Source, options: PrepareOptions, *, known: Known, compared: dict[Path, str]) -> None:
+def _know_tests(source: Source, options: PrepareConfig, *, known: Known, compared: dict[Path, str]) -> None:
     """Read the test questions that training must not hold and that were not read yet."""
     names = options.against
     if names is None:
@@ -182,7 +183,7 @@ def _know_tests(source: Source, options: PrepareOptions, *, known: Known, compar
 
 
 def _read(
-    source: Source, split: str, options: PrepareOptions
+    source: Source, split: str, options: PrepareConfig
 ) -> tuple[list[DatasetReport], dict[str, list[Question]], dict[str, Path]]:
     """Reports, questions and files of a split, the last two by data set."""
     reports, parts, files = [], {}, {}
@@ -248,7 +249,7 @@ def _deduplicate(
 
 
 def _selected(
-    parts: dict[str, list[Question]], sets: Sequence[DatasetReport], *, split: str, options: PrepareOptions
+    parts: dict[str, list[Question]], sets: Sequence[DatasetReport], *, split: str, options: PrepareConfig
 ) -> list[Question]:
     if options.mix is None or split != "train":
         numbers: dict[str, int | None] = dict.fromkeys(parts, options.limit if options.mix is None else None)
@@ -264,7 +265,7 @@ def _selected(
     return questions
 
 
-def _write(questions: list[Question], report: SplitReport, *, out: Path, options: PrepareOptions) -> None:
+def _write(questions: list[Question], report: SplitReport, *, out: Path, options: PrepareConfig) -> None:
     report.rows = len(questions)
     report.repeated = 0 if report.split == "train" else len(repeated(questions))
     out.mkdir(parents=True, exist_ok=True)

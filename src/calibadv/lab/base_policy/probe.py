@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Annotated, Any
 
-from calibadv.errors import ConfigError
+from annotated_types import Ge
+
+from calibadv.config_class import Remedy, config_class
 from calibadv.lab.base_policy.pretrain import FIRST_PRETRAINING_WORLD
 from calibadv.lab.questions import make_questions
 from calibadv.lab.world import LabWorld
@@ -34,11 +36,11 @@ MIN_UNSEEN_SHARE = 0.6
 """A policy that reads keeps at least this part of its F1 on a world it never saw."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class()
 class ProbeConfig:
     """What is measured."""
 
-    num_questions: int = 200
+    num_questions: Annotated[int, Ge(2), Remedy("fewer have no standard error")] = 200
     """Test questions of each world."""
     seen_worlds: tuple[int, ...] = (FIRST_PRETRAINING_WORLD, FIRST_PRETRAINING_WORLD + 1)
     """Seeds of worlds that the policy was trained on (`world_size` as in its training)."""
@@ -50,10 +52,6 @@ class ProbeConfig:
     max_searches: int = 4
     max_turn_tokens: int = 80
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_questions < 2:
-            raise ConfigError(f"probe.num_questions must be >= 2 (standard errors), got {self.num_questions}")
 
 
 class RandomDocuments:

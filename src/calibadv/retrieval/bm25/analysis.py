@@ -7,10 +7,9 @@ words left out (an option), no stemmer. Composed and decomposed accents are the 
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from calibadv.errors import ConfigError
+from calibadv.config_class import Fraction, NonNegativeFloat, config_class
 from calibadv.io.packages import require_packages
 
 ENGINE_K1, ENGINE_B = 1.2, 0.75
@@ -24,7 +23,7 @@ STOP_WORDS = (
 """Lucene's English stop words."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class("retrieval.bm25")
 class BM25Config:
     """What BM25 reads and how it weighs.
 
@@ -34,23 +33,15 @@ class BM25Config:
 
     stop_words: Literal["english", "none"] = "english"
     """Words left out of documents and queries."""
-    k1: float = ENGINE_K1
+    k1: NonNegativeFloat = ENGINE_K1
     """How fast repeated words stop counting; >= 0."""
-    b: float = ENGINE_B
+    b: Fraction = ENGINE_B
     """How much long documents are held back; 0 to 1."""
 
     @property
     def rescores(self) -> bool:
         """Whether hits are scored again because the engine weighs otherwise."""
         return (self.k1, self.b) != (ENGINE_K1, ENGINE_B)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.k1 < float("inf"):
-            raise ConfigError(f"retrieval.bm25.k1 must be >= 0, got {self.k1}")
-        if not 0 <= self.b <= 1:
-            raise ConfigError(f"retrieval.bm25.b must be between 0 and 1, got {self.b}")
-        if self.stop_words not in ("english", "none"):
-            raise ConfigError(f'retrieval.bm25.stop_words must be "english" or "none", got {self.stop_words!r}')
 
 
 def import_tantivy() -> Any:

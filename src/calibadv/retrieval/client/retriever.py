@@ -13,10 +13,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
+from calibadv.config_class import PositiveFloat, PositiveInt, config_class
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.http import Answer, Transient, exchange, hider, require_httpx2
 from calibadv.io.provenance import text_sha256
@@ -50,27 +50,18 @@ _POLL_S = 1.0
 _SAY_EVERY_S = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteOptions:
+@config_class()
+class RemoteClientConfig:
     """What is rarely changed."""
 
-    connect_timeout_s: float = 5.0
+    connect_timeout_s: PositiveFloat = 5.0
     """Seconds to wait for a connection."""
-    max_connections: int = 16
+    max_connections: PositiveInt = 16
     """Connections, and requests under way at once."""
-    max_queries: int | None = None
+    max_queries: PositiveInt | None = None
     """Queries in a request; not set: what the server says it takes (512 for one that does not say)."""
-    candidates: int = 20
+    candidates: PositiveInt = 20
     """Dialect "calibadv": documents the server retrieves before it re-ranks (the paper's 20)."""
-
-    def __post_init__(self) -> None:
-        if not self.connect_timeout_s > 0:
-            raise ConfigError(f"connect_timeout_s of a remote retriever must be > 0, got {self.connect_timeout_s}")
-        for name in ("max_connections", "candidates"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of a remote retriever must be >= 1, got {getattr(self, name)}")
-        if self.max_queries is not None and self.max_queries < 1:
-            raise ConfigError(f"max_queries of a remote retriever must be >= 1, got {self.max_queries}")
 
 
 class RemoteRetriever:
@@ -88,7 +79,7 @@ class RemoteRetriever:
         dialect: Dialect = "search-r1",
         timeout_s: float = 60.0,
         retry: Retry = DEFAULT_RETRY,
-        options: RemoteOptions | None = None,
+        options: RemoteClientConfig | None = None,
     ) -> None:
         require_httpx2("a retriever on a server")
         urls = [urls] if isinstance(urls, str) else list(urls)
@@ -101,7 +92,7 @@ class RemoteRetriever:
         self.dialect: Dialect = dialect
         self.timeout_s = timeout_s
         self.retry = retry
-        self.options = options or RemoteOptions()
+        self.options = options or RemoteClientConfig()
         self._version: str | None = None
         token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
         _check_token(token, servers=ServerSet(urls).servers)
@@ -336,7 +327,7 @@ def _check_token(token: str | None, *, servers: Sequence[Server]) -> None:
             logger.warning("the token goes to %s unencrypted; use https unless that network is yours", server.name)
 
 
-def _new_client(token: str | None, *, timeout_s: float, options: RemoteOptions) -> httpx2.Client:
+def _new_client(token: str | None, *, timeout_s: float, options: RemoteClientConfig) -> httpx2.Client:
     import httpx2
 
     from calibadv.version import __version__

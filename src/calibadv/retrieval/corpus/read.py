@@ -7,9 +7,9 @@ from pathlib import Path
 
 from calibadv.errors import DataError
 from calibadv.retrieval.corpus.corpus import Corpus
+from calibadv.retrieval.corpus.importing.config import ImportConfig
 from calibadv.retrieval.corpus.importing.fields import FieldReader
 from calibadv.retrieval.corpus.importing.jsonl import read_rows
-from calibadv.retrieval.corpus.importing.options import ImportOptions
 from calibadv.retrieval.corpus.row_errors import Flaw
 from calibadv.trajectory import Document
 
@@ -30,7 +30,7 @@ def read_documents(path: Path) -> Iterator[tuple[str, Document]]:
     """Place (file and line) and document of every line of a .jsonl or .jsonl.gz file; DataError at the first flaw."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a .jsonl or .jsonl.gz corpus, or a folder that an import made")
-    reader = FieldReader(ImportOptions(strict=True), may_number=False)
+    reader = FieldReader(ImportConfig(strict=True), may_number=False)
     for line, row in read_rows(path):
         document = row if isinstance(row, Flaw) else reader.document(row, number=line - 1)
         if isinstance(document, Flaw):

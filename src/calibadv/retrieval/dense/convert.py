@@ -160,7 +160,7 @@ def encoder_spec(config: EncoderConfig, *, dimension: int) -> EncoderSpec:
         logger.warning("%s is not at hand, so only its name and dimension are checked later (%s)", config.model, error)
     if spec.dimension != dimension:
         raise ConfigError(
-            f"encoder.model {config.model} has dimension {spec.dimension}, the vectors have {dimension}; "
+            f"the encoder's model {config.model} has dimension {spec.dimension}, the vectors have {dimension}; "
             "name the encoder that made them (--encoder)"
         )
     return spec

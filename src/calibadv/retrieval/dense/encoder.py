@@ -31,7 +31,7 @@ class Encoder:
         require_packages("torch", "transformers", "sentence_transformers", extra="dense", what="encoding")
         self.config = config
         spec = describe(config)
-        self._device = usable_device(config.device, setting="encoder.device")
+        self._device = usable_device(config.device, setting="the encoder's device")
         self._torch_dtype, dtype = _dtype(config.dtype, device=self._device)
         self.spec = replace(spec, dtype=dtype)
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ class Encoder:
                 except RuntimeError as error:  # out of memory, above all
                     raise RetrieverError(
                         f"encoder {self.spec.model}: a batch of {len(rows)} texts failed ({error}); "
-                        "lower encoder.batch_size or encoder.max_length"
+                        "lower the encoder's batch_size or max_length"
                     ) from error
                 if self.spec.normalize:
                     batch = torch.nn.functional.normalize(batch, dim=-1)
@@ -119,13 +119,13 @@ class _ModulesModel(_Model):
             )
         except Exception as error:  # the libraries raise a dozen kinds for a broken file
             raise ConfigError(
-                f"encoder.model {folder}: cannot be loaded ({first_line(error)}); fetch the model again"
+                f"the encoder's model {folder}: cannot be loaded ({first_line(error)}); fetch the model again"
             ) from error
         model.max_seq_length = spec.max_length
         if (spec.query_prefix or spec.passage_prefix) and any(
             getattr(module, "include_prompt", True) is False for module in model
         ):
-            raise ConfigError(f"encoder.model {folder}: its pooling leaves the prompt out, which is not supported here")
+            raise ConfigError(f"the encoder's model {folder}: its pooling leaves the prompt out: not supported here")
         self._model = model.eval()
         self._tokenize = getattr(model, "preprocess", None) or model.tokenize
         self.separator = str(getattr(model.tokenizer, "sep_token", None) or " ")
@@ -151,7 +151,7 @@ class _PlainModel(_Model):
             )
         except Exception as error:  # the libraries raise a dozen kinds for a broken file
             raise ConfigError(
-                f"encoder.model {folder}: cannot be loaded ({first_line(error)}); the folder needs config.json, "
+                f"the encoder's model {folder}: cannot be loaded ({first_line(error)}); the folder needs config.json, "
                 "*.safetensors and the tokenizer's files"
             ) from error
         if spec.pooling == "last" and self._tokenizer.padding_side != "right":
@@ -191,7 +191,7 @@ def _dtype(dtype: str, *, device: str) -> tuple[Any, str]:
 
     on_cpu = torch.device(device).type == "cpu"
     if dtype == "auto":
-        dtype = "fp32" if on_cpu else "fp16"
-    if dtype == "fp16" and on_cpu:
-        raise ConfigError('encoder.dtype "fp16" needs a GPU; on a CPU use "fp32" or "bf16"')
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype], dtype
+        dtype = "float32" if on_cpu else "float16"
+    if dtype == "float16" and on_cpu:
+        raise ConfigError("the encoder's dtype float16 needs a GPU; on a CPU use float32 or bfloat16")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype], dtype

@@ -11,15 +11,16 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
+from calibadv.config_class import Name, PositiveInt, Remedy, config_class
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.files import read_json
 from calibadv.io.provenance import model_fingerprint
 from calibadv.retrieval.dense.encoder_files import model_folder
 
 Pooling = Literal["mean", "cls", "last", "pooler", "modules"]
-Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Family = Literal["e5", "bge", "dpr", "sentence-transformers", "plain"]
 DocumentText = Literal["contents", "title_sep_text"]
 
@@ -33,11 +34,11 @@ _BGE = re.compile(r"(^|[^a-z0-9])bge([^a-z0-9]|$)")
 AGAIN = "fetch the model again"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class()
 class EncoderConfig:
     """Which encoder, and where its convention is not what the name suggests."""
 
-    model: str
+    model: Annotated[Name, Remedy("name a folder or a hub id, such as intfloat/e5-base-v2")]
     """A folder with the model and its tokenizer, or a Hugging Face hub id. Weights are safetensors."""
     query_model: str | None = None
     """Encoder of the queries where it is another one (DPR). Not set: inferred for DPR, else the same."""
@@ -49,26 +50,14 @@ class EncoderConfig:
     """Put before every document. Not set: the convention."""
     normalize: bool | None = None
     """Scale vectors to length 1. Not set: the convention."""
-    max_length: int | None = None
+    max_length: PositiveInt | None = None
     """Longest text in tokens, the rest is cut. Not set: the model's own limit, at most 512."""
     dtype: Dtype = "auto"
-    """Arithmetic of the model: fp32 on a CPU and fp16 on a GPU for auto; bf16 works on both."""
-    batch_size: int = 64
+    """Arithmetic of the model: float32 on a CPU and float16 on a GPU for auto; bfloat16 works on both."""
+    batch_size: PositiveInt = 64
     """Texts per forward pass."""
     device: str = "auto"
     """"auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ..."""
-
-    def __post_init__(self) -> None:
-        if not self.model:
-            raise ConfigError("encoder.model is empty; name a folder or a hub id, such as intfloat/e5-base-v2")
-        if self.pooling not in (None, "mean", "cls", "last", "pooler"):
-            raise ConfigError(f'encoder.pooling must be "mean", "cls", "last" or "pooler", got {self.pooling!r}')
-        if self.dtype not in get_args(Dtype):
-            raise ConfigError(f'encoder.dtype must be "auto", "fp32", "bf16" or "fp16", got {self.dtype!r}')
-        for name in ("batch_size", "max_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"encoder.{name} must be >= 1, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +76,7 @@ class EncoderSpec:
     dimension: int
     document_text: DocumentText = "contents"
     """How a document becomes text: the wiki-18 form, or DPR's pair of title and text."""
-    dtype: str = "fp32"
+    dtype: str = "float32"
     """Arithmetic that encoded the documents."""
     fingerprint: str | None = None
     """`model_fingerprint` of the documents' encoder; None where it was not at hand (a published index)."""
@@ -135,7 +124,7 @@ def describe(config: EncoderConfig) -> EncoderSpec:
     normalizes = any(module.kind == "Normalize" for module in modules)
     if by_modules and normalizes and config.normalize is False:
         raise ConfigError(
-            f"encoder.normalize is false, but the modules of {config.model} normalise; set encoder.pooling to use the "
+            f"normalize is false, but the modules of {config.model} normalise; set pooling to use the "
             "model without its modules"
         )
     query_prefix, passage_prefix = _PREFIXES.get(family, ("", ""))
@@ -186,7 +175,7 @@ def published(config: EncoderConfig, *, dimension: int) -> EncoderSpec:
     family = family_of(config.model, {}, folder=None)
     if family not in ("e5", "bge"):
         raise ConfigError(
-            f"encoder.model {config.model}: not on this machine, and its name does not tell its convention; "
+            f"the encoder's model {config.model}: not on this machine, and its name does not tell its convention; "
             "fetch it first"
         )
     query_prefix, passage_prefix = _PREFIXES[family]
@@ -221,7 +210,7 @@ def _query_model(config: EncoderConfig, family: Family) -> str:
         return config.model
     guess = config.model.replace("ctx_encoder", "question_encoder")
     if guess == config.model:
-        raise ConfigError(f"encoder.model {config.model} is one half of DPR; name the other one (encoder.query_model)")
+        raise ConfigError(f"the encoder's model {config.model} is one half of DPR; name the other one (query_model)")
     return guess
 
 
@@ -270,5 +259,7 @@ def _dimension(folder: Path, settings: dict[str, Any], *, modules: list[_Module]
         settings.get("projection_dim") or settings.get("hidden_size") or settings.get("d_model") or settings.get("dim")
     )
     if not isinstance(size, int):
-        raise ConfigError(f"encoder.model {where}: its config.json names no hidden size; this is not a text encoder")
+        raise ConfigError(
+            f"the encoder's model {where}: its config.json names no hidden size; this is not a text encoder"
+        )
     return size

@@ -18,11 +18,11 @@ def model_folder(model: str) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-            raise ConfigError(f"encoder.model {model}: the folder has no config.json; name the folder of a model")
+            raise ConfigError(f"the encoder's model {model}: the folder has no config.json; name the folder of a model")
         return folder
     if model.count("/") > 1 or model.startswith((".", "/", "~")):
-        raise ConfigError(f"encoder.model {model}: no such folder")
-    return hub_folder(model, what=f"encoder.model {model}")
+        raise ConfigError(f"the encoder's model {model}: no such folder")
+    return hub_folder(model, what=f"the encoder's model {model}")
 
 
 @functools.cache
@@ -38,6 +38,6 @@ def check_tokenizer(folder: Path) -> None:
     """Refuse a folder without a vocabulary: transformers would make up an empty one and encode every text alike."""
     if not any(True for pattern in _TOKENIZERS for _ in folder.rglob(pattern)):
         raise ConfigError(
-            f"encoder.model {folder}: no tokenizer there (tokenizer.json, vocab.txt or *.model); "
+            f"the encoder's model {folder}: no tokenizer there (tokenizer.json, vocab.txt or *.model); "
             "copy the tokenizer's files into the folder"
         )

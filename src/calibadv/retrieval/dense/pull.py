@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+from calibadv.config_class import config_class
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.files import new_file, read_json, write_json
 from calibadv.io.hub import HubFile, HubFiles, list_files
 from calibadv.retrieval.corpus.corpus import Corpus
-from calibadv.retrieval.corpus.importing import ImportOptions, import_corpus
+from calibadv.retrieval.corpus.importing import ImportConfig, import_corpus
 from calibadv.retrieval.dense.convert import adopt, encoder_spec, open_origin
 from calibadv.retrieval.dense.download import bytes_at_hand, fetch
 from calibadv.retrieval.dense.encoder_config import EncoderConfig
@@ -65,8 +66,8 @@ PUBLISHED = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PullOptions:
+@config_class()
+class PullConfig:
     """What is fetched and from where."""
 
     kind: str = "flat"
@@ -79,11 +80,9 @@ class PullOptions:
     """Other data sets of the same layout."""
 
 
-def pull(
-    name: str, *, out: Path, options: PullOptions | None = None, progress: Progress | None = None
-) -> IndexManifest:
+def pull(name: str, *, out: Path, options: PullConfig | None = None, progress: Progress | None = None) -> IndexManifest:
     """Fetch corpus and index into ``out`` and make an index folder around the published file."""
-    options = options or PullOptions()
+    options = options or PullConfig()
     published = options.published or PUBLISHED.get(name)
     if published is None:
         raise ConfigError(f"{name}: nothing is published under that name; known: {', '.join(PUBLISHED)}")
@@ -177,7 +176,7 @@ def _fetch_corpus(file: HubFile, packed: Path, *, out: Path, progress: Progress 
         lines = without_tar(packed)
         # Rows of the corpus are rows of the index: a document left out would shift all that follow.
         import_corpus(
-            [lines], out=out, options=ImportOptions(strict=True), progress=_named(progress, "importing the corpus")
+            [lines], out=out, options=ImportConfig(strict=True), progress=_named(progress, "importing the corpus")
         )
         shutil.rmtree(packed.parent)
     return Corpus.open(out)

@@ -111,7 +111,7 @@ class DenseRetriever:
             bad = queries[asked[int(np.argmin(finite_Q))]]
             raise RetrieverError(
                 f"encoder {self.encoder.spec.model} gave a vector that is not finite for the query {bad[:80]!r}; "
-                'use encoder.dtype "fp32" or "bf16", and check the weights'
+                "use the encoder's dtype float32 or bfloat16, and check the weights"
             )
         try:
             ranked = best(vectors_QD, min(k, len(self.corpus)))

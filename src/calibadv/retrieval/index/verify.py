@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from calibadv.config_class import config_class
 from calibadv.errors import ConfigError, DataError, RetrieverError
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.hybrid import part_folders, read_manifest
@@ -16,8 +17,8 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being read, how much of it is done, and how much there is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyOptions:
+@config_class()
+class VerifyConfig:
     """What is done besides comparing, and with what."""
 
     encoder: str | None = None
@@ -47,13 +48,13 @@ class Check:
 
 
 def verify_index(
-    index_dir: Path | str, *, corpus: Corpus | None = None, options: VerifyOptions | None = None
+    index_dir: Path | str, *, corpus: Corpus | None = None, options: VerifyConfig | None = None
 ) -> list[Check]:
     """Every check of the index in ``index_dir``; a later one is made even when an earlier one fails.
 
     ``corpus`` where it is not at the manifest's place. A folder without a readable manifest is an error.
     """
-    index_dir, options = Path(index_dir), options or VerifyOptions()
+    index_dir, options = Path(index_dir), options or VerifyConfig()
     manifest = IndexManifest.read(index_dir)
     found: list[Corpus] = []
 
@@ -84,7 +85,7 @@ def _checked(name: str, step: Callable[[], str]) -> Check:
 Steps = Iterator[tuple[str, Callable[[], str]]]
 
 
-def _bm25_steps(index_dir: Path, manifest: IndexManifest, options: VerifyOptions) -> Steps:
+def _bm25_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig) -> Steps:
     from calibadv.retrieval.bm25.retriever import open_engine, read_manifest
 
     def files() -> str:
@@ -99,7 +100,7 @@ def _bm25_steps(index_dir: Path, manifest: IndexManifest, options: VerifyOptions
     yield "engine", engine
 
 
-def _dense_steps(index_dir: Path, manifest: IndexManifest, options: VerifyOptions) -> Steps:
+def _dense_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig) -> Steps:
     from calibadv.retrieval.dense.encoder_config import EncoderSpec, describe
     from calibadv.retrieval.dense.folder import check_encoder, list_files, open_index_file, open_vectors, part_files
 
@@ -147,7 +148,7 @@ def _dense_steps(index_dir: Path, manifest: IndexManifest, options: VerifyOption
     yield "encoder", encoder
 
 
-def _hybrid_steps(index_dir: Path, manifest: IndexManifest, options: VerifyOptions) -> Steps:
+def _hybrid_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig) -> Steps:
     manifest, folders = read_manifest(index_dir), part_folders(index_dir)
     for name, version in manifest.parameters["parts"].items():
         if name not in folders:
@@ -167,11 +168,11 @@ def _hybrid_steps(index_dir: Path, manifest: IndexManifest, options: VerifyOptio
             yield f"{name} {step_name}", step
 
 
-def _compare(listed: FileList, index_dir: Path, options: VerifyOptions) -> str:
+def _compare(listed: FileList, index_dir: Path, options: VerifyConfig) -> str:
     listed.check_digests(index_dir, progress=_of(options, f"the files of {index_dir.name}"))
     return f"{len(listed.files)} files, {listed.num_bytes / 1e6:,.1f} MB, all as they were built"
 
 
-def _of(options: VerifyOptions, what: str) -> Callable[[int, int], None] | None:
+def _of(options: VerifyConfig, what: str) -> Callable[[int, int], None] | None:
     tell = options.progress
     return None if tell is None else lambda done, total: tell(f"reading {what}", done, total)

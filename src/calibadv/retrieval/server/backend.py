@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from calibadv.config_class import config_class
 from calibadv.errors import RetrieverError
 from calibadv.io.provenance import text_sha256
 from calibadv.retrieval.base import Hit, Retriever
@@ -93,7 +94,7 @@ class Backend:
             self.reranker.score([("warm-up", Document(id="", title="", text="warm-up"))])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@config_class()
 class BackendConfig:
     """What to serve."""
 

@@ -8,7 +8,8 @@
 """
 
 from calibadv.retrieval.web.cache import PageCache
+from calibadv.retrieval.web.config import WebSearchConfig
 from calibadv.retrieval.web.providers import PROVIDERS, Provider, results_in
-from calibadv.retrieval.web.retriever import OnlineConfig, OnlineRetriever, open_online
+from calibadv.retrieval.web.retriever import OnlineRetriever, open_online
 
-__all__ = ["PROVIDERS", "OnlineConfig", "OnlineRetriever", "PageCache", "Provider", "open_online", "results_in"]
+__all__ = ["PROVIDERS", "OnlineRetriever", "PageCache", "Provider", "WebSearchConfig", "open_online", "results_in"]

@@ -1,34 +1,38 @@
-"""How a web search engine is asked, in a run's configuration and in Python alike."""
+"""How a web search engine is asked: the [retrieval.web] section of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
+from calibadv.config_class import PositiveFloat, PositiveInt, config_class
 from calibadv.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+@config_class("retrieval.web")
+class WebSearchConfig:
     """How often and how fast, and what is remembered. Keys come from the environment, never from here."""
-
-    named: ClassVar[str] = "{}"
-    """How a message names a setting."""
 
     cache: Path | None = None
     """SQLite file that keeps the answers; not set: every search is sent, and paid for."""
-    cache_days: float | None = None
+    cache_days: PositiveFloat | None = None
     """Age in days at which an answer is asked for again; not set: never."""
-    per_second: float | None = None
+    per_second: PositiveFloat | None = None
     """Requests a second; not set: what the engine's usual plan allows."""
-    timeout_s: float = 30.0
+    timeout_s: PositiveFloat = 30.0
     """Seconds that one request may take."""
+    max_connections: PositiveInt = 8
+    """Requests in flight at once."""
+    parameters: tuple[str, ...] = ()
+    """Further fields of the engine's request, such as ``["gl=us", "hl=en"]``."""
+    base_url: str | None = None
+    """Another address of the engine, for tests and proxies."""
 
     def __post_init__(self) -> None:
-        for name in ("cache_days", "per_second"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{self.named.format(name)} must be > 0, got {value}; leave it out for the default")
-        if not self.timeout_s > 0:
-            raise ConfigError(f"{self.named.format('timeout_s')} must be > 0, got {self.timeout_s}")
+        for parameter in self.parameters:
+            if not parameter.partition("=")[0] or "=" not in parameter:
+                raise ConfigError(f'retrieval.web.parameters must be like "gl=us", got "{parameter}"')
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """``parameters`` by name."""
+        return {name: value for name, _, value in (parameter.partition("=") for parameter in self.parameters)}

@@ -46,7 +46,7 @@ class Provider:
     page_size: int = 10
     max_results: int = 100
     per_second: float = 5.0
-    """Requests a second that the usual plan allows; `OnlineConfig.per_second` says otherwise."""
+    """Requests a second that the usual plan allows; `WebSearchConfig.per_second` says otherwise."""
     exhausted: tuple[str, ...] = ()
     """Words of a 429 that will not pass: the plan is used up."""
 

@@ -8,8 +8,7 @@ import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.http import Answer, Transient, exchange, hider, require_httpx2
@@ -18,7 +17,7 @@ from calibadv.io.retry import Retry
 from calibadv.io.thread_pool import Threads
 from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.web.cache import PageCache
-from calibadv.retrieval.web.config import Asking
+from calibadv.retrieval.web.config import WebSearchConfig
 from calibadv.retrieval.web.providers import Found, Provider, find_provider
 from calibadv.retrieval.web.rate_limit import Pace
 from calibadv.trajectory import Document
@@ -29,27 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_RETRY = Retry(retries=4, first_wait_s=1.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnlineConfig(Asking):
-    """How a provider is asked from Python."""
-
-    named: ClassVar[str] = "{} of a search provider"
-
-    max_connections: int = 8
-    """Requests under way at once."""
-    parameters: Mapping[str, str | int] = field(default_factory=dict)
-    """Further fields of the provider's request, such as ``{"gl": "us", "hl": "en"}``."""
-    base_url: str | None = None
-    """Another address of the provider, for tests and proxies."""
-
-    def __post_init__(self) -> None:
-        Asking.__post_init__(self)
-        if self.max_connections < 1:
-            raise ConfigError(f"max_connections of a search provider must be >= 1, got {self.max_connections}")
-
-
 def open_online(
-    provider: str | Provider, *, config: OnlineConfig | None = None, retry: Retry = DEFAULT_RETRY
+    provider: str | Provider, *, config: WebSearchConfig | None = None, retry: Retry = DEFAULT_RETRY
 ) -> OnlineRetriever:
     """A provider (a name of `PROVIDERS`, an import path, or the object), with its keys from the environment."""
     return OnlineRetriever(find_provider(provider), config=config, retry=retry)
@@ -64,14 +44,18 @@ class OnlineRetriever:
     paid for twice.
     """
 
-    def __init__(self, provider: Provider, *, config: OnlineConfig | None = None, retry: Retry = DEFAULT_RETRY) -> None:
+    def __init__(
+        self, provider: Provider, *, config: WebSearchConfig | None = None, retry: Retry = DEFAULT_RETRY
+    ) -> None:
         require_httpx2(f"the search provider {provider.name}")
         self.provider = provider
-        self.config = config = config or OnlineConfig()
+        self.config = config = config or WebSearchConfig()
         secrets = _keys_of(provider)
-        taken = sorted({*provider.fields("", 0), *provider.parameter_keys} & config.parameters.keys())
+        taken = sorted({*provider.fields("", 0), *provider.parameter_keys} & config.fields.keys())
         if taken:
-            raise ConfigError(f"parameters of {provider.name} must not hold {', '.join(taken)}: the client sets them")
+            raise ConfigError(
+                f"retrieval.web.parameters of {provider.name} must not hold {', '.join(taken)}: the client sets them"
+            )
         self._hide = hider(tuple(secrets.values()))
         self._pace = Pace(config.per_second or provider.per_second)
         self._retry = retry
@@ -111,7 +95,7 @@ class OnlineRetriever:
     @property
     def version(self) -> str:
         """Stands for provider and parameters; what the provider finds changes all the same."""
-        record = [self.provider.name, dict(self.config.parameters)]
+        record = [self.provider.name, dict(self.config.fields)]
         return json_sha256(record)
 
     def manifest(self) -> dict[str, Any]:
@@ -119,7 +103,7 @@ class OnlineRetriever:
         return {
             "method": "online",
             "provider": self.provider.name,
-            "parameters": dict(self.config.parameters),
+            "parameters": dict(self.config.fields),
             "version": self.version,
             "note": "a live web search: what it finds changes",
         }
@@ -156,7 +140,7 @@ class OnlineRetriever:
         return hits
 
     def _page(self, query: str, page: int) -> list[Found]:
-        fields = {**self.provider.fields(query, page), **self.config.parameters}
+        fields = {**self.provider.fields(query, page), **self.config.fields}
         identity = [self.provider.name, fields]
         digest = json_sha256(identity)
         cached = None if self._cache is None else self._cache.get(digest)
@@ -238,7 +222,7 @@ def _proxy_for(address: str) -> str | None:
     return proxies.get(parts.scheme, proxies.get("all"))
 
 
-def _new_client(provider: Provider, *, secrets: Mapping[str, str], config: OnlineConfig) -> httpx2.Client:
+def _new_client(provider: Provider, *, secrets: Mapping[str, str], config: WebSearchConfig) -> httpx2.Client:
     """A client whose requests get their keys below the level at which httpx2 logs them."""
     import httpx2
 

@@ -14,10 +14,10 @@ import pytest
 from calibadv.errors import ConfigError, RetrieverError, RetrieverUnavailable
 from calibadv.io.clock import FakeClock
 from calibadv.io.retry import NO_RETRY, Retry
-from calibadv.retrieval.client.retriever import RemoteOptions, RemoteRetriever
+from calibadv.retrieval.client.retriever import RemoteClientConfig, RemoteRetriever
 from calibadv.retrieval.client.servers import TOKEN_VARIABLE
 
-FAST = RemoteOptions(connect_timeout_s=1.0)
+FAST = RemoteClientConfig(connect_timeout_s=1.0)
 SHORT = Retry(retries=2, first_wait_s=0.01, longest_wait_s=0.05)
 HEALTH = {
     "status": "ready",
@@ -529,7 +529,7 @@ def test_version_and_manifest_are_those_of_the_served_index(ours, remote):
 
 def test_many_threads_share_a_few_connections(ours, remote):
     server = ours()
-    retriever = remote(server.url, options=RemoteOptions(max_connections=4))
+    retriever = remote(server.url, options=RemoteClientConfig(max_connections=4))
     with ThreadPoolExecutor(16) as threads:
         found = list(threads.map(lambda i: ids(retriever.search([f"q{i}"], 1)), range(100)))
     assert found == [[[f"q{i}-0"]] for i in range(100)]
@@ -540,7 +540,7 @@ def test_waiting_for_a_connection_is_no_part_of_the_time_of_a_request(ours, repl
     def slow(request):
         time.sleep(0.1 if request.path == "/retrieve" else 0)
 
-    retriever = remote(ours(slow).url, retry=NO_RETRY, timeout_s=0.8, options=RemoteOptions(max_connections=1))
+    retriever = remote(ours(slow).url, retry=NO_RETRY, timeout_s=0.8, options=RemoteClientConfig(max_connections=1))
     with ThreadPoolExecutor(12) as threads:
         found = list(threads.map(lambda i: ids(retriever.search([f"q{i}"], 1)), range(12)))
     assert found == [[[f"q{i}-0"]] for i in range(12)]
@@ -612,7 +612,7 @@ def test_wrong_settings_are_named(urls, settings, message):
 def test_wrong_options_and_arguments_are_named(remote):
     for name in ("connect_timeout_s", "max_connections", "max_queries", "candidates"):
         with pytest.raises(ConfigError, match=name):
-            RemoteOptions(**{name: 0})
+            RemoteClientConfig(**{name: 0})
     with pytest.raises(ConfigError, match="k must be >= 1"):
         remote("http://127.0.0.1:1").search(["q"], 0)
     with pytest.raises(ConfigError, match="must be a list of strings"):

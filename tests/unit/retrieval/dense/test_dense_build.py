@@ -142,7 +142,7 @@ def test_another_encoder_corpus_or_setting_cannot_continue_a_build(
         build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder), progress=stop_at(64))
     with pytest.raises(ConfigError, match=r"encoder\.fingerprint is .* not .*remove this one"):
         build_dense(corpus, index_dir=out, encoder_config=config(other_encoder))
-    with pytest.raises(ConfigError, match=r"encoder\.max_length is 128, not 16"):
+    with pytest.raises(ConfigError, match=r"the encoder's max_length is 128, not 16"):
         build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder, max_length=16))
     with pytest.raises(ConfigError, match="batch size is 4, not 8"):
         build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder, batch_size=8))
@@ -188,8 +188,8 @@ def test_kinds_that_do_not_fit_are_refused_before_anything_is_encoded(corpus, pl
         build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder), kind="ivf-pq")
     with pytest.raises(ConfigError, match="stores its vectors as float32"):
         build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder), vectors="float16")
-    with pytest.raises(ConfigError, match='"fp16" needs a GPU'):
-        build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder, dtype="fp16"))
+    with pytest.raises(ConfigError, match="float16 needs a GPU"):
+        build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder, dtype="float16"))
     assert not (tmp_path / "a").exists()
 
 

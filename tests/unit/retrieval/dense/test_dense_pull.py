@@ -18,7 +18,7 @@ from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.dense import download
 from calibadv.retrieval.dense.encoder import Encoder
 from calibadv.retrieval.dense.encoder_config import EncoderConfig
-from calibadv.retrieval.dense.pull import PullOptions, pull
+from calibadv.retrieval.dense.pull import PullConfig, pull
 from calibadv.retrieval.dense.retriever import DenseRetriever
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -144,7 +144,7 @@ def published(hub, corpus, encoder):
 
 
 def options(hub, encoder, **settings):
-    return PullOptions(endpoint=hub.endpoint, encoder=encoder.spec.model, **settings)
+    return PullConfig(endpoint=hub.endpoint, encoder=encoder.spec.model, **settings)
 
 
 def check(folder, corpus, encoder):

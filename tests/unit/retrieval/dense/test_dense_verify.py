@@ -15,7 +15,7 @@ from calibadv.retrieval.dense.retriever import DenseRetriever
 from calibadv.retrieval.index import folder as index_folder
 from calibadv.retrieval.index.folder import FILES
 from calibadv.retrieval.index.manifest import IndexManifest
-from calibadv.retrieval.index.verify import VerifyOptions, verify_index
+from calibadv.retrieval.index.verify import VerifyConfig, verify_index
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def problems(checks):
 @pytest.mark.parametrize(("kind", "num_files"), [("flat", 1), ("sq8", 2)])
 def test_a_whole_index_passes_and_says_how_much_was_read(built, kind, num_files):
     seen = []
-    options = VerifyOptions(progress=lambda *told: seen.append(told))
+    options = VerifyConfig(progress=lambda *told: seen.append(told))
     checks = verify_index(built / kind, options=options)
     assert [check.name for check in checks] == ["corpus", "index", "vectors", "files", "encoder"]
     assert not problems(checks)
@@ -94,13 +94,13 @@ def test_an_index_from_before_digests_were_kept_passes_with_a_gap_that_can_be_cl
     assert "the content cannot be checked" in gap
     assert f"calibadv index verify {folder} --note-digests" in gap
     assert not (folder / FILES).exists()
-    checks = verify_index(folder, options=VerifyOptions(note_digests=True))
+    checks = verify_index(folder, options=VerifyConfig(note_digests=True))
     assert not problems(checks)
     assert "digests noted in files.json" in checks[3].figures
     assert IndexManifest.read(folder).version == version
     flip_a_bit(folder / "index.faiss")
     for note in (False, True):
-        found = problems(verify_index(folder, options=VerifyOptions(note_digests=note)))
+        found = problems(verify_index(folder, options=VerifyConfig(note_digests=note)))
         assert "index.faiss has changed" in found["files"]
 
 
@@ -108,7 +108,7 @@ def test_the_digests_of_a_broken_index_are_not_noted(corpus_dir):
     (corpus_dir / "flat" / FILES).unlink()
     path = corpus_dir / "flat" / "vectors.faiss"
     path.write_bytes(path.read_bytes()[:-4])
-    found = problems(verify_index(corpus_dir / "flat", options=VerifyOptions(note_digests=True)))
+    found = problems(verify_index(corpus_dir / "flat", options=VerifyConfig(note_digests=True)))
     assert "truncated or replaced" in found["files"]
     assert not (corpus_dir / "flat" / FILES).exists()
 

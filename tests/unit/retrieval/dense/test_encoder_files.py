@@ -46,7 +46,7 @@ def test_the_commands_take_it_too(moved, tmp_path, capsys):
         assert "--encoder" in capsys.readouterr().err
         assert main([*command, "--encoder", str(encoder)]) == 0
     assert main(["retriever", "serve", str(index), "--corpus", str(corpus), "--port", "0", "--encoder", "./no"]) == 2
-    assert "encoder.model ./no: no such folder" in capsys.readouterr().err
+    assert "the encoder's model ./no: no such folder" in capsys.readouterr().err
 
 
 def test_verify_compares_with_the_encoder_that_is_named(moved, other_encoder, capsys):

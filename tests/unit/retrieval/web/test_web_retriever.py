@@ -11,7 +11,7 @@ import pytest
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.clock import FakeClock
 from calibadv.io.retry import NO_RETRY, Retry
-from calibadv.retrieval.web import PROVIDERS, OnlineConfig, OnlineRetriever, Provider, open_online, results_in
+from calibadv.retrieval.web import PROVIDERS, OnlineRetriever, Provider, WebSearchConfig, open_online, results_in
 
 KEYS = {name: f"KEY-of-{name.lower()}" for provider in PROVIDERS.values() for name in provider.variables}
 PARIS = {"title": "Paris - Wikipedia", "snippet": "Paris is the capital\n of France."}
@@ -75,7 +75,7 @@ def online(serve: Any, reply: Any) -> Iterator[Any]:
 
     def make(name: Any, answer: Any = None, *, retry: Any = SHORT, **settings: Any) -> Any:
         server = serve(answer or (lambda request: reply(ANSWERS[name])))
-        config = OnlineConfig(**{"base_url": f"{server.url}/search", "per_second": 1000.0, **settings})
+        config = WebSearchConfig(**{"base_url": f"{server.url}/search", "per_second": 1000.0, **settings})
         retriever = open_online(name, config=config, retry=retry)
         retriever.server = server  # type: ignore[attr-defined]
         opened.append(retriever)
@@ -127,7 +127,7 @@ def test_a_provider_of_ones_own_is_an_object_or_named_by_its_import_path(
     server = serve(
         lambda request: reply({"results": [{"url": "https://a", "title": "A", "content": "a b"}], "took": 1})
     )
-    with OnlineRetriever(OWN, config=OnlineConfig(base_url=server.url)) as retriever:
+    with OnlineRetriever(OWN, config=WebSearchConfig(base_url=server.url)) as retriever:
         ((hit,),) = retriever.search(["q"], 3)
     assert (hit.document.id, hit.document.title, hit.document.text) == ("https://a", "A", "a b")
     assert server.requests[0].headers["authorization"] == "Bearer s3cret"
@@ -274,19 +274,19 @@ def test_requests_keep_the_pace(online: Any) -> None:
 
 
 def test_further_parameters_are_sent_and_reserved_ones_refused(online: Any) -> None:
-    retriever = online("serper", parameters={"gl": "us"})
+    retriever = online("serper", parameters=("gl=us",))
     retriever.search(["q"], 1)
     assert retriever.server.requests[0].json["gl"] == "us"
     with pytest.raises(ConfigError, match="must not hold q"):
-        online("serper", parameters={"q": "x"})
+        online("serper", parameters=("q=x",))
     with pytest.raises(ConfigError, match="must not hold api_key"):
-        online("serpapi", parameters={"api_key": "x"})
+        online("serpapi", parameters=("api_key=x",))
 
 
 def test_a_proxy_of_the_environment_is_used(online: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = online("serper").server
     monkeypatch.setenv("http_proxy", proxy.url)
-    with open_online("serper", config=OnlineConfig(base_url="http://search.invalid/search")) as retriever:
+    with open_online("serper", config=WebSearchConfig(base_url="http://search.invalid/search")) as retriever:
         assert len(retriever.search(["paris"], 2)[0]) == 2
     assert proxy.requests[0].headers["host"] == "search.invalid"
 
@@ -308,7 +308,7 @@ def test_what_was_answered_once_is_not_asked_again(online: Any, tmp_path: Path) 
 def test_providers_and_parameters_do_not_share_answers(online: Any, tmp_path: Path) -> None:
     cache = tmp_path / "web.sqlite"
     online("serper", cache=cache).search(["paris"], 1)
-    for other in (online("serpapi", cache=cache), online("serper", cache=cache, parameters={"gl": "fr"})):
+    for other in (online("serpapi", cache=cache), online("serper", cache=cache, parameters=("gl=fr",))):
         other.search(["paris"], 1)
         assert len(other.server.requests) == 1
 
@@ -378,7 +378,7 @@ def test_an_unknown_provider_and_wrong_settings_are_named(monkeypatch: pytest.Mo
         open_online("bing")
     for name in ("cache_days", "per_second", "timeout_s", "max_connections"):
         with pytest.raises(ConfigError, match=name):
-            OnlineConfig(**{name: -1})  # type: ignore[arg-type]
+            WebSearchConfig(**{name: -1})  # type: ignore[arg-type]
     monkeypatch.setenv("SERPER_API_KEY", "two words")
     with pytest.raises(ConfigError, match="SERPER_API_KEY must be printable") as raised:
         open_online("serper")
@@ -386,7 +386,7 @@ def test_an_unknown_provider_and_wrong_settings_are_named(monkeypatch: pytest.Mo
 
 
 def test_what_is_searched_is_on_record(online: Any) -> None:
-    retriever = online("serper", parameters={"gl": "us"})
+    retriever = online("serper", parameters=("gl=us",))
     manifest = retriever.manifest()
     assert manifest["provider"] == "serper"
     assert manifest["parameters"] == {"gl": "us"}

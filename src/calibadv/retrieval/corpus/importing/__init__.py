@@ -9,7 +9,7 @@
   out
 - `jsonl`: rows of .jsonl and .jsonl.gz files, one line in memory at a time
 - `one_set`: whether the files of a source are one data set: one folder, one kind of file
-- `options`: how sources are turned into documents
+- `config`: how sources are turned into documents
 - `parquet`: rows of parquet files, a few hundred in memory at a time (and the row group they are read from)
 - `report`: what an import read, kept and left out
 - `seen_ids`: which document ids an import has seen: exactly, in bounded memory, whatever the ids are
@@ -19,8 +19,8 @@
 - `writer`: writing a corpus folder, all or nothing: everything goes to a folder beside it that is renamed at the end
 """
 
+from calibadv.retrieval.corpus.importing.config import ImportConfig
 from calibadv.retrieval.corpus.importing.importer import import_corpus
-from calibadv.retrieval.corpus.importing.options import ImportOptions
 from calibadv.retrieval.corpus.importing.report import ImportReport
 
-__all__ = ["ImportOptions", "ImportReport", "import_corpus"]
+__all__ = ["ImportConfig", "ImportReport", "import_corpus"]

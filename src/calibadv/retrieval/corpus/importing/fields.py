@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from calibadv.retrieval.corpus.importing.options import ImportOptions
+from calibadv.retrieval.corpus.importing.config import ImportConfig
 from calibadv.retrieval.corpus.row_errors import Flaw
 from calibadv.retrieval.corpus.text import split_contents
 from calibadv.trajectory import Document
@@ -18,7 +18,7 @@ class FieldReader:
     order in which they are kept. A later row that says otherwise would give two kinds of ids, so it is a flaw.
     """
 
-    def __init__(self, options: ImportOptions, *, may_number: bool) -> None:
+    def __init__(self, options: ImportConfig, *, may_number: bool) -> None:
         self._options = options
         self._id_field = options.id_field or "id"
         self._may_number = may_number and options.id_field is None

@@ -10,10 +10,10 @@ from typing import Any
 from calibadv.errors import DataError
 from calibadv.retrieval.corpus.id_index import hash_ids
 from calibadv.retrieval.corpus.importing.chunking import passages
+from calibadv.retrieval.corpus.importing.config import ImportConfig
 from calibadv.retrieval.corpus.importing.fields import FieldReader
 from calibadv.retrieval.corpus.importing.hash_runs import HashRuns
 from calibadv.retrieval.corpus.importing.jsonl import read_rows
-from calibadv.retrieval.corpus.importing.options import ImportOptions
 from calibadv.retrieval.corpus.importing.parquet import read_parquet
 from calibadv.retrieval.corpus.importing.report import ImportReport, Tally, encodable
 from calibadv.retrieval.corpus.importing.seen_ids import SeenIds
@@ -32,7 +32,7 @@ def import_corpus(
     sources: Sequence[Path | str],
     *,
     out: Path | str,
-    options: ImportOptions | None = None,
+    options: ImportConfig | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Make the corpus folder ``out`` from files, folders and data sets of the Hugging Face hub.
@@ -40,7 +40,7 @@ def import_corpus(
     Rows that cannot be used are left out, counted and named in the report, or refused with ``options.strict``. A source
     that breaks off in the middle is always an error. When anything fails, no folder is left.
     """
-    options, writer = options or ImportOptions(), CorpusWriter(Path(out))
+    options, writer = options or ImportConfig(), CorpusWriter(Path(out))
     found = find_sources(sources)
     with writer:
         return _Import(found, writer=writer, options=options, progress=progress).run()
@@ -48,7 +48,7 @@ def import_corpus(
 
 class _Import:
     def __init__(
-        self, sources: Sources, *, writer: CorpusWriter, options: ImportOptions, progress: Progress | None
+        self, sources: Sources, *, writer: CorpusWriter, options: ImportConfig, progress: Progress | None
     ) -> None:
         self.sources = sources
         self.writer = writer

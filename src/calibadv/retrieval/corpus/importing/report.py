@@ -32,7 +32,7 @@ class ImportReport:
     """Rows read: lines, rows of parquet files, text files."""
     num_files: int
     options: Mapping[str, Any]
-    """The `ImportOptions`."""
+    """The `ImportConfig`."""
     counts: Mapping[str, int]
     """Rows left out, by kind: broken, not_utf8, duplicate, empty."""
     left_out: tuple[LeftOut, ...]

@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.retrieval.corpus.corpus import Corpus
-from calibadv.retrieval.corpus.importing import ImportOptions, import_corpus
+from calibadv.retrieval.corpus.importing import ImportConfig, import_corpus
 from calibadv.retrieval.corpus.importing import jsonl as json_lines_module
 from calibadv.retrieval.corpus.importing import text_files as text_files_module
 from calibadv.retrieval.corpus.importing.chunking import passages
@@ -45,7 +45,7 @@ def parts(document):
 def imported(tmp_path, *sources, **options):
     """The report and the documents of an import."""
     out = tmp_path / "imported"
-    report = import_corpus(sources, out=out, options=ImportOptions(**options))
+    report = import_corpus(sources, out=out, options=ImportConfig(**options))
     corpus = Corpus.open(out)
     corpus.verify()
     assert report.num_documents == len(corpus)
@@ -124,7 +124,7 @@ def test_an_id_field_that_was_named_is_never_made_up(tmp_path):
     with pytest.raises(
         DataError, match=r"no documents .*no field \"key\"; got the fields \['text'\]; name .*--id-field"
     ):
-        import_corpus([source], out=tmp_path / "out", options=ImportOptions(id_field="key"))
+        import_corpus([source], out=tmp_path / "out", options=ImportConfig(id_field="key"))
 
 
 def test_a_text_of_another_name_is_asked_for(tmp_path):
@@ -169,7 +169,7 @@ def test_a_bad_row_is_left_out_counted_and_named(tmp_path, row, kind, message):
 def test_strict_refuses_the_first_bad_row_and_leaves_no_folder(tmp_path, row, kind, message):
     source = write(tmp_path / "a.jsonl", lines(ADA, row, BABBAGE, b"{also broken"))
     with pytest.raises(DataError) as error:
-        import_corpus([source], out=tmp_path / "out", options=ImportOptions(strict=True))
+        import_corpus([source], out=tmp_path / "out", options=ImportConfig(strict=True))
     assert f"{source}:2: " in str(error.value)
     assert message in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
@@ -178,7 +178,7 @@ def test_strict_refuses_the_first_bad_row_and_leaves_no_folder(tmp_path, row, ki
 def test_strict_names_the_first_flaw_even_when_it_is_found_later(tmp_path):
     source = write(tmp_path / "a.jsonl", lines(ADA, ADA, b"{broken"))
     with pytest.raises(DataError, match=r"a.jsonl:2: duplicate id"):
-        import_corpus([source], out=tmp_path / "out", options=ImportOptions(strict=True))
+        import_corpus([source], out=tmp_path / "out", options=ImportConfig(strict=True))
 
 
 def test_only_the_first_rows_of_a_kind_are_named(tmp_path):
@@ -215,7 +215,7 @@ def test_a_gzip_file_that_breaks_off_is_always_refused_with_the_line(tmp_path, s
         source = tmp_path / f"{number}.jsonl.gz"
         source.write_bytes(content)
         with pytest.raises(DataError, match=r"\.jsonl\.gz:\d+: cannot be read.* fetch or write it again"):
-            import_corpus([source], out=tmp_path / "out", options=ImportOptions(strict=strict))
+            import_corpus([source], out=tmp_path / "out", options=ImportConfig(strict=strict))
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
@@ -484,17 +484,17 @@ def test_progress_reaches_the_end_and_never_goes_back(tmp_path):
         ({"chunk_words": 0}, "chunk_words must be >= 1, got 0"),
         (
             {"chunk_words": 10, "chunk_overlap": 10},
-            r"chunk_overlap must be between 0 and chunk_words - 1 \(9\), got 10",
+            r"chunk_overlap must be < chunk_words \(10\), got 10",
         ),
         ({"chunk_words": 10, "chunk_overlap": -1}, "got -1"),
         ({"chunk_overlap": 3}, "chunk_overlap 3 needs chunk_words"),
         ({"contents_field": "a", "text_field": "b"}, "contents_field 'a' holds title and text together"),
-        ({"id_field": ""}, "id_field must name a field"),
+        ({"id_field": ""}, "id_field must not be empty"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        ImportOptions(**options)
+        ImportConfig(**options)
 
 
 @pytest.mark.slow
