@@ -68,7 +68,7 @@ def test_no_queries_find_nothing():
 
 
 def test_impossible_numbers_are_refused():
-    with pytest.raises(ConfigError, match=r"rerank.candidates must be >= 1, got 0"):
+    with pytest.raises(ConfigError, match=r"candidates must be >= 1, got 0"):
         RerankedRetriever(ListRetriever([]), LengthReranker(), candidates=0)
     with pytest.raises(ConfigError, match="k must be >= 1, got 0"):
         RerankedRetriever(ListRetriever([]), LengthReranker()).search(["q"], 0)

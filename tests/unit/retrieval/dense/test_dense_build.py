@@ -142,7 +142,7 @@ def test_another_encoder_corpus_or_setting_cannot_continue_a_build(
         build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder), progress=stop_at(64))
     with pytest.raises(ConfigError, match=r"encoder\.fingerprint is .* not .*remove this one"):
         build_dense(corpus, index_dir=out, encoder_config=config(other_encoder))
-    with pytest.raises(ConfigError, match=r"the encoder's max_length is 128, not 16"):
+    with pytest.raises(ConfigError, match=r"encoder\.max_length is 128, not 16"):
         build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder, max_length=16))
     with pytest.raises(ConfigError, match="batch size is 4, not 8"):
         build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder, batch_size=8))
