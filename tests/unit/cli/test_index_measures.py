@@ -122,7 +122,7 @@ def test_audit_of_a_corpus_alone_needs_no_index(towns: None, capsys: pytest.Capt
         (["recall", "absent", "--questions", "more.jsonl"], "no such folder"),
         (["recall", "towns", "--questions", "more.jsonl"], "is a corpus, not an index"),
         (["recall", "towns/bm25", "--questions", "more.jsonl", "more.jsonl"], "the same id"),
-        (["recall", "towns/bm25", "--questions", "more.jsonl", "--exact", "-1"], "searched exactly"),
+        (["recall", "towns/bm25", "--questions", "more.jsonl", "--exact", "-1"], "num_exact must be >= 0"),
         (["audit", "towns/bm25", "--questions", "more.jsonl", "--k", "3,20"], "Invalid value for --k"),
         (
             ["audit", "http://127.0.0.1:1", "--questions", "more.jsonl"],
@@ -148,5 +148,5 @@ def test_an_address_where_nobody_answers_is_one_line(towns: None, capsys: pytest
 def test_k_must_be_whole_numbers(towns: None, capsys: pytest.CaptureFixture[str], k: str) -> None:
     assert main(["index", "recall", "towns/bm25", "--questions", "more.jsonl", "--k", k]) == 2
     error = capsys.readouterr().err
-    assert "k must be" in error or "--k" in error
+    assert "ks must be" in error or "--k" in error
     assert error.count("\n") == 1
