@@ -1,12 +1,12 @@
 """GiGPO (arXiv 2505.10978) as an estimator of one's own: credit within a question, and within a state of a question.
 
-    calibadv train run.toml --set calibration.estimator=own_estimator:gigpo      (from this folder)
+    calibadv train run.toml --set calibration.estimator=own_estimator:gigpo
     python examples/own_estimator.py
 
-GiGPO adds to GRPO's advantage of the trajectory one of the turn: turns of different rollouts that were taken in the same
-state are compared with each other. The state of a search agent is what it has found so far, so a turn's state is the set
-of documents before it; every first turn is in the same state. A turn's return is its trajectory's reward, discounted by
-the turns still to come. States that only one rollout reached have nothing to compare and add nothing.
+GiGPO adds to GRPO's advantage of the trajectory one of the turn: turns of different rollouts that were taken in the
+same state are compared with each other. The state of a search agent is what it has found so far, so a turn's state is
+the set of documents before it; every first turn is in the same state. A turn's return is its trajectory's reward,
+discounted by the turns still to come. States that only one rollout reached have nothing to compare and add nothing.
 """
 
 from collections import defaultdict

@@ -61,7 +61,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tantivy": ("retrieval/",),
     "pyarrow": ("retrieval/", "data/"),
     "matplotlib": ("report/",),
-    "rich": ("cli/", "lab/"),
+    "rich": ("cli/", "lab/", "runs/"),
     "cyclopts": ("cli/",),
     "docstring_parser": ("cli/",),
     "fastapi": SERVERS,

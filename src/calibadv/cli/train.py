@@ -12,7 +12,6 @@ from cyclopts import Parameter
 
 from calibadv.cli.console.options import Overrides, Verbose, command
 from calibadv.cli.console.settings import show_settings
-from calibadv.cli.console.step_lines import StepLines
 from calibadv.config import RunConfig
 from calibadv.data.run_files import MODEL
 from calibadv.errors import ConfigError
@@ -78,9 +77,8 @@ def train(
 
     if push_to_hub:
         check_upload(push_to_hub, option="--push-to-hub")
-    per_batch = run.training.mini_batches * run.training.epochs
-    with stopped(), StepLines(run.training.steps, steps_per_batch=per_batch) as show:
-        folder = shortest(runs.train(run, resume=resume is not None, listeners=[show]))
+    with stopped():
+        folder = shortest(runs.train(run, resume=resume is not None, progress=True))
     print(f"\nDone: {folder}")
     print(f"  calibadv eval {folder}            evaluate the trained policy on data.test")
     print(f"  calibadv report {folder}          curves and a page")

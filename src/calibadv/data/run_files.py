@@ -84,10 +84,17 @@ def trajectory_step(path: Path) -> int:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, eval.jsonl or sft.jsonl in order of step; none when the file is not there.
 
-    Of a folder it is metrics.jsonl that is read.
-
     Half a last row (the run was killed, or is writing it) is left out. Of a step that was written twice (the run was
     killed and resumed) the last row counts.
+
+    Args:
+        path: The file; of a folder it is its metrics.jsonl.
+
+    Returns:
+        One record a row.
+
+    Raises:
+        DataError: A row is no object with a whole number as ``step``.
     """
     path = path / METRICS if path.is_dir() else path
     by_step: dict[int, dict[str, Any]] = {}

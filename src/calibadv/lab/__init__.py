@@ -20,10 +20,10 @@ from pathlib import Path
 
 from calibadv.errors import ConfigError
 from calibadv.lab.base_policy.presets import PRESETS, PretrainConfig
-from calibadv.lab.questions import Puzzle, make_questions
+from calibadv.lab.questions import Puzzle, make_questions, write_world
 from calibadv.lab.world import LabWorld
 
-__all__ = ["PRESETS", "LabWorld", "PretrainConfig", "Puzzle", "load_policy", "make_questions"]
+__all__ = ["PRESETS", "LabWorld", "PretrainConfig", "Puzzle", "load_policy", "make_questions", "write_world"]
 
 
 def load_policy() -> Path:

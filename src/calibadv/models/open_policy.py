@@ -16,7 +16,7 @@ from calibadv.devices import without_progress_bars
 from calibadv.errors import ConfigError
 from calibadv.io.retry import Retry
 from calibadv.models.config import API_KEY_ENV, ModelConfig
-from calibadv.models.engine import open_engine
+from calibadv.models.engine import Engine, open_engine
 from calibadv.models.load import (
     ModelSource,
     load_model,
@@ -53,22 +53,25 @@ class OpenedPolicy:
         self.close()
 
 
-def open_policy(config: ModelConfig, *, threads: int | None = None) -> OpenedPolicy:
+def open_policy(
+    config: ModelConfig, *, threads: int | None = None, engine: Engine | Policy | None = None
+) -> OpenedPolicy:
     """The policy of ``config.engine`` with its tokenizer; ``threads`` limits torch's CPU threads (transformers only).
 
-    Use it as ``with open_policy(config.model) as opened:``.
+    ``engine`` takes the place of ``config.engine``. Use it as ``with open_policy(config.model) as opened:``.
     """
     with ExitStack() as stack:
-        policy, tokenizer = _open(config, threads=threads, stack=stack)
+        if engine is None and not is_import_path(config.engine):
+            policy, tokenizer = _open(config, threads=threads, stack=stack)
+        else:
+            tokenizer = _checked(HFTokenizer(load_tokenizer(config)), config)
+            policy = open_engine(engine or config.engine, config, tokenizer=tokenizer, model=None)
         if isinstance(policy, AsynchronousPolicy):
             stack.callback(policy.close)
         return OpenedPolicy(policy=policy, tokenizer=tokenizer, _stack=stack.pop_all())
 
 
 def _open(config: ModelConfig, *, threads: int | None, stack: ExitStack) -> tuple[Policy, Tokenizer]:
-    if is_import_path(config.engine):
-        tokenizer = _checked(HFTokenizer(load_tokenizer(config)), config)
-        return open_engine(config.engine, config, tokenizer=tokenizer, model=None), tokenizer
     if config.engine == "openai":
         return _open_openai(config)
     if config.engine == "transformers":

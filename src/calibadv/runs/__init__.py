@@ -4,10 +4,11 @@
 - `demonstrations`: collect demonstrations for a run: by script, from recorded traces, from stored files
 - `evaluate`: evaluate the model of a config on its questions, and keep every finished rollout
 - `init`: the configs that come with calibadv, to start a run of one's own from
-- `provenance`: what a run was made with, in ``run.json``
 - `index`: make a corpus searchable, by words, by vectors, or by both
 - `progress`: being told how far work of several parts is
+- `provenance`: what a run was made with, in ``run.json``
 - `sft`: one supervised run: demonstrations, training, a Hugging Face folder, a look at the format
+- `step_lines`: how a training run shows its steps
 - `targets`: what a path or name means: a config, a run, an arm of a lab, or a model
 - `train`: one training run: folder, data, retriever, model, trainer, evaluations, checkpoints
 - `trainer_args`: the settings of a run in TRL's terms

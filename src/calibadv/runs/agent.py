@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from calibadv.agent import Agent
+from calibadv.agent.events import Event, Finished
 from calibadv.config import RunConfig
+from calibadv.errors import PolicyError
 from calibadv.io.packages import require_packages
 from calibadv.lab.questions import make_questions, write_world
 from calibadv.lab.world import LabWorld
@@ -73,6 +75,41 @@ def lab_config(*, overrides: Sequence[str] = (), retrieval: dict[str, Any] | Non
             "training": {"output": "runs"},
         }
         yield RunConfig.from_mapping(sections, overrides=overrides)
+
+
+def ask(
+    question: str,
+    *,
+    config: RunConfig | None = None,
+    retriever: Retriever | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Finished:
+    """Put one question to an agent and wait for its answer.
+
+    Args:
+        question: In plain words.
+        config: Which model searches what (`calibadv.load_config`, `calibadv.runs.targets.config_of`). Not set: the
+            lab's agent over the lab's encyclopedia.
+        retriever: Searched instead of what [retrieval] names.
+        on_event: Told of every turn and of the documents found, as they come.
+
+    Returns:
+        The end of the episode: ``answer`` (None without one), ``sources``, ``trajectory``, ``seconds``.
+
+    Raises:
+        ConfigError: A setting is wrong, or the question leaves no room in the context.
+        RetrieverUnavailable: The retriever could not be reached.
+        PolicyError: The model cannot generate.
+    """
+    with ExitStack() as stack:
+        config = stack.enter_context(lab_config()) if config is None else config
+        agent = stack.enter_context(open_agent(config, retriever=retriever))
+        for event in agent.ask(question):
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, Finished):
+                return event
+    raise PolicyError("the agent ended without an answer")  # the loop above ends with Finished or an error
 
 
 def lab_questions(count: int) -> list[str]:

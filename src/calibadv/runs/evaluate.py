@@ -32,10 +32,14 @@ from calibadv.evaluation.journal import Journal
 from calibadv.io.files import read_json
 from calibadv.io.packages import require_packages
 from calibadv.io.provenance import file_sha256, text_sha256, versions
+from calibadv.models.engine import Engine
 from calibadv.models.load import fingerprint, resolve_model
 from calibadv.models.open_policy import OpenedPolicy, open_policy
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import open_retriever
+from calibadv.retrieval.plugin import checked
+from calibadv.rewards.reward import Reward, open_reward
+from calibadv.rollout.policy import Policy
 from calibadv.runs.progress import Tell, about
 from calibadv.trajectory import Question
 
@@ -55,7 +59,9 @@ def evaluate(
     out: Path | None = None,
     split: Split = "test",
     datasets: Sequence[str] = (),
+    reward: Reward | None = None,
     retriever: Retriever | None = None,
+    policy: Policy | Engine | None = None,
     judge: Judge | None = None,
     progress: Tell | None = None,
 ) -> EvalResult:
@@ -69,7 +75,9 @@ def evaluate(
             is continued, a complete one is read and not played again. Not set: nothing is written.
         split: Which questions.
         datasets: Only these data sets of the files. Empty: all.
+        reward: ``(trajectory) -> float`` in the place of ``reward.function``.
         retriever: Searched instead of what [retrieval] names.
+        policy: What writes the turns, in the place of ``model.engine`` (`calibadv.models.engine.Engine`).
         judge: A language model that compares answers with the golden ones.
         progress: Told how far it is.
 
@@ -86,10 +94,17 @@ def evaluate(
     if config.model.engine != "openai":
         require_packages("torch", "transformers", extra="train", what="evaluation")
         resolve_model(config.model)
-    retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
-    with open_policy(config.model, threads=config.training.threads) as opened:
+    reward = open_reward(reward or config.reward.function, score=config.reward.score)
+    retriever = checked(retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k))
+    with open_policy(config.model, threads=config.training.threads, engine=policy) as opened:
         play = partial(
-            _play, config, questions, opened=opened, retriever=retriever, progress=about(progress, "rollouts")
+            _play,
+            config,
+            questions,
+            opened=opened,
+            reward=reward,
+            retriever=retriever,
+            progress=about(progress, "rollouts"),
         )
         if out is None:
             return _judged(play(journal=None), config, judge=judge, progress=progress)
@@ -220,6 +235,7 @@ def _play(
     questions: Sequence[Question],
     *,
     opened: OpenedPolicy,
+    reward: Reward,
     retriever: Retriever,
     journal: Journal | None,
     progress: Callable[[int, int], None] | None,
@@ -233,6 +249,7 @@ def _play(
         samples=config.evaluation.samples,
         seed=config.training.seed,
         score=config.reward.score,
+        reward=reward,
         progress=progress,
         journal=journal,
     )

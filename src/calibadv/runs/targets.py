@@ -74,6 +74,23 @@ def run_of(target: Path, *, arm: str | None = None) -> Path:
     return run
 
 
+def load_config(path: Path | str, *, overrides: Sequence[str] = (), arm: str | None = None) -> RunConfig:
+    """Read the configuration of a run.
+
+    Args:
+        path: A TOML file, the folder of a run, or that of a lab.
+        overrides: ``section.key=value``, as ``--set`` takes them.
+        arm: Which arm of a lab; not set: `DEFAULT_ARM`.
+
+    Returns:
+        All sections, checked.
+
+    Raises:
+        ConfigError: The file, a setting or an override is wrong; the message names it.
+    """
+    return read_run_config(Path(path), overrides=overrides, arm=arm)
+
+
 def read_run_config(target: Path, *, overrides: Sequence[str] = (), arm: str | None = None) -> RunConfig:
     """The config of a TOML file, of a run's folder, or of an arm of a lab."""
     target = run_of(target, arm=arm)

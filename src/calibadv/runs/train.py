@@ -12,7 +12,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from calibadv.rollout.policy import Policy
 from calibadv.rollout.tokenizer import HFTokenizer
 from calibadv.rollout.tokenizer_checks import check_tokenizer
 from calibadv.runs.provenance import own_objects, record_run
+from calibadv.runs.step_lines import StepLines, is_interactive
 from calibadv.runs.trainer_args import trainer_config
 from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.grpo_config import CalibAdvConfig
@@ -65,6 +66,7 @@ def train(
     retriever: Retriever | None = None,
     policy: Policy | Engine | None = None,
     listeners: Sequence[Listener] = (),
+    progress: bool | None = None,
 ) -> Path:
     """Train as ``config`` says.
 
@@ -80,6 +82,7 @@ def train(
         policy: What plays the rollouts with the weights being trained, in the place of ``model.engine``
             (`calibadv.models.engine.Engine`), or a ready policy.
         listeners: Called with every line of ``metrics.jsonl`` and ``eval.jsonl``.
+        progress: Show a line for every batch, with the time left. None: when a terminal or a notebook is there.
 
     Returns:
         The run's folder (``config.training.output``).
@@ -105,7 +108,12 @@ def train(
     questions = load_split(config.data, "train", limit=config.data.limit)
     test = load_split(config.data, "test", limit=config.evaluation.limit) if settings.eval_every else []
     retriever = checked(retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k))
-    with quiet(), StopSignals() as stop:
+    with ExitStack() as stack:
+        stack.enter_context(quiet())
+        stop = stack.enter_context(StopSignals())
+        if is_interactive() if progress is None else progress:
+            lines = StepLines(settings.steps, steps_per_batch=settings.updates_per_batch)
+            listeners = [*listeners, stack.enter_context(lines)]
         args = trainer_config(config, settings.output)
         model, tokenizer = load_model(replace(config.model, dtype="float32"))
         check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +19,8 @@ from calibadv.devices import usable_device
 from calibadv.errors import ConfigError
 from calibadv.training.config import TrainingConfig
 from calibadv.training.grpo_config import CalibAdvConfig
+
+logger = logging.getLogger(__name__)
 
 
 def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
@@ -37,7 +40,7 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         num_iterations=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.lr_schedule if settings.lr_schedule != "constant" else "constant_with_warmup",
-        warmup_steps=settings.warmup_steps,
+        warmup_steps=warmup_steps(settings),
         adam_beta1=settings.betas[0],
         adam_beta2=settings.betas[1],
         weight_decay=settings.weight_decay,
@@ -62,6 +65,17 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         max_batches_without_signal=settings.max_batches_without_signal,
         **loss_options(settings),
     )
+
+
+def warmup_steps(settings: TrainingConfig) -> int:
+    """The warm-up, at most as long as the run."""
+    if settings.warmup_steps > settings.steps:
+        logger.info(
+            "training.warmup_steps (%d) is longer than the run: shortened to its %d steps",
+            settings.warmup_steps,
+            settings.steps,
+        )
+    return min(settings.warmup_steps, settings.steps)
 
 
 def available_trackers(names: Sequence[str]) -> list[str]:

@@ -55,7 +55,7 @@ class TrainingConfig:
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Schedule of the learning rate after the warm-up."""
     warmup_steps: Count = 0
-    """Optimizer steps of linear warm-up."""
+    """Optimizer steps of linear warm-up; in a shorter run it takes the whole run, and that is said."""
     betas: tuple[Annotated[float, Interval(ge=0, lt=1)], Annotated[float, Interval(ge=0, lt=1)]] = (0.9, 0.999)
     """AdamW's moment decays."""
     weight_decay: NonNegativeFloat = 0.0
@@ -104,7 +104,3 @@ class TrainingConfig:
                     f"training.{name} must be a multiple of mini_batches * epochs ({updates} optimizer steps a batch), "
                     f"got {getattr(self, name)}"
                 )
-        if self.warmup_steps > self.steps:
-            raise ConfigError(
-                f"training.warmup_steps ({self.warmup_steps}) must be <= training.steps ({self.steps}); lower it"
-            )

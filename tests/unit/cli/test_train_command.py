@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from calibadv.cli.console.step_lines import StepLines
 from calibadv.cli.main import main
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import claim_run_folder
+from calibadv.runs.step_lines import StepLines
 
 
 def settings(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -102,8 +102,8 @@ def test_lines_of_a_run_say_how_far_it_is_and_skip_what_is_missing(capsys: pytes
         "step  4/80  reward 0.500  2:32 left",
         "step  2/80  evaluation: F1 0.500 [0.300, 0.700], EM 0.400",
         "step  6/80  reward 0.000",
+        "  1 update(s) skipped: a gradient was not finite",
     ]
-    assert "1 update(s) skipped: a gradient was not finite" in captured.err
 
 
 def test_a_line_with_every_figure_stays_under_80_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,6 @@ def test_data_root_from_an_unset_variable_is_named_once(tmp_path, monkeypatch):
         ("training.learning_rate=inf", r"training.learning_rate must be a finite number, got inf"),
         ("training.clip=-0.2", r"training.clip must be > 0, got -0.2"),
         ("training.betas=[0.9, 1.0]", r"training.betas must be in \[0, 1\), got \[0.9, 1.0\]"),
-        ("training.warmup_steps=500", r"training.warmup_steps \(500\) must be <= training.steps \(410\)"),
         ("training.threads=0", r"training.threads must be >= 1, got 0"),
         ("training.loss_type=ppo", r"training.loss_type must be one of"),
         ("rollout.max_searches=0", r"rollout.max_searches must be >= 1 with the soft penalty on, got 0"),

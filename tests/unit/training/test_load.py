@@ -147,7 +147,7 @@ def test_the_model_of_a_package_is_found_without_a_machine_path(tmp_path, monkey
         ("./absent", r"no such model folder or .gguf file"),
         ("/absent/model.gguf", r"no such model folder or .gguf file"),
         ("a/b/c", r"no such model folder or .gguf file"),
-        ("", r"model.path must name a model"),
+        ("", r"model.path must not be empty"),
     ],
 )
 def test_a_model_that_is_not_there_is_named(path, message):

@@ -67,7 +67,7 @@ def test_trained_tokens_are_scored_through_the_adapter(make_model):
         ({"rank": 0}, "lora.rank must be >= 1, got 0"),
         ({"rank": 4, "alpha": 0}, "lora.alpha must be >= 1"),
         ({"rank": 4, "dropout": 1.0}, "lora.dropout must be in"),
-        ({"rank": 4, "targets": ()}, "lora.targets must name layers"),
+        ({"rank": 4, "targets": ()}, "lora.targets must not be empty"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

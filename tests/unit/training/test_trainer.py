@@ -204,7 +204,7 @@ def test_metrics_hold_one_complete_line_per_batch(make_trainer: Callable[..., Ca
     assert line["silver_counts"] == [2, 2]
     assert line["groups_without_signal"] == 0
     assert line["skipped_updates"] == 0
-    for name in ("generate", "search", "engine", "update", "other", "step"):
+    for name in ("generate", "search", "scheduler", "update", "other", "step"):
         assert line[f"seconds_{name}"] >= 0
     for name in ("loss", "grad_norm", "lr", "clip_fraction", "entropy", "perplexity_answer"):
         assert line[name] is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 WIDTH = 79
 SHOWN = (
@@ -20,22 +20,29 @@ SHOWN = (
 """Figures of a line in metrics.jsonl, the important ones first; what does not fit into `WIDTH` is left out."""
 
 
+def is_interactive() -> bool:
+    """Whether somebody is watching: a terminal, or a notebook."""
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
+
+
 class StepLines:
     """A listener of a training run; a context manager, because of the bar."""
 
-    def __init__(self, steps: int, *, steps_per_batch: int = 1) -> None:
+    def __init__(self, steps: int, *, steps_per_batch: int = 1, stream: TextIO | None = None) -> None:
         self.steps = steps
         self.steps_per_batch = steps_per_batch
+        self.stream = sys.stdout if stream is None else stream
         self._bar: Any = None
         self._task: Any = None
         self._seconds: list[float] = []
 
     def __enter__(self) -> Self:
-        if sys.stdout.isatty():
+        if self.stream.isatty():
+            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             columns = (TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
-            self._bar = Progress(*columns, transient=True)
+            self._bar = Progress(*columns, transient=True, console=Console(file=self.stream))
             self._task = self._bar.add_task("steps", total=self.steps, left="")
             self._bar.start()
         return self
@@ -50,14 +57,18 @@ class StepLines:
         """Show one line of metrics.jsonl or eval.jsonl."""
         start = f"step {line['step']:>{len(str(self.steps))}}/{self.steps}"
         if "questions" in line:
-            print(f"{start}  evaluation: {evaluation_figures(line)}", flush=True)
+            self._write(f"{start}  evaluation: {evaluation_figures(line)}")
             return
         left = self._time_left(line)
-        print(step_figures(line, start=start, end=left), flush=True)
+        self._write(step_figures(line, start=start, end=left))
         if self._bar is not None:
             self._bar.update(self._task, completed=line["step"], left=left)
         if line.get("skipped_updates"):
-            print(f"  {line['skipped_updates']} update(s) skipped: a gradient was not finite", file=sys.stderr)
+            self._write(f"  {line['skipped_updates']} update(s) skipped: a gradient was not finite")
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text + "\n")
+        self.stream.flush()
 
     def _time_left(self, line: dict[str, Any]) -> str:
         """From the mean time of a batch in this session."""
