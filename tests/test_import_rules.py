@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "calibadv"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"config_class", "devices", "errors", "registry", "tags", "trajectory", "version"}
+GROUND = {"config_class", "devices", "errors", "lazy", "registry", "tags", "trajectory", "version"}
 """Value types that everybody may import; these may import each other."""
 FLOORS: tuple[set[str], ...] = (
     GROUND,

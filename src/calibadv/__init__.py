@@ -7,9 +7,9 @@ a name is loaded when it is first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from calibadv.lazy import lazily
 from calibadv.version import __version__
 
 if TYPE_CHECKING:
@@ -37,17 +37,7 @@ if TYPE_CHECKING:
     from calibadv.runs.evaluate import evaluate
     from calibadv.runs.targets import load_config
     from calibadv.runs.train import train
-    from calibadv.trajectory import (
-        Action,
-        ActionKind,
-        Credit,
-        Document,
-        Group,
-        Question,
-        StopReason,
-        Trajectory,
-        Turn,
-    )
+    from calibadv.trajectory import Action, ActionKind, Credit, Document, Group, Question, StopReason, Trajectory, Turn
 
 __all__ = [
     "Action",
@@ -82,35 +72,43 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "calibadv.advantage": (
-        "CalibrationConfig", "CalibrationStats", "CreditBatch", "calibrate", "query_correctness", "spread",
-    ),
-    "calibadv.config": ("RunConfig",),
-    "calibadv.data.run_files": ("read_metrics",),
-    "calibadv.errors": (
-        "CalibAdvError", "ConfigError", "DataError", "PolicyError", "RetrieverError", "RetrieverUnavailable",
-        "TokenMismatchError",
-    ),
-    "calibadv.retrieval": ("Hit",),
-    "calibadv.runs.agent": ("ask",),
-    "calibadv.runs.evaluate": ("evaluate",),
-    "calibadv.runs.targets": ("load_config",),
-    "calibadv.runs.train": ("train",),
-    "calibadv.trajectory": (
-        "Action", "ActionKind", "Credit", "Document", "Group", "Question", "StopReason", "Trajectory", "Turn",
-    ),
-}  # fmt: skip
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_HOME[name]), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "calibadv.advantage": (
+            "CalibrationConfig",
+            "CalibrationStats",
+            "CreditBatch",
+            "calibrate",
+            "query_correctness",
+            "spread",
+        ),
+        "calibadv.config": ("RunConfig",),
+        "calibadv.data.run_files": ("read_metrics",),
+        "calibadv.errors": (
+            "CalibAdvError",
+            "ConfigError",
+            "DataError",
+            "PolicyError",
+            "RetrieverError",
+            "RetrieverUnavailable",
+            "TokenMismatchError",
+        ),
+        "calibadv.retrieval": ("Hit",),
+        "calibadv.runs.agent": ("ask",),
+        "calibadv.runs.evaluate": ("evaluate",),
+        "calibadv.runs.targets": ("load_config",),
+        "calibadv.runs.train": ("train",),
+        "calibadv.trajectory": (
+            "Action",
+            "ActionKind",
+            "Credit",
+            "Document",
+            "Group",
+            "Question",
+            "StopReason",
+            "Trajectory",
+            "Turn",
+        ),
+    },
+)

@@ -6,17 +6,18 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from calibadv.cli.console.options import Overrides, Verbose, command
 from calibadv.cli.console.settings import show_settings
-from calibadv.config import RunConfig
 from calibadv.data.run_files import MODEL
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
-from calibadv.runs.targets import read_run_config
+
+if TYPE_CHECKING:
+    from calibadv.config import RunConfig
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "tantivy")
 
@@ -121,6 +122,8 @@ def config_of(
             overrides.append(f"{output}={folder}")
     if target is None:
         raise ConfigError("name a config, such as configs/lab.toml, or a run with --resume RUN")
+    from calibadv.runs.targets import read_run_config
+
     return read_run_config(target, overrides=overrides)
 
 

@@ -22,14 +22,21 @@
   systems
 """
 
-from calibadv.evaluation.compare import Comparison, compare, read_evaluation
-from calibadv.evaluation.config import EvaluationConfig
-from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
-from calibadv.evaluation.folder import as_json, table, write_evaluation
-from calibadv.evaluation.grade import Grade, grade
-from calibadv.evaluation.journal import Journal
-from calibadv.evaluation.statistics import Estimate, Summary, pass_at_k, summarise
-from calibadv.evaluation.traces import Trace, read_traces, score_traces
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibadv.lazy import lazily
+
+if TYPE_CHECKING:
+    from calibadv.evaluation.compare import Comparison, read_evaluation
+    from calibadv.evaluation.config import EvaluationConfig
+    from calibadv.evaluation.evaluate import EvalResult, rollout_config_of
+    from calibadv.evaluation.folder import as_json, table, write_evaluation
+    from calibadv.evaluation.grade import Grade
+    from calibadv.evaluation.journal import Journal
+    from calibadv.evaluation.statistics import Estimate, Summary, pass_at_k, summarise
+    from calibadv.evaluation.traces import Trace, read_traces, score_traces
 
 __all__ = [
     "Comparison",
@@ -41,9 +48,6 @@ __all__ = [
     "Summary",
     "Trace",
     "as_json",
-    "compare",
-    "evaluate",
-    "grade",
     "pass_at_k",
     "read_evaluation",
     "read_traces",
@@ -53,3 +57,36 @@ __all__ = [
     "table",
     "write_evaluation",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "calibadv.evaluation.compare": (
+            "Comparison",
+            "read_evaluation",
+        ),
+        "calibadv.evaluation.config": ("EvaluationConfig",),
+        "calibadv.evaluation.evaluate": (
+            "EvalResult",
+            "rollout_config_of",
+        ),
+        "calibadv.evaluation.folder": (
+            "as_json",
+            "table",
+            "write_evaluation",
+        ),
+        "calibadv.evaluation.grade": ("Grade",),
+        "calibadv.evaluation.journal": ("Journal",),
+        "calibadv.evaluation.statistics": (
+            "Estimate",
+            "Summary",
+            "pass_at_k",
+            "summarise",
+        ),
+        "calibadv.evaluation.traces": (
+            "Trace",
+            "read_traces",
+            "score_traces",
+        ),
+    },
+)

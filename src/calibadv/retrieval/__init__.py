@@ -18,17 +18,24 @@
 - `web`: web search as a retriever: Serper and SerpAPI, or a provider of yours
 """
 
-from calibadv.retrieval.base import Hit, Retriever
-from calibadv.retrieval.bm25 import BM25Config, BM25Retriever, build_bm25
-from calibadv.retrieval.client.retriever import RemoteClientConfig, RemoteRetriever
-from calibadv.retrieval.config import RetrievalConfig
-from calibadv.retrieval.corpus.corpus import Corpus, check_top_k
-from calibadv.retrieval.corpus.importing import ImportConfig, ImportReport, import_corpus
-from calibadv.retrieval.dense.retriever import DenseRetriever
-from calibadv.retrieval.hybrid import HybridConfig, HybridRetriever
-from calibadv.retrieval.list_retriever import ListRetriever
-from calibadv.retrieval.open import open_index, open_retriever
-from calibadv.retrieval.web import OnlineRetriever, WebSearchConfig, open_online
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibadv.lazy import lazily
+
+if TYPE_CHECKING:
+    from calibadv.retrieval.base import Hit, Retriever
+    from calibadv.retrieval.bm25 import BM25Config, BM25Retriever, build_bm25
+    from calibadv.retrieval.client.retriever import RemoteClientConfig, RemoteRetriever
+    from calibadv.retrieval.config import RetrievalConfig
+    from calibadv.retrieval.corpus.corpus import Corpus, check_top_k
+    from calibadv.retrieval.corpus.importing import ImportConfig, ImportReport, import_corpus
+    from calibadv.retrieval.dense.retriever import DenseRetriever
+    from calibadv.retrieval.hybrid import HybridConfig, HybridRetriever
+    from calibadv.retrieval.list_retriever import ListRetriever
+    from calibadv.retrieval.open import open_index, open_retriever
+    from calibadv.retrieval.web import OnlineRetriever, WebSearchConfig, open_online
 
 __all__ = [
     "BM25Config",
@@ -54,3 +61,47 @@ __all__ = [
     "open_online",
     "open_retriever",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "calibadv.retrieval.base": (
+            "Hit",
+            "Retriever",
+        ),
+        "calibadv.retrieval.bm25": (
+            "BM25Config",
+            "BM25Retriever",
+            "build_bm25",
+        ),
+        "calibadv.retrieval.client.retriever": (
+            "RemoteClientConfig",
+            "RemoteRetriever",
+        ),
+        "calibadv.retrieval.config": ("RetrievalConfig",),
+        "calibadv.retrieval.corpus.corpus": (
+            "Corpus",
+            "check_top_k",
+        ),
+        "calibadv.retrieval.corpus.importing": (
+            "ImportConfig",
+            "ImportReport",
+            "import_corpus",
+        ),
+        "calibadv.retrieval.dense.retriever": ("DenseRetriever",),
+        "calibadv.retrieval.hybrid": (
+            "HybridConfig",
+            "HybridRetriever",
+        ),
+        "calibadv.retrieval.list_retriever": ("ListRetriever",),
+        "calibadv.retrieval.open": (
+            "open_index",
+            "open_retriever",
+        ),
+        "calibadv.retrieval.web": (
+            "OnlineRetriever",
+            "WebSearchConfig",
+            "open_online",
+        ),
+    },
+)

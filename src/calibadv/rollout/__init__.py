@@ -14,11 +14,18 @@
 - `tokenizer_checks`: what a tokenizer and its chat template must be able to do before anybody plays with them
 """
 
-from calibadv.rollout.batch import RolloutResult, rollout
-from calibadv.rollout.config import RolloutConfig
-from calibadv.rollout.policies.scripted import ScriptedPolicy
-from calibadv.rollout.policy import Completion, GenerationRequest, Policy, RequestQueue, SamplingParams
-from calibadv.rollout.tokenizer import CharTokenizer, HFTokenizer, Tokenizer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibadv.lazy import lazily
+
+if TYPE_CHECKING:
+    from calibadv.rollout.batch import RolloutResult, rollout
+    from calibadv.rollout.config import RolloutConfig
+    from calibadv.rollout.policies.scripted import ScriptedPolicy
+    from calibadv.rollout.policy import Completion, GenerationRequest, Policy, RequestQueue, SamplingParams
+    from calibadv.rollout.tokenizer import CharTokenizer, HFTokenizer, Tokenizer
 
 __all__ = [
     "CharTokenizer",
@@ -34,3 +41,27 @@ __all__ = [
     "Tokenizer",
     "rollout",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "calibadv.rollout.batch": (
+            "RolloutResult",
+            "rollout",
+        ),
+        "calibadv.rollout.config": ("RolloutConfig",),
+        "calibadv.rollout.policies.scripted": ("ScriptedPolicy",),
+        "calibadv.rollout.policy": (
+            "Completion",
+            "GenerationRequest",
+            "Policy",
+            "RequestQueue",
+            "SamplingParams",
+        ),
+        "calibadv.rollout.tokenizer": (
+            "CharTokenizer",
+            "HFTokenizer",
+            "Tokenizer",
+        ),
+    },
+)

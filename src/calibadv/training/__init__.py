@@ -21,8 +21,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from calibadv.lazy import lazily
 
 if TYPE_CHECKING:
     from calibadv.data.run_files import read_metrics
@@ -44,20 +45,23 @@ __all__ = [
     "read_metrics",
 ]
 
-_HOMES = {
-    "CalibAdvConfig": "training.grpo_config",
-    "CalibAdvTrainer": "training.trainer",
-    "NoSignalError": "training.trainer",
-    "assign_credit": "training.credit",
-    "make_rollout_func": "training.rollout_func",
-    "handed_over_reward": "training.rollout_func",
-    "question_order": "training.trl_batch",
-    "question_rows": "training.trl_batch",
-    "read_metrics": "data.run_files",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"calibadv.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "calibadv.data.run_files": ("read_metrics",),
+        "calibadv.training.credit": ("assign_credit",),
+        "calibadv.training.grpo_config": ("CalibAdvConfig",),
+        "calibadv.training.rollout_func": (
+            "handed_over_reward",
+            "make_rollout_func",
+        ),
+        "calibadv.training.trainer": (
+            "CalibAdvTrainer",
+            "NoSignalError",
+        ),
+        "calibadv.training.trl_batch": (
+            "question_order",
+            "question_rows",
+        ),
+    },
+)

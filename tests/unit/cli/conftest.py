@@ -77,7 +77,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], list[ModelConf
     opened: list[ModelConfig] = []
 
     def install(play: Script) -> list[ModelConfig]:
-        def open_policy(config: ModelConfig, *, threads: int | None = None) -> OpenedPolicy:
+        def open_policy(config: ModelConfig, *, threads: int | None = None, engine: object = None) -> OpenedPolicy:
             opened.append(config)
             tokenizer = CharTokenizer()
             return OpenedPolicy(policy=ScriptedPolicy(play, tokenizer=tokenizer), tokenizer=tokenizer)

@@ -272,7 +272,7 @@ SLOW_RUN = textwrap.dedent("""
         time.sleep(0.01)
         return ("hm</think><search>capital of x</search>", "ok</think><answer>Paris</answer>")[turn]
 
-    def open_policy(config, *, threads=None):
+    def open_policy(config, *, threads=None, engine=None):
         tokenizer = CharTokenizer()
         policy = ScriptedPolicy(write, tokenizer=tokenizer, max_rows=2)
         return evaluation.OpenedPolicy(policy=policy, tokenizer=tokenizer)

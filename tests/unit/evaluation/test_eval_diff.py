@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.evaluation import Journal, compare, read_evaluation
-from calibadv.evaluation.compare import Answered
+from calibadv.evaluation import Journal, read_evaluation
+from calibadv.evaluation.compare import Answered, compare
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 

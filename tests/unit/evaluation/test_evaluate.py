@@ -14,7 +14,8 @@ import pytest
 
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError, DataError, RetrieverUnavailable
-from calibadv.evaluation import EvaluationConfig, Grade, as_json, evaluate, rollout_config_of, summarise, table
+from calibadv.evaluation import EvaluationConfig, Grade, as_json, rollout_config_of, summarise, table
+from calibadv.evaluation.evaluate import evaluate
 from calibadv.evaluation.folder import claim_folder, question_lines, write_evaluation
 from calibadv.evaluation.grade import METRICS
 from calibadv.io.provenance import versions

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typing
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from calibadv.config import RunConfig
+if TYPE_CHECKING:
+    from calibadv.config import RunConfig
 
 
 def show_settings(config: RunConfig, *, verbose: bool) -> None:
@@ -19,6 +20,8 @@ def show_settings(config: RunConfig, *, verbose: bool) -> None:
 
 def changed_settings(config: RunConfig) -> str:
     """The lines of `RunConfig.to_toml` that differ from the defaults, without empty sections."""
+    from calibadv.config import RunConfig
+
     defaults = _defaults(RunConfig, section="")
     actual = _values(config, section="")
     shown, section = list[str](), ""

@@ -13,8 +13,8 @@ from cyclopts.types import NonNegativeInt
 from calibadv.cli.console.options import command, print_json
 from calibadv.cli.console.terminal import clean
 from calibadv.cli.eval.options import Format, Json
-from calibadv.evaluation import Comparison, compare, read_evaluation
-from calibadv.evaluation.compare import Changed, Difference
+from calibadv.evaluation import Comparison, read_evaluation
+from calibadv.evaluation.compare import Changed, Difference, compare
 from calibadv.evaluation.tables import render
 
 EXAMPLES = """\
