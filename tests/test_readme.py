@@ -44,7 +44,7 @@ path = "package:calibadv.lab/weights/base"
 device = "cpu"
 [data]
 train = ["../questions.jsonl"]
-test = ["../questions.jsonl"]
+test = ["../questions.test.jsonl"]
 [retrieval]
 corpus = "../passages.jsonl.gz"
 [rollout]
@@ -96,6 +96,7 @@ def folder(tmp_path: Path) -> Path:
             file.write(json.dumps({"id": document.id, "title": document.title, "text": document.text}) + "\n")
     asked = [q for q in make_questions(WORLD, "train") if q.metadata["type"] == "1-hop"]
     (tmp_path / "questions.jsonl").write_text(rows(asked[:12]), encoding="utf-8")
+    (tmp_path / "questions.test.jsonl").write_text(rows(asked[12:16]), encoding="utf-8")
     for number, name in enumerate(("hotpotqa", "nq")):
         (tmp_path / "hub" / name).mkdir(parents=True)
         for part, split in enumerate(("train", "test", "dev")):
