@@ -33,7 +33,7 @@ app = command("retriever", examples=EXAMPLES)
 
 @app.command(name="serve", help_epilogue=epilogue(EXAMPLES))
 @takes(BackendConfig, skip=("index",), group="Index and re-ranking")
-@takes(ServerConfig, skip=("token",), group="Server and limits")
+@takes(ServerConfig, skip=("token",), group="Server and limits", request_timeout_s="timeout")
 def serve_command(
     index: Annotated[Path, Parameter(help="An index folder, made by calibadv index build.")], /, **options: Any
 ) -> None:
@@ -41,10 +41,12 @@ def serve_command(
     require_packages("fastapi", "uvicorn", "prometheus_client", extra="serve", what="the retrieval server")
     if options["rerank"] is not None:
         require_packages("torch", "sentence_transformers", extra="dense", what="--rerank")
+    from calibadv.retrieval.open import check_index
     from calibadv.retrieval.server import open_backend, serve
 
     backend = fill(BackendConfig, options, index=index)
     config = fill(ServerConfig, options, token=os.environ.get(TOKEN_VARIABLE))
+    check_index(index)  # before anybody is told where to connect
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     serve(
         partial(open_backend, backend), config=config, on_listening=lambda url: print(f"Listening on {url}", flush=True)

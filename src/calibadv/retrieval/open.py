@@ -143,6 +143,21 @@ def _device(config: RetrievalConfig) -> str | None:
     return None if config.device == "auto" else config.device
 
 
+def check_index(index_dir: Path) -> IndexManifest:
+    """What the folder of an index says about it.
+
+    Raises:
+        DataError: There is no index in it; the message says what there is instead, or how to make one.
+    """
+    if not index_dir.exists():
+        raise DataError(f"{index_dir}: no such folder; make an index: calibadv index build CORPUS --method bm25")
+    if (index_dir / CORPUS).exists() and not (index_dir / MANIFEST).exists():
+        found = sorted(path.parent.name for path in index_dir.glob(f"*/{MANIFEST}"))
+        remedy = f"name one of its indexes ({', '.join(found)})" if found else "make one: calibadv index build"
+        raise DataError(f"{index_dir} is a corpus, not an index; {remedy}")
+    return IndexManifest.read(index_dir)
+
+
 def open_index(
     index_dir: Path | str,
     *,
@@ -158,13 +173,7 @@ def open_index(
     belong together is an error: another corpus, cut-off files, another encoder.
     """
     index_dir = Path(index_dir)
-    if not index_dir.exists():
-        raise DataError(f"{index_dir}: no such folder; make an index: calibadv index build CORPUS --method bm25")
-    if (index_dir / CORPUS).exists() and not (index_dir / MANIFEST).exists():
-        found = sorted(path.parent.name for path in index_dir.glob(f"*/{MANIFEST}"))
-        remedy = f"name one of its indexes ({', '.join(found)})" if found else "make one: calibadv index build"
-        raise DataError(f"{index_dir} is a corpus, not an index; {remedy}")
-    manifest = IndexManifest.read(index_dir)
+    manifest = check_index(index_dir)
     if isinstance(corpus, Path | str):
         corpus = read_corpus(corpus)
     corpus = corpus_of(index_dir, manifest, corpus=corpus)

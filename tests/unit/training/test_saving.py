@@ -79,9 +79,9 @@ run, limit = sys.argv[1], int(sys.argv[2])
 def full(line):
     if line["step"] == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-import calibadv.cli.train as train
-show = train.show_line
-train.show_line = lambda line: (show(line), full(line))
+from calibadv.runs.step_lines import StepLines
+show = StepLines.__call__
+StepLines.__call__ = lambda self, line: (show(self, line), full(line))
 sys.exit(main(["train", run]))
 """
 
@@ -106,5 +106,5 @@ def test_a_real_file_system_that_refuses_costs_the_last_batch_only(tmp_path, lab
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "could not be written" in done.stderr
-    assert "checkpoint-1 with --resume" in done.stderr
+    assert "run/checkpoint-1" in done.stderr
     assert [checkpoint_step(path) for path in checkpoints(tmp_path / "run")] == [1]

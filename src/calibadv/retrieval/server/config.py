@@ -44,8 +44,8 @@ class ServerConfig:
     """Batches are cut to about this many seconds of work, so that answers keep flowing while others are searched."""
     cache_entries: Count = 100_000
     """Answers kept, one a query; 0 turns the cache off."""
-    cache_bytes: Count = 256 * 2**20
-    """Bytes of answers kept; a document found by several queries is counted once."""
+    cache_mb: Count = 256
+    """Answers kept, in MB; a document found by several queries is counted once."""
     shutdown_grace_s: NonNegativeFloat = 60.0
     """Seconds that requests already accepted may take after SIGTERM."""
     token: str | None = field(default=None, repr=False)

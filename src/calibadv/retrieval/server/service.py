@@ -53,7 +53,7 @@ class RetrievalService:
         self._load = load
         self._stage = "starting"
         self._started = time.monotonic()
-        self._cache = AnswerCache(max_entries=config.cache_entries, max_bytes=config.cache_bytes)
+        self._cache = AnswerCache(max_entries=config.cache_entries, max_bytes=config.cache_mb * 2**20)
         self._backend: Backend | None = None
         self._batcher: Batcher | None = None
         self._health: dict[str, Any] = {}

@@ -194,7 +194,16 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
 
 def test_a_cache_of_less_than_nothing_is_refused_by_the_name_of_its_option(capsys):
     assert main(["retriever", "serve", "index", "--cache-mb", "-1"]) == 2
-    assert "cache-mb" in capsys.readouterr().err
+    assert "cache" in capsys.readouterr().err
+
+
+def test_an_index_that_is_not_there_is_refused_before_the_server_says_it_listens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["retriever", "serve", "nowhere", "--port", "0"]) == 2
+    said = capsys.readouterr()
+    assert "nowhere: no such folder; make an index" in said.err
+    assert "Listening" not in said.out
 
 
 def test_the_description_has_every_endpoint_with_examples(plain):

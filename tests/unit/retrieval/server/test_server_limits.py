@@ -141,7 +141,7 @@ def test_unknown_paths_and_methods_are_not_server_errors(plain):
         ({"top_k": 2_000}, "top_k must be <= max_top_k (1000), got 2000"),
         ({"max_queue": 10}, "max_queue must be >= max_queries (4096), got 10"),
         ({"request_timeout_s": 0}, "request_timeout_s must be > 0, got 0"),
-        ({"cache_bytes": -1}, "cache_bytes must be >= 0, got -1"),
+        ({"cache_mb": -1}, "cache_mb must be >= 0, got -1"),
         ({"port": 70_000}, "port must be between 0 and 65535, got 70000"),
         ({"token": "not one word"}, "CALIBADV_RETRIEVER_TOKEN must be printable ASCII"),
         ({"token": ""}, "CALIBADV_RETRIEVER_TOKEN is empty"),
