@@ -11,14 +11,22 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import inspect
+import io
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from docstring_parser import parse_from_object
 from latex2mathml.converter import convert
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "calibadv"
@@ -133,6 +141,77 @@ def write_sources(pages: Path) -> None:
         write(pages / f"{folder}.md", "\n".join(parts))
 
 
+UNITS = {
+    "_s": "seconds",
+    "_days": "days",
+    "_tokens": "tokens",
+    "_steps": "optimizer steps",
+    "_every": "optimizer steps",
+}
+"""Of settings whose names end so; any other unit is in the words of the setting."""
+
+
+def write_settings(pages: Path) -> None:
+    """Every setting of a run with its type, range, default, unit and meaning, from the config classes."""
+    from calibadv.config import RunConfig
+
+    text = (
+        "# Settings\n\nA run is a TOML file with these sections. On the command line `--set SECTION.KEY=VALUE` changes "
+        'one, and `calibadv train CONFIG --dry-run --verbose` prints all of them. `"none"` clears a setting.\n\n'
+    )
+    write(pages / "settings.md", text + "".join(section_text(RunConfig, where="")))
+
+
+def section_text(config: type[Any], *, where: str) -> Iterator[str]:
+    """The settings of one section, then those of the sections in it."""
+    from calibadv.config_class import expected, join, range_of, show, type_hints
+
+    meaning = {p.arg_name: inspect.cleandoc(p.description or "") for p in parse_from_object(config).params}
+    hints = type_hints(config)
+    if where:
+        yield f"## [{where}] {{ #{where} }}\n\n{inspect.getdoc(config) or ''}\n\n".replace("::\n", ":\n")
+    for field in dataclasses.fields(config):
+        name, hint = join(where, field.name), hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        required = default is dataclasses.MISSING
+        facts = [
+            f"{expected(hint)}{', ' if range_of(hint) else ''}{range_of(hint)}",
+            *(unit for ending, unit in UNITS.items() if name.endswith(ending)),
+            "required" if required else "not set by default" if default is None else f"default `{show(default)}`",
+        ]
+        yield f"### {name} {{ #{name} }}\n\n*{' · '.join(facts)}*\n\n{meaning[field.name]}\n\n"
+    for field in dataclasses.fields(config):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from section_text(hint, where=join(where, field.name))
+
+
+def write_commands(pages: Path) -> None:
+    """Each command's ``--help``, on a terminal of 86 columns."""
+    from rich.console import Console
+
+    from calibadv.cli.main import make_app
+
+    app = make_app()
+    parts = ["# Commands\n\nWhat `--help` says of each.\n"]
+    for words in commands(app, []):
+        text = io.StringIO()
+        app.help_print(words, console=Console(file=text, width=86))
+        lines = "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
+        parts.append(f"## {' '.join(['calibadv', *words])}\n\n```text\n{lines}\n```\n")
+    write(pages / "commands.md", "\n".join(parts))
+
+
+def commands(app: App, words: list[str]) -> Iterator[list[str]]:
+    """The words of every command, each before those below it."""
+    yield words
+    for name in app:
+        if not name.startswith("-"):
+            yield from commands(app[name], [*words, name])
+
+
 def check_files(pages: Path) -> None:
     """Pictures and other files that pages link to: the site generator checks links between pages only."""
     broken = [
@@ -155,6 +234,8 @@ def main() -> int:
     gather(pages)
     write_api(pages)
     write_sources(pages)
+    write_settings(pages)
+    write_commands(pages)
     check_files(pages)
     if only:
         return 0

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import calibadv
+from calibadv.cli.main import COMMANDS
 from calibadv.trajectory import Question, Trajectory
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,14 @@ def leaves(nav: Any) -> Iterator[str]:
         yield nav
     for part in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
         yield from leaves(part)
+
+
+def dotted_names(settings: dict[str, Any], *, where: str = "") -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from dotted_names(value, where=f"{where}{name}.")
+        else:
+            yield where + name
 
 
 def importable(name: str) -> bool:
@@ -58,6 +67,19 @@ def test_every_public_name_has_an_entry(pages: Path) -> None:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 assert set(ast.literal_eval(node.value)) <= last_words, path
+
+
+def test_the_reference_has_every_setting_with_its_meaning(pages: Path) -> None:
+    entries = (pages / "settings.md").read_text(encoding="utf-8").split("\n### ")[1:]
+    described = {entry.split()[0]: entry.split("\n\n")[2].strip() for entry in entries}
+    config = calibadv.RunConfig.from_mapping({"model": {"path": "x"}, "retrieval": {"corpus": "x"}})
+    assert set(described) == set(dotted_names(config.effective()))
+    assert all(described.values())
+
+
+def test_the_reference_has_every_command(pages: Path) -> None:
+    text = (pages / "commands.md").read_text(encoding="utf-8")
+    assert all(f"\n## calibadv {name}\n" in text for name in (*COMMANDS, "index search", "eval diff"))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
