@@ -3,7 +3,7 @@
     calibadv train run.toml --set retrieval.retriever=own_retriever:Glossary      (from this folder; no [retrieval])
     python examples/own_retriever.py
 
-It may be called from a background thread. What it raises counts as a failed search: it is tried again, and if it keeps
+It may be called from a background thread. What it raises counts as a failed search: it is retried, and if it keeps
 failing the rollout ends with a stop reason instead of an invented observation.
 """
 

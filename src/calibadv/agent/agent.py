@@ -59,7 +59,7 @@ class Conversation(EpisodeListener):
                 return
 
     def cancel(self) -> None:
-        """Give the question up: the policy stops writing at its next tick, and whoever still follows gets an error."""
+        """Cancel the question: the policy stops at its next tick; a caller that still iterates gets an error."""
         self._is_cancelled = True
         if self._episode is not None:
             self._scheduler.cancel(self._episode)
@@ -87,7 +87,7 @@ class Conversation(EpisodeListener):
         self._put(episode, error)
 
     def _put(self, episode: Episode, event: Event | CalibAdvError) -> None:
-        """Hand the next event to the listener or to whoever iterates."""
+        """Pass the next event to the listener or to the iterating caller."""
         try:
             self._listener(event)
         except Exception:  # a fault of theirs; the other conversations continue
@@ -150,7 +150,7 @@ class Agent:
             text: The question.
             config: Settings other than the agent's; those of searches and ``concurrency`` stay the agent's.
             seed: The same one gives the same draws.
-            listener: Gets the events, in a thread of the agent's, instead of whoever iterates; it must return at once.
+            listener: Gets the events, in a thread of the agent's, instead of the caller; it must return at once.
 
         Raises:
             AgentBusy: Too many questions are being answered.

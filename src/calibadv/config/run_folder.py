@@ -38,7 +38,7 @@ MAY_CHANGE = frozenset(
         "training.output",
     }
 )
-"""Settings that a resumed run may give anew, like everything in `WITHOUT_PART`; others would make it another run."""
+"""Settings that a resumed run may change, like everything in `WITHOUT_PART`; others would make it another run."""
 
 Part = Literal["train", "sft"]
 WITHOUT_PART: dict[Part, tuple[str, ...]] = {

@@ -97,7 +97,7 @@ def read_evaluation(path: Path) -> dict[Key, Answered]:
         records = read_trajectories(path / FINISHED)
         finished = {key_of(record.trajectory): record.trajectory for record in records}  # the last of each counts
         if not finished:
-            raise DataError(f"{path}: no question of that evaluation is finished yet; let calibadv eval go on first")
+            raise DataError(f"{path}: no question of that evaluation is finished yet; continue it with calibadv eval")
         trajectories = list(finished.values())
         seconds = dict.fromkeys((t.question.dataset for t in trajectories), 0.0)
         return _gather(question_lines(grade_all(trajectories, seconds=seconds, seed=0, score="f1")), path=path)

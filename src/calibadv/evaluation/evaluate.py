@@ -63,7 +63,7 @@ def evaluate(
     """Let the policy answer every question ``samples`` times and grade the answers.
 
     Each data set is played on its own with the same seed, so its figures do not depend on what else is evaluated. When
-    the retriever stays away, `RetrieverUnavailable` carries all trajectories that were finished. With a ``journal``
+    the retriever is unreachable, `RetrieverUnavailable` carries all trajectories that were finished. With a ``journal``
     they are on disk as they finish, and what it holds already is not played again, except for rollouts that failed.
     """
     check_questions(questions)
@@ -147,7 +147,7 @@ def _keys(question: Question, samples: int) -> list[tuple[str, str, int]]:
 
 
 def _is_finished(question: Question, *, samples: int, journal: Journal) -> bool:
-    """Whether every sample was finished in an earlier session, and not for want of a search."""
+    """Whether every sample was finished in an earlier session, and none of its searches failed."""
     kept = (journal.finished.get(key) for key in _keys(question, samples))
     return all(trajectory is not None and not trajectory.failed for trajectory in kept)
 

@@ -42,7 +42,7 @@ class Journal:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             _lock(self._file, path)
-            write_trajectories(path, [], append=True)  # starts the file, or mends the tail of one
+            write_trajectories(path, [], append=True)  # starts the file, or removes an incomplete last record
             for number, row in read_json_lines(path):
                 if number > 1:  # the header, which appending has checked
                     self._take(row, path)
@@ -66,7 +66,7 @@ class Journal:
         self._started[dataset] = time.monotonic()
 
     def add(self, trajectory: Trajectory, latency_s: float) -> None:
-        """Keep a rollout. One that is there already is passed over, unless it had failed."""
+        """Keep a rollout. One that is there already is skipped, unless it had failed."""
         key = key_of(trajectory)
         if key in self.finished and not self.finished[key].failed:
             return

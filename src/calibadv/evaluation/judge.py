@@ -1,7 +1,7 @@
 """An optional judge: a language model says whether an answer means the same as a golden answer.
 
 Any OpenAI-compatible endpoint will do. Verdicts are cached on disk, so that judging again costs nothing and an
-interrupted judgement goes on. Questions and answers are untrusted text: they go in as one JSON object, tags
+interrupted judgement continues. Questions and answers are untrusted text: they go in as one JSON object, tags
 neutralised, and only a JSON verdict comes out.
 """
 
@@ -100,7 +100,7 @@ class Judge:
     def judge(
         self, result: EvalResult, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
     ) -> EvalResult:
-        """The evaluation with a ``judge`` value in every grade; a rollout without an answer is wrong unasked."""
+        """The evaluation with a ``judge`` value in every grade; one without an answer is wrong without a request."""
         cases = [
             None if t.answer is None else _case(t.question.text, t.question.golden_answers, t.answer)
             for t in result.trajectories

@@ -8,7 +8,7 @@ A trace is a JSON line with ``response`` and, where known, ``prompt``, ``questio
 - messages: ``<tool_call>`` and ``<tool_response>`` (chat templates with tools).
 
 In each, what was handed to the model is taken out before anything is graded. Plain text does not say who wrote what, so
-a document may try to end its block early: text up to a closing mark that nothing opened counts as handed over.
+a document may try to end its block early: text up to a closing mark that nothing opened counts as given to the model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``results.json`` of a lab: its settings and arms from the start, the figures of each run and the verdict at the end.
 
-Whoever is given a lab's folder finds its runs here, whether the lab has ended, was interrupted or still runs.
+Commands that are given a lab's folder find its runs here, whether the lab has ended, was interrupted or still runs.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def search_observation(documents: Sequence[Document], *, tokenizer: Tokenizer, c
 
 
 class Listener:
-    """What becomes of an episode, for whoever follows it; here nothing is done about it.
+    """What becomes of an episode, for a follower; here nothing is done about it.
 
     The methods are called under the scheduler's lock: they must return at once.
     """

@@ -2,7 +2,7 @@
 
 A policy is a loop over *ticks* (one decoding step of all its running rows). Every tick it takes new requests, advances,
 and yields what has finished. The engine hands out requests and receives completions in the same thread, so a run is
-deterministic, while searches go on in the background.
+deterministic, while searches run in the background.
 """
 
 from __future__ import annotations

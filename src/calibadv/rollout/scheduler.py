@@ -70,7 +70,7 @@ class Scheduler:
         self._cancelled: deque[int] = deque()
         self._may_come = True
 
-    # For whoever wants questions answered.
+    # For callers that ask questions one by one.
 
     def add(
         self,
@@ -249,7 +249,7 @@ class Scheduler:
         outcomes: dict[str, Outcome]
         try:
             outcomes = self.searches.take(batch)
-        except Exception as error:  # the retriever is gone or has a bug: a batch ends, the questions of others go on
+        except Exception as error:  # the retriever is gone or has a bug: a batch ends, the questions of others continue
             if not self._live:
                 raise
             outcomes = dict.fromkeys((query for _, query in batch.queries), error)

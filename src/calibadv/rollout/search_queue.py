@@ -173,7 +173,7 @@ class SearchQueue:
         def call() -> None:
             try:
                 found, error = self._retriever.search(queries, top_k), None
-            except BaseException as raised:  # handed over to the thread that waits
+            except BaseException as raised:  # raised again in the thread that waits
                 found, error = [], raised
             with suppress(InvalidStateError):  # the queue was closed meanwhile
                 answer.set_result(found) if error is None else answer.set_exception(error)

@@ -37,7 +37,7 @@ def check_tags(tokenizer: Tokenizer, *, name: str) -> None:
 
 
 def check_template(tokenizer: Tokenizer, *, name: str) -> None:
-    """The chat template must show the question once; one that rewrites earlier turns earns a warning."""
+    """The chat template must show the question once; one that rewrites earlier turns causes a warning."""
     message = {"role": "user", "content": QUESTION}
     prompt = tokenizer.chat([message])
     if prompt is None:

@@ -191,7 +191,7 @@ def _second_interrupt_ends(folder: Path) -> Any:
 
     try:
         return signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread: whoever runs us there handles signals
+    except ValueError:  # not the main thread: the caller handles signals
         return None
 
 

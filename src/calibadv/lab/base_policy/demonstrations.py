@@ -30,7 +30,7 @@ class Habits:
     sentences: float = 0.7
     """Mean number of sentences of free thinking in a turn."""
     rambling: float = 0.0
-    """Turns after an observation that go on with doubting sentences ..."""
+    """Turns after an observation that continue with doubting sentences ..."""
     rambling_sentences: tuple[int, int] = (3, 8)
     """... at least and at most this many ..."""
     rambling_error: float = 0.8

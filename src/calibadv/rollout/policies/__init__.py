@@ -1,8 +1,8 @@
 """What writes the turns: one file for each inference engine, and what they share.
 
 - `async_policy`: policies whose turns are written elsewhere: one request a turn, all in flight at once
-- `http_client`: calls of a generation server over HTTP: one client, retries with growing waits, errors that say what
-  to do
+- `http_client`: calls of a generation server over HTTP: one client, retries with exponential backoff, errors that say
+  what to do
 - `kv_cache`: keys and values of all rows, kept across turns, and the attention over them
 - `kv_layout`: where the tokens of one packed forward belong: which cache row and position each has, and what it may
   look at

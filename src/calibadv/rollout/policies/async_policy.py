@@ -1,6 +1,6 @@
 """Policies whose turns are written elsewhere: one request a turn, all in flight at once.
 
-An event loop in a background thread carries the requests; `generate` hands out new ones and takes in completions as
+An event loop in a background thread carries the requests; `generate` sends new ones and accepts completions as
 they come, so a slow search or a long turn holds up nobody else. The scheduler sees ``asynchronous`` and takes searches
 as they finish instead of at fixed ticks: such a run is as fast as its parts, but not reproducible to the bit.
 """

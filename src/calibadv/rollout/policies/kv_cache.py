@@ -202,7 +202,7 @@ class PackedModel:
             config._attn_implementation_internal = implementation
         self._saved = []
         if kind is not None or self.device.type != "cpu" or self.cache.num_bytes > _KEEP_BYTES:
-            self.cache.clear()  # small ones stay for the next rollout: making them anew costs a tenth of its time
+            self.cache.clear()  # small ones stay for the next rollout: making them again costs a tenth of its time
         if self._was_training:
             self.model.train()
 
