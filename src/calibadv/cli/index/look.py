@@ -98,16 +98,11 @@ def run_verify(index: Folder, /, *, corpus: CorpusOption = None, json: Json = Fa
     with progress_bars() as progress:
         checks = verify_index(index, corpus=opened, options=VerifyConfig(**options, progress=progress))
     if json:
-        print_json(
-            [
-                {"check": c.name, "ok": c.ok, "found": c.figures, "not_checked": c.gap, "problem": c.problem}
-                for c in checks
-            ]
-        )
+        print_json([{"check": c.name, "ok": c.ok, "found": c.figures, "problem": c.problem} for c in checks])
     else:
         for check in checks:
-            mark = "WRONG" if check.problem else "?    " if check.gap else "ok   "
-            print(f"{mark}  {check.name:<16}{check.figures or check.gap or check.problem}")
+            mark = "WRONG" if check.problem else "ok   "
+            print(f"{mark}  {check.name:<16}{check.figures or check.problem}")
     wrong = [check.name for check in checks if not check.ok]
     if wrong:
         raise DataError(f"{index}: {len(wrong)} of {len(checks)} checks failed: {', '.join(wrong)}")

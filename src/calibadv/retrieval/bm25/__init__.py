@@ -1,7 +1,6 @@
 """BM25: tantivy keeps the postings on disk and searches them; documents stay in the corpus.
 
-Map: ``analysis`` turns text into words, ``build`` makes an index (in a folder or in memory), ``retriever`` searches it,
-``rescore`` weighs its best hits with parameters that the engine does not have.
+Map: ``analysis`` turns text into words, ``build`` makes an index (in a folder or in memory), ``retriever`` searches it.
 Why this engine: docs/benchmarks.md, section BM25.
 """
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import unicodedata
 from typing import Any, Literal
 
-from calibadv.config_class import Fraction, NonNegativeFloat, config_class
+from calibadv.config_class import config_class
 from calibadv.io.packages import require_packages
+from calibadv.trajectory import Document
 
-ENGINE_K1, ENGINE_B = 1.2, 0.75
-"""Lucene's parameters, which the engine has built in."""
 ANALYSIS = 1
 """Version of the rules above; part of an index's identity."""
 STOP_WORDS = (
@@ -25,23 +24,10 @@ STOP_WORDS = (
 
 @config_class("retrieval.bm25")
 class BM25Config:
-    """What BM25 reads and how it weighs.
-
-    The engine's own k1 and b are the fast ones. With others its best hits are scored again from their texts, with exact
-    document lengths (`rescore`): some ten times the time of a query.
-    """
+    """What BM25 reads. It weighs with Lucene's k1 = 1.2 and b = 0.75, which the engine has built in."""
 
     stop_words: Literal["english", "none"] = "english"
     """Words left out of documents and queries."""
-    k1: NonNegativeFloat = ENGINE_K1
-    """How fast repeated words stop counting; >= 0."""
-    b: Fraction = ENGINE_B
-    """How much long documents are held back; 0 to 1."""
-
-    @property
-    def rescores(self) -> bool:
-        """Whether hits are scored again because the engine weighs otherwise."""
-        return (self.k1, self.b) != (ENGINE_K1, ENGINE_B)
 
 
 def import_tantivy() -> Any:
@@ -59,6 +45,11 @@ def make_analyzer(config: BM25Config) -> Any:
     if config.stop_words == "english":
         builder = builder.filter(tantivy.Filter.custom_stopword(list(STOP_WORDS)))
     return builder.build()
+
+
+def text_of(document: Document) -> str:
+    """What of a document is searched."""
+    return normalise(f"{document.title}\n{document.text}")
 
 
 def normalise(text: str) -> str:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.errors import CalibAdvError, ConfigError, DataError
-from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer
-from calibadv.retrieval.bm25.rescore import average_words, text_of
+from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer, text_of
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.index.folder import FILES, FileList, corpus_place, whole_folder
 from calibadv.retrieval.index.manifest import IndexManifest
@@ -25,7 +24,6 @@ Progress = Callable[[int, int], None]
 """Called with (documents done, documents in all)."""
 ENGINE_FOLDER = "tantivy"
 TEXT, ROW = "text", "row"
-AVERAGE = "average_words"
 _ANALYZER = "calibadv"
 _DOCUMENTS_AT_ONCE = 1024
 _WORTH_A_THREAD = 50_000
@@ -53,8 +51,7 @@ def build_bm25(
     threads = threads if threads is not None else min(os.cpu_count() or 1, 8, 1 + len(corpus) // _WORTH_A_THREAD)
     if threads < 1:
         raise ConfigError(f"threads must be >= 1, got {threads}")
-    average = measure_average(corpus, config=config)
-    manifest = make_manifest(corpus, config=config, place=corpus_place(corpus, out), average=average)
+    manifest = make_manifest(corpus, config=config, place=corpus_place(corpus, out))
     with whole_folder(out) as partial:
         folder = partial / ENGINE_FOLDER
         folder.mkdir()
@@ -73,20 +70,14 @@ def build_bm25(
     return manifest
 
 
-def measure_average(corpus: Corpus, *, config: BM25Config) -> float | None:
-    """Words of a document on average, which scoring again needs; None where the engine's scores stand."""
-    return average_words(corpus, analyzer=make_analyzer(config)) if config.rescores else None
-
-
-def make_manifest(corpus: Corpus, *, config: BM25Config, place: str, average: float | None = None) -> IndexManifest:
+def make_manifest(corpus: Corpus, *, config: BM25Config, place: str) -> IndexManifest:
     """The identity of the index of ``corpus`` under ``config``."""
-    measured = {} if average is None else {AVERAGE: average}
     return IndexManifest(
         method="bm25",
         corpus=place,
         corpus_sha256=corpus.sha256,
         num_documents=len(corpus),
-        parameters={**asdict(config), "analysis": ANALYSIS, **measured},
+        parameters={**asdict(config), "analysis": ANALYSIS},
         versions={"calibadv": __version__, "tantivy": version("tantivy")},
     )
 

@@ -1,8 +1,8 @@
 """Searching a BM25 index.
 
 A query is a bag of words joined by "or"; nothing in it is syntax. Lucene's BM25 (k1 = 1.2, b = 0.75) over title and
-text together, document lengths rounded to one byte as there; with other parameters the best hits are scored again. Ties
-go to the document that comes first in the corpus: equal queries give equal hits, however many threads built the index.
+text together, document lengths rounded to one byte as there. Ties go to the document that comes first in the corpus:
+equal queries give equal hits, however many threads built the index.
 
 A query without a known word (empty, stop words only, never seen) finds nothing: its hit list is empty. That is a
 result, not a failure; an index never invents documents to fill ``k``.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,16 +25,13 @@ from calibadv.errors import CalibAdvError, ConfigError, DataError, RetrieverErro
 from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer, normalise
 from calibadv.retrieval.bm25.build import (
-    AVERAGE,
     ENGINE_FOLDER,
     ROW,
     TEXT,
     build_bm25,
     fill,
     make_manifest,
-    measure_average,
 )
-from calibadv.retrieval.bm25.rescore import num_candidates, rescore
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.index.folder import FileList, check_new_folder, corpus_of, corpus_place
 from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
@@ -65,8 +62,7 @@ class BM25Retriever:
 
     def __init__(self, index: Any, *, corpus: Corpus, manifest: IndexManifest, threads: int | None = None) -> None:
         self.corpus = corpus
-        parameters = manifest.parameters
-        self.config = BM25Config(stop_words=parameters["stop_words"], k1=parameters["k1"], b=parameters["b"])
+        self.config = BM25Config(stop_words=manifest.parameters["stop_words"])
         self.threads = threads if threads is not None else min(os.cpu_count() or 1, 8)
         """How many queries of one call are searched at the same time (large corpora only)."""
         self._manifest = manifest
@@ -81,8 +77,7 @@ class BM25Retriever:
         config = config or BM25Config()
         corpus = documents if isinstance(documents, Corpus) else Corpus.from_documents(documents)
         index = fill(corpus, path=None, config=config)
-        average = measure_average(corpus, config=config)
-        return cls(index, corpus=corpus, manifest=make_manifest(corpus, config=config, place="", average=average))
+        return cls(index, corpus=corpus, manifest=make_manifest(corpus, config=config, place=""))
 
     @classmethod
     def open(cls, index_dir: Path | str, *, corpus: Corpus | None = None, threads: int | None = None) -> BM25Retriever:
@@ -108,8 +103,6 @@ class BM25Retriever:
         wanted = make_manifest(corpus, config=config, place=corpus_place(corpus, index_dir))
         for name in ("corpus_sha256", "parameters"):
             there, asked = getattr(found, name), getattr(wanted, name)
-            if isinstance(there, Mapping):  # the average was measured, not asked for
-                there = {key: value for key, value in there.items() if key != AVERAGE}
             if there != asked:
                 raise ConfigError(
                     f"retrieval.index_dir {index_dir} holds another index: its {name} is {there}, not {asked}; remove "
@@ -148,18 +141,10 @@ class BM25Retriever:
         words = Counter(self._analyzer.analyze(normalise(query)))
         if not words:
             return []
-        clauses = list(islice(words.items(), MAX_WORDS))
-        if not self.config.rescores:
-            return self._engine_hits(clauses, k)
-        rows = [row for row, _ in self._engine_hits(clauses, num_candidates(k))]
-        return rescore(
-            dict(clauses), rows, corpus=self.corpus, analyzer=self._analyzer, config=self.config,
-            frequencies={word: self._searcher.doc_freq(TEXT, word) for word, _ in clauses},
-            average=self._manifest.parameters[AVERAGE],
-        )[:k]  # fmt: skip
+        return self._best_rows(list(islice(words.items(), MAX_WORDS)), k)
 
-    def _engine_hits(self, clauses: Sequence[tuple[str, int]], k: int) -> RowHits:
-        """The ``k`` best under the engine's parameters."""
+    def _best_rows(self, clauses: Sequence[tuple[str, int]], k: int) -> RowHits:
+        """The ``k`` best rows, equal scores in row order."""
         search, most = self._query(clauses), self._most_hits(clauses, k)
         # One segment gives ties in row order. With more of them, look past the cut for documents that tie with the k-th
         # and come before it in the corpus.
@@ -196,14 +181,9 @@ def read_manifest(index_dir: Path) -> IndexManifest:
     manifest = IndexManifest.read(index_dir)
     if manifest.method != "bm25":
         raise DataError(f"{index_dir} is a {manifest.method} index, not a BM25 index; open it as what it is")
-    analysis = manifest.parameters.get("analysis")
-    if analysis != ANALYSIS or manifest.parameters.get("stop_words") not in ("english", "none"):
-        raise DataError(f"{index_dir}: its words were made by other rules ({analysis!r}); build the index again")
-    k1, b = manifest.parameters.get("k1"), manifest.parameters.get("b")
-    if not isinstance(k1, int | float) or not isinstance(b, int | float):
-        raise DataError(f"{index_dir}: its manifest gives no k1 and b; build the index again")
-    if BM25Config(k1=k1, b=b).rescores and not manifest.parameters.get(AVERAGE, 0) > 0:
-        raise DataError(f"{index_dir}: its manifest gives no {AVERAGE}; build the index again")
+    stop_words = manifest.parameters.get("stop_words")
+    if manifest.parameters != {"stop_words": stop_words, "analysis": ANALYSIS} or stop_words not in ("english", "none"):
+        raise DataError(f"{index_dir}: built by other rules ({dict(manifest.parameters)}); build the index again")
     return manifest
 
 

@@ -18,7 +18,7 @@ from calibadv.io.files import write_json_lines
 from calibadv.io.mapped_file import MappedFile
 from calibadv.retrieval.corpus.id_index import IDS, IdIndex, row_number
 from calibadv.retrieval.corpus.manifest import DOCUMENTS, CorpusManifest
-from calibadv.retrieval.corpus.row_errors import duplicate, flaw_of
+from calibadv.retrieval.corpus.row_errors import duplicate, find_row_error
 from calibadv.retrieval.corpus.table import DocumentTable, table_of
 from calibadv.trajectory import Document
 
@@ -79,9 +79,9 @@ class Corpus(Sequence[Document]):
 
         def checked() -> Iterator[Document]:
             for where, document in placed:
-                flaw = duplicate(document.id) if document.id in ids else flaw_of(document)
-                if flaw is not None:
-                    raise DataError(f"{where}: {flaw.message}")
+                error = duplicate(document.id) if document.id in ids else find_row_error(document)
+                if error is not None:
+                    raise DataError(f"{where}: {error.message}")
                 ids[document.id] = None
                 yield document
 

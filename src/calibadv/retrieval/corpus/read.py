@@ -10,7 +10,7 @@ from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.corpus.importing.config import ImportConfig
 from calibadv.retrieval.corpus.importing.fields import FieldReader
 from calibadv.retrieval.corpus.importing.jsonl import read_rows
-from calibadv.retrieval.corpus.row_errors import Flaw
+from calibadv.retrieval.corpus.row_errors import RowError
 from calibadv.trajectory import Document
 
 
@@ -27,12 +27,12 @@ def read_corpus(path: Path | str) -> Corpus:
 
 
 def read_documents(path: Path) -> Iterator[tuple[str, Document]]:
-    """Place (file and line) and document of every line of a .jsonl or .jsonl.gz file; DataError at the first flaw."""
+    """Place (file and line) and document of every line of a .jsonl or .jsonl.gz file; DataError at the first error."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a .jsonl or .jsonl.gz corpus, or a folder that an import made")
     reader = FieldReader(ImportConfig(strict=True), may_number=False)
     for line, row in read_rows(path):
-        document = row if isinstance(row, Flaw) else reader.document(row, number=line - 1)
-        if isinstance(document, Flaw):
+        document = row if isinstance(row, RowError) else reader.document(row, number=line - 1)
+        if isinstance(document, RowError):
             raise DataError(f"{path}:{line}: {document.message}")
         yield f"{path}:{line}", document

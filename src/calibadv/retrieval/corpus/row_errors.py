@@ -6,34 +6,34 @@ from typing import Literal, NamedTuple
 
 from calibadv.trajectory import Document
 
-FlawKind = Literal["broken", "not_utf8", "duplicate", "empty"]
+RowErrorKind = Literal["broken", "not_utf8", "duplicate", "empty"]
 
 
-class Flaw(NamedTuple):
+class RowError(NamedTuple):
     """Why a row cannot be used; whoever reports it puts file and line in front."""
 
-    kind: FlawKind
+    kind: RowErrorKind
     message: str
 
 
-def flaw_of(document: Document) -> Flaw | None:
+def find_row_error(document: Document) -> RowError | None:
     """An empty id, an empty text, or text that UTF-8 cannot hold.
 
-    >>> flaw_of(Document(id="7", title="Ada", text=" "))
-    Flaw(kind='empty', message="empty document (id '7'); remove it or give it a text")
+    >>> find_row_error(Document(id="7", title="Ada", text=" "))
+    RowError(kind='empty', message="empty document (id '7'); remove it or give it a text")
     """
     if not document.id:
-        return Flaw("broken", "empty id; every document needs its own")
+        return RowError("broken", "empty id; every document needs its own")
     if not document.text.strip():
-        return Flaw("empty", f"empty document (id {document.id!r}); remove it or give it a text")
+        return RowError("empty", f"empty document (id {document.id!r}); remove it or give it a text")
     for name in ("id", "title", "text"):
         try:
             getattr(document, name).encode()
         except UnicodeEncodeError:
-            return Flaw("not_utf8", f"the {name} has half a surrogate pair, which is no text; mend it")
+            return RowError("not_utf8", f"the {name} has half a surrogate pair, which is no text; remove it")
     return None
 
 
-def duplicate(document_id: str) -> Flaw:
-    """The flaw of a second document with this id."""
-    return Flaw("duplicate", f"duplicate id {document_id!r}; ids must be unique")
+def duplicate(document_id: str) -> RowError:
+    """What is wrong with a second document with this id."""
+    return RowError("duplicate", f"duplicate id {document_id!r}; ids must be unique")

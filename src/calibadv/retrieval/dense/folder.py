@@ -2,8 +2,7 @@
 
 ``manifest.json`` (last to be written), ``vectors.faiss`` (the encoded documents, see `vectors`) and, unless they are
 the index themselves, ``index.faiss``. An index made from a published file may name that file instead of a copy.
-``files.json`` has the digests of these files. It is no part of the manifest, so that an index from before it was kept
-gets one without becoming another index.
+``files.json`` has the digests of these files.
 """
 
 from __future__ import annotations

@@ -23,8 +23,6 @@ class VerifyConfig:
 
     encoder: str | None = None
     """The encoder of a dense index, where it is not at the manifest's place."""
-    note_digests: bool = False
-    """Keep the digests of a dense index that has none: its files as they are now count as what was built."""
     progress: Progress | None = None
     """Told about what takes long."""
 
@@ -36,8 +34,6 @@ class Check:
     name: str
     problem: str = ""
     """What is wrong, with the remedy; empty when nothing is."""
-    gap: str = ""
-    """What could not be compared with anything, and how it can be from now on."""
     figures: str = ""
     """What was found."""
 
@@ -69,15 +65,9 @@ def verify_index(
     return checks + [_checked(name, step) for name, step in steps(index_dir, manifest, options)]
 
 
-class _Gap(Exception):
-    """There is nothing to compare with."""
-
-
 def _checked(name: str, step: Callable[[], str]) -> Check:
     try:
         return Check(name=name, figures=step())
-    except _Gap as gap:
-        return Check(name=name, gap=str(gap))
     except (DataError, ConfigError, RetrieverError, OSError) as error:
         return Check(name=name, problem=str(error))
 
@@ -102,7 +92,7 @@ def _bm25_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig)
 
 def _dense_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig) -> Steps:
     from calibadv.retrieval.dense.encoder_config import EncoderSpec, describe
-    from calibadv.retrieval.dense.folder import check_encoder, list_files, open_index_file, open_vectors, part_files
+    from calibadv.retrieval.dense.folder import check_encoder, open_index_file, open_vectors, part_files
 
     def index() -> str:
         opened = open_index_file(index_dir, manifest)
@@ -122,20 +112,10 @@ def _dense_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig
 
     def files() -> str:
         names = part_files(manifest, where=index_dir)
-        if (index_dir / FILES).exists():
-            listed = FileList.read(index_dir, elsewhere=names)
-            if missing := [name for name in names if name not in listed.files]:
-                raise DataError(f"{index_dir / FILES}: does not list {missing[0]}; build the index again")
-            return _compare(listed, index_dir, options)
-        if not options.note_digests:
-            raise _Gap(
-                "sizes fit, but the content cannot be checked: built before digests were kept; to keep those of the "
-                f"files as they are now: calibadv index verify {index_dir} --note-digests"
-            )
-        index(), vectors()
-        listed = list_files(index_dir, manifest)
-        listed.write(index_dir)
-        return f"{len(names)} files, {listed.num_bytes / 1e6:,.1f} MB, digests noted in {FILES}"
+        listed = FileList.read(index_dir, elsewhere=names)
+        if missing := [name for name in names if name not in listed.files]:
+            raise DataError(f"{index_dir / FILES}: does not list {missing[0]}; build the index again")
+        return _compare(listed, index_dir, options)
 
     def encoder() -> str:
         indexed = EncoderSpec.from_parameters(manifest.parameters.get("encoder"), where=str(index_dir))

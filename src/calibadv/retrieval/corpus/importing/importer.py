@@ -20,7 +20,7 @@ from calibadv.retrieval.corpus.importing.seen_ids import SeenIds
 from calibadv.retrieval.corpus.importing.sources import SourceFile, Sources, find_sources
 from calibadv.retrieval.corpus.importing.text_files import read_text_file
 from calibadv.retrieval.corpus.importing.writer import CorpusWriter
-from calibadv.retrieval.corpus.row_errors import Flaw, duplicate, flaw_of
+from calibadv.retrieval.corpus.row_errors import RowError, duplicate, find_row_error
 from calibadv.trajectory import Document
 
 Progress = Callable[[int, int], None]
@@ -95,10 +95,10 @@ class _Import:
         for line, row in _rows(source, at=at, fields=self.fields):
             where = f"{source.path}:{line}"
             self.num_rows += 1
-            item = row if isinstance(row, Flaw | Document) else self.fields.document(row, number=self.num_taken)
+            item = row if isinstance(row, RowError | Document) else self.fields.document(row, number=self.num_taken)
             if isinstance(item, Document):
-                item = flaw_of(item) or item
-            if isinstance(item, Flaw):
+                item = find_row_error(item) or item
+            if isinstance(item, RowError):
                 self._leave_out(item, where=where)
                 continue
             self.num_taken += 1
@@ -131,11 +131,11 @@ class _Import:
             ids.append(passage.id)
         self.ids.add(hash_ids(ids), first_row)
 
-    def _leave_out(self, flaw: Flaw, *, where: str) -> None:
+    def _leave_out(self, error: RowError, *, where: str) -> None:
         if self.options.strict:
-            self._write_waiting()  # a duplicate that came earlier is the first flaw
-            raise DataError(f"{where}: {flaw.message}")
-        self.tally.add(flaw, where=where)
+            self._write_waiting()  # a duplicate that came earlier is the first error
+            raise DataError(f"{where}: {error.message}")
+        self.tally.add(error, where=where)
 
     def _stored_id(self, row: int) -> str:
         """The document id in a row: that of its passage without the passage's number."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.errors import DataError
-from calibadv.retrieval.corpus.row_errors import Flaw
+from calibadv.retrieval.corpus.row_errors import RowError
 from calibadv.retrieval.corpus.table import import_pyarrow
 
 ROWS_PER_BATCH = 256
@@ -16,7 +16,7 @@ ROWS_PER_BATCH = 256
 def read_parquet(
     path: Path, *, at: Callable[[int], None], columns_of: Callable[[list[str]], list[str]]
 ) -> Iterator[tuple[int, Any]]:
-    """Row number from 1, and the row as a dictionary of the columns that ``columns_of`` picks, or its `Flaw`.
+    """Row number from 1, and the row as a dictionary of the columns that ``columns_of`` picks, or its `RowError`.
 
     ``at`` is told now and then how many bytes of the file, about, were read. A file that breaks off is a DataError.
     """
@@ -55,6 +55,6 @@ def _row(batch: Any, number: int) -> Any:
     try:
         return batch.slice(number, 1).to_pylist()[0]
     except UnicodeDecodeError as error:
-        return Flaw("not_utf8", f"not UTF-8 ({error.reason}); convert the file")
+        return RowError("not_utf8", f"not UTF-8 ({error.reason}); convert the file")
     except (ValueError, OverflowError) as error:
-        return Flaw("broken", f"a value cannot be read ({error})")
+        return RowError("broken", f"a value cannot be read ({error})")

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, get_args
 
-from calibadv.retrieval.corpus.row_errors import Flaw, FlawKind
+from calibadv.retrieval.corpus.row_errors import RowError, RowErrorKind
 
 NAMED_PER_KIND = 20
 """So many rows of a kind are named; the rest is only counted."""
-KINDS: tuple[FlawKind, ...] = get_args(FlawKind)
+KINDS: tuple[RowErrorKind, ...] = get_args(RowErrorKind)
 
 
 class LeftOut(NamedTuple):
     """A row that is not in the corpus."""
 
-    kind: FlawKind
+    kind: RowErrorKind
     where: str
     """File and line (the row of a parquet file)."""
     message: str
@@ -64,14 +64,14 @@ def encodable(text: str) -> str:
 
 
 class Tally:
-    """Counts flaws as they come and keeps the first of each kind."""
+    """Counts errors as they come and keeps the first of each kind."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.left_out: list[LeftOut] = []
 
-    def add(self, flaw: Flaw, *, where: str) -> None:
+    def add(self, error: RowError, *, where: str) -> None:
         """One more row that is left out."""
-        self.counts[flaw.kind] += 1
-        if self.counts[flaw.kind] <= NAMED_PER_KIND:
-            self.left_out.append(LeftOut(flaw.kind, encodable(where), encodable(flaw.message)))
+        self.counts[error.kind] += 1
+        if self.counts[error.kind] <= NAMED_PER_KIND:
+            self.left_out.append(LeftOut(error.kind, encodable(where), encodable(error.message)))

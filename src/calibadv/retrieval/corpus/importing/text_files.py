@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from calibadv.retrieval.corpus.importing.jsonl import MAX_BYTES
-from calibadv.retrieval.corpus.row_errors import Flaw
+from calibadv.retrieval.corpus.row_errors import RowError
 from calibadv.trajectory import Document
 
 
-def read_text_file(path: Path, *, document_id: str) -> tuple[int, Document | Flaw]:
+def read_text_file(path: Path, *, document_id: str) -> tuple[int, Document | RowError]:
     """Line number for messages, and the document.
 
     The title is the first heading of a Markdown file, or the file's name without its ending. A heading that opens the
     file is not repeated in the text.
     """
     if path.stat().st_size > MAX_BYTES:
-        return 1, Flaw("broken", f"longer than {MAX_BYTES >> 20} MiB; split it into several files")
+        return 1, RowError("broken", f"longer than {MAX_BYTES >> 20} MiB; split it into several files")
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        return line, Flaw("not_utf8", f"not UTF-8 ({error.reason}); convert the file")
+        return line, RowError("not_utf8", f"not UTF-8 ({error.reason}); convert the file")
     title = None
     if path.suffix.lower() == ".md":
         title, text = _markdown(text)
