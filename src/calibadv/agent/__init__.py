@@ -2,6 +2,7 @@
 
 - `agent`: answers questions as they come: the rollout's scheduler, open to questions at any time and from any thread
 - `events`: what happens while an agent answers a question, as records that can be shown, streamed or counted
+- `transcript`: an agent at work as text: each event as labelled lines
 - `server`: the agent over HTTP: OpenAI's chat endpoints, health, figures, and a page to ask from
 """
 

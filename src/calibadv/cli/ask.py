@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from json import dumps
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, opened_agent
-from calibadv.cli.console.options import Arm, Json, Overrides, command, overrides_of, takes_settings
-from calibadv.cli.console.terminal import ANSWER, BOLD, DIM, FOUND, SEARCH, THINK, Blocks
+from calibadv.cli.options import Arm, Json, Overrides, command, overrides_of, takes_settings
 from calibadv.errors import ConfigError, RetrieverError
+from calibadv.io.terminal import Blocks
 from calibadv.runs.agent import lab_questions
-from calibadv.trajectory import ActionKind, StopReason
-
-if TYPE_CHECKING:
-    from calibadv.agent import Event, Finished
+from calibadv.trajectory import StopReason
 
 EXAMPLES = """\
   calibadv ask                          three questions that the lab answers
@@ -62,10 +59,16 @@ def ask(
         raise ConfigError("QUESTION is empty; put a question in quotes")
     given = [f"retrieval.remote.wait_s={WAIT_S}", f"rollout.temperature={temperature}"]
     given += [*overrides_of(SETTINGS, options), *overrides]
-    show = JsonLines() if json else Terminal()
+    from calibadv.agent.events import as_json
+    from calibadv.agent.transcript import event_lines
+
+    blocks = Blocks(sys.stdout, width=100)
     with opened_agent(model, retriever=retriever, arm=arm, overrides=given) as agent:
-        *_, end = map(show, agent.ask(question, seed=seed))
-    return exit_code(end)
+        for event in agent.ask(question, seed=seed):
+            lines = [dumps(as_json(event), ensure_ascii=False)] if json else event_lines(event, blocks=blocks)
+            if lines:
+                print("\n".join(lines), flush=True)
+    return exit_code(event)
 
 
 def exit_code(end: Any) -> int:
@@ -73,56 +76,3 @@ def exit_code(end: Any) -> int:
     if end.trajectory.stop_reason is StopReason.SEARCH_FAILED:
         raise RetrieverError(end.trajectory.error or "the search failed")
     return 1 if end.answer is None else 0
-
-
-class JsonLines:
-    """Prints each event as one JSON object."""
-
-    def __call__(self, event: Event) -> Event:
-        from calibadv.agent.events import as_json
-
-        print(json.dumps(as_json(event), ensure_ascii=False), flush=True)
-        return event
-
-
-class Terminal:
-    """Prints each event as a few lines for people."""
-
-    def __init__(self) -> None:
-        self.blocks = Blocks(sys.stdout, width=100)
-
-    def __call__(self, event: Event) -> Event:
-        from calibadv.agent import DocumentsFound, Finished, TurnWritten
-
-        if isinstance(event, TurnWritten):
-            if event.action.kind is ActionKind.INVALID:
-                self.show("wrote", event.text, DIM)
-                return event
-            self.show("think", event.thinking, THINK)
-            if event.action.kind is ActionKind.SEARCH:
-                self.show("search", event.action.content, SEARCH)
-        elif isinstance(event, DocumentsFound):
-            titles = [document.title or document.id for document in event.documents]
-            self.show("found", "; ".join(titles) or "nothing", FOUND)
-        elif isinstance(event, Finished):
-            self.end(event)
-        return event
-
-    def end(self, end: Finished) -> None:
-        """The answer with the documents that hold it."""
-        if end.answer is None:
-            self.show("no answer", end.explanation() or "", BOLD)
-        else:
-            self.show("answer", end.answer, ANSWER)
-            for source in end.sources:
-                if source.holds_answer:
-                    where = f"{source.document.title or source.document.id} (id {source.document.id})"
-                    self.show("source", where, FOUND)
-        searches = len(end.trajectory.search_turns)
-        spent = f"{searches} search{'es' if searches != 1 else ''}, {end.completion_tokens} tokens written"
-        self.show("", f"{spent}, {end.seconds:.1f} s", DIM)
-
-    def show(self, label: str, text: str, style: str) -> None:
-        """A label, and the text wrapped beside it; nothing for an empty text."""
-        if text.strip():
-            print("\n".join(self.blocks.block(label, text, style)), flush=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import Json, command, epilogue, fill, print_json, takes
-from calibadv.cli.console.terminal import clean, progress_bar
+from calibadv.cli.options import Json, command, epilogue, fill, print_json, takes
 from calibadv.io.packages import require_packages
+from calibadv.io.terminal import clean
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.corpus.importing.config import ImportConfig
+from calibadv.retrieval.corpus.importing.report import account
+from calibadv.runs.progress import progress_bar
 
 EXAMPLES = """\
   calibadv corpus import wiki-18.jsonl.gz --out corpora/wiki     the wiki-18 form, or id, title and text
@@ -39,12 +40,6 @@ refuses the first one instead. The account is kept in OUT/corpus.json.
 next
   calibadv index build corpora/wiki --method bm25
 """
-LEFT_OUT = {
-    "broken": "broken",
-    "not_utf8": "not UTF-8",
-    "duplicate": "duplicate id",
-    "empty": "empty document",
-}
 Folder = Annotated[Path, Parameter(name="CORPUS", help="Folder of a corpus.")]
 
 app = command("corpus", examples=EXAMPLES)
@@ -77,7 +72,7 @@ def import_(
         return
     what = "passages" if config.chunk_words else "documents"
     print(f"{report.num_documents:,} {what} of {report.num_rows:,} rows in {out} ({seconds:.1f} s)")
-    print_account(report.to_record())
+    print(account(report.to_record()), end="")
     print(f"\n  calibadv index build {out} --method bm25    make it searchable")
 
 
@@ -111,7 +106,7 @@ def info(folder: Folder, /, *, json: Json = False) -> None:
     }
     for name, value in rows.items():
         print(f"{name:<16}{clean(value)}")
-    print_account(manifest.report)
+    print(account(manifest.report), end="")
 
 
 @app.command
@@ -130,17 +125,3 @@ def open_corpus(folder: Path) -> Corpus:
     """The corpus in a folder."""
     require_packages("pyarrow", extra="retrieval", what="a corpus")
     return Corpus.open(folder)
-
-
-def print_account(report: Mapping[str, Any]) -> None:
-    """What was left out, and what was decided."""
-    for note in report.get("notes", ()):
-        print(f"note: {clean(str(note))}")
-    for kind, what in LEFT_OUT.items():
-        count = report.get("counts", {}).get(kind, 0)
-        if not count:
-            continue
-        named = [row for row in report.get("left_out", ()) if row["kind"] == kind]
-        print(f"left out, {what}: {count:,}" + (f", the first {len(named)}:" if count > len(named) else ":"))
-        for row in named:
-            print(clean(f"  {row['where']}: {row['message']}"))

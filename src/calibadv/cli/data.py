@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import Json, Names, command, epilogue, fill, print_json, takes
-from calibadv.cli.console.terminal import print_table
-from calibadv.data.prepare import PrepareConfig, SplitReport, open_source, prepare
+from calibadv.cli.options import Json, Names, command, epilogue, fill, print_json, takes
+from calibadv.data.prepare import PrepareConfig, open_source, prepare
 from calibadv.data.prepare.selection import parse_weights
 from calibadv.io.packages import require_packages
 
@@ -80,34 +79,4 @@ def prepare_command(
         print_json([asdict(report) for report in reports])
         return
     for report in reports:
-        show(report)
-
-
-def show(report: SplitReport) -> None:
-    """One split's report for a terminal."""
-    print(f"\n{report.path}: {report.rows:,} questions")
-    header = ["data set", "split read", "rows", "published", "unusable", "as in a test", "repeated", "kept"]
-    rows = []
-    for part in report.datasets:
-        in_test = sum(number for reason, number in part.removed.items() if "test" in reason)
-        rows.append(
-            [
-                part.name,
-                part.split_read,
-                f"{part.rows:,}",
-                "?" if part.published is None else f"{part.published:,}",
-                f"{part.unusable:,}",
-                str(in_test),
-                str(part.removed.get("repeated", 0)),
-                f"{part.kept:,}",
-            ]
-        )
-    print_table(header, rows)
-    if report.compared_with:
-        print(f"compared with the tests of {', '.join(report.compared_with)}")
-    for example in report.examples[:3]:
-        print(
-            f"  left out: {example.dataset}/{example.id} ({example.reason}: {example.other}) {example.question[:80]!r}"
-        )
-    if report.repeated:
-        print(f"{report.repeated} questions repeat the words of another one; a test is kept as published")
+        print(f"\n{report.as_text()}")

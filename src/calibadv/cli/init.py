@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import command
+from calibadv.cli.options import command
 from calibadv.errors import ConfigError
 from calibadv.runs.init import packaged_configs
 

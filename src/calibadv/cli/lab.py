@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import Json, Positive, check_new_folder, command, epilogue, fill, print_json, takes
+from calibadv.cli.options import Json, Positive, check_new_folder, command, epilogue, fill, print_json, takes
 from calibadv.cli.train import PACKAGES
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
@@ -46,13 +46,12 @@ def lab(*, resume: Resume = False, **options: Any) -> None:
         check_new_folder(out)
     config = fill(LabConfig, options)
     require_packages(*PACKAGES, "matplotlib", extra="all", what="the lab")
-    from calibadv.cli.lab_progress import LabProgress, print_summary
     from calibadv.lab.compare import run_lab
+    from calibadv.lab.progress import LabProgress, summary
 
     with LabProgress() as progress:
         folder = run_lab(config, resume=resume, watch=progress)
-    print()
-    print_summary(folder / "results.json")
+    print(f"\n{summary(folder)}")
     page = folder / "report.html"
     print(f"\nEverything is in {folder}. Where to look next:")
     print(f"  {page}    every curve, and rollouts to read" if page.exists() else f"  calibadv report {folder}")

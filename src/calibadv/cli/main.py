@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from calibadv.cli.console.options import epilogue
+from calibadv.cli.options import epilogue
 from calibadv.errors import CalibAdvError, ConfigError, DataError, PolicyError, RetrieverError
 from calibadv.version import __version__
 

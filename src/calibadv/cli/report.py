@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import Arm, command
+from calibadv.cli.options import Arm, command
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
 from calibadv.runs.targets import lab_arms, run_of

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import command, epilogue, fill, takes
+from calibadv.cli.options import command, epilogue, fill, takes
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.server.backend import BackendConfig
 from calibadv.retrieval.server.config import TOKEN_VARIABLE, ServerConfig

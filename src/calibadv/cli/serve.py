@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
 from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, opened_agent
-from calibadv.cli.console.options import Arm, Overrides, command, fill, overrides_of, takes, takes_settings
+from calibadv.cli.options import Arm, Overrides, command, fill, overrides_of, takes, takes_settings
 from calibadv.io.packages import require_packages
 from calibadv.runs.agent import lab_questions, name_of
 

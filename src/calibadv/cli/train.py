@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import Overrides, Verbose, command
-from calibadv.cli.console.settings import show_settings
+from calibadv.cli.options import Overrides, Verbose, command, show_settings
 from calibadv.data.run_files import MODEL
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages

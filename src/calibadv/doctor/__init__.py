@@ -14,7 +14,7 @@
 - `run_checks`: all checks of a run in order; what cannot be checked because something before it failed is left out
 """
 
-from calibadv.doctor.check import Blocked, Check, Level, worst
+from calibadv.doctor.check import Blocked, Check, Level, verdict, worst
 from calibadv.doctor.run_checks import examine
 
-__all__ = ["Blocked", "Check", "Level", "examine", "worst"]
+__all__ = ["Blocked", "Check", "Level", "examine", "verdict", "worst"]

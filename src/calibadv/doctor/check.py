@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -23,6 +24,11 @@ class Level(StrEnum):
     """The run would fail, or learn nothing."""
 
 
+_MARKS = {Level.OK: "ok     ", Level.WARNING: "WARNING", Level.BLOCKER: "BLOCKER"}
+WIDTH = 112
+"""Columns of a check as text."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """The outcome of one check."""
@@ -40,6 +46,14 @@ class Check:
         """Plain values, for JSON."""
         return asdict(self) | {"level": str(self.level)}
 
+    def as_text(self) -> str:
+        """A few lines for a terminal."""
+        lines = textwrap.wrap(self.summary, WIDTH - 26) or [""]
+        remedy = textwrap.wrap(self.remedy, WIDTH - 29)
+        lines += [f"-> {line}" if number == 0 else f"   {line}" for number, line in enumerate(remedy)]
+        start = f"{_MARKS[self.level]}  {self.name:<15}"
+        return "\n".join(f"{start if number == 0 else ' ' * 24}  {line}" for number, line in enumerate(lines))
+
 
 class Blocked(CalibAdvError):
     """At least one check is a blocker: the run would fail or learn nothing."""
@@ -53,6 +67,22 @@ def worst(checks: Sequence[Check]) -> Level:
     """
     levels = [check.level for check in checks]
     return max(levels, key=list(Level).index, default=Level.OK)
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """What all checks together say.
+
+    >>> verdict([Check(name="a", summary="fine"), Check(name="b", level=Level.WARNING, summary="hm")])
+    'This run would start; 1 warning to think about first.'
+    """
+    level = worst(checks)
+    count = sum(check.level is level for check in checks)
+    if level is Level.OK:
+        return "Nothing stands in the way of this run."
+    noun = str(level) if count == 1 else f"{level}s"
+    if level is Level.WARNING:
+        return f"This run would start; {count} {noun} to think about first."
+    return f"This run would fail or teach nothing: {count} {noun}."
 
 
 def guarded(name: str, examine: Callable[[], Check | list[Check]], *, remedy: str = "") -> list[Check]:

@@ -1,6 +1,7 @@
 """Evaluation: play every question, grade the model's own answers, say how sure the figures are. Loads no torch.
 
 - `compare`: `compare`: two evaluations of the same questions, paired question by question
+- `compare_text`: a comparison as text: a table, and the questions that changed most
 - `config`: how a policy is evaluated: the [evaluation] section of a run
 - `coverage`: can these questions be answered from this corpus at all? One pass over every document, whatever the
   retriever finds
@@ -10,6 +11,7 @@
 - `folder`: an evaluation's folder: what is being evaluated (manifest.json), finished rollouts, and at the end the
   results
 - `grade`: what one trajectory is worth: its grade
+- `index_text`: recall of an index and coverage of a corpus as text: tables, and what is missing
 - `journal`: the journal of an evaluation: every finished rollout, on disk the moment it finishes, so that none is
   played twice
 - `judge`: an optional judge: a language model says whether an answer means the same as a golden answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from calibadv.evaluation.statistics import PASS, Estimate, Summary
+from calibadv.io.terminal import text_table
 
 FORMATS = ("text", "markdown", "latex")
 COLUMNS = {
@@ -40,6 +41,19 @@ def summary_table(summaries: Sequence[Summary], *, seconds: bool = True) -> Tabl
     return header, rows
 
 
+def no_format_note(summaries: Sequence[Summary]) -> str | None:
+    """What it means when no rollout has a valid format; None when some have."""
+    estimates = next((s for s in summaries if s.name == "all"), summaries[0]).estimates
+    if estimates["format_valid"].mean > 0:
+        return None
+    return (
+        "No rollout has a valid format (think, search, information, ..., think, answer); "
+        f"{estimates['answered'].mean:.0%} hold an answer at all. A model that was never taught these tags earns no "
+        "reward and cannot be trained by reinforcement alone: start from one that was fine-tuned on trajectories "
+        "(calibadv sft makes one), or change rollout.prompt."
+    )
+
+
 def render(table: Table, *, format: str = "text", caption: str = "") -> str:
     """The table in one of `FORMATS`.
 
@@ -56,14 +70,7 @@ def render(table: Table, *, format: str = "text", caption: str = "") -> str:
         return "\n".join(text)
     if format == "latex":
         return _latex(header, rows, caption=caption)
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(_aligned(line, widths) for line in lines)
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
+    return text_table(header, rows)
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str) -> str:

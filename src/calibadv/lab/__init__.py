@@ -8,6 +8,7 @@
 - `folder`: the folder of a lab: one lab at a time, an older one is moved aside, nothing is overwritten
 - `jobs`: the runs of a lab: each is ``calibadv train`` in a process of its own with one thread
 - `names`: the words of the fictional encyclopedia: names, countries, rivers, years
+- `progress`: how the lab's runs are shown while they train, and the table at the end
 - `questions`: questions about a world, with the chain of facts that answers each one
 - `results`: ``results.json``: settings, the figures of each run, and the verdict
 - `verdict`: what a lab has shown, in words: the difference between its arms with a 95 % interval

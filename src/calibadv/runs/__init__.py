@@ -3,6 +3,7 @@
 - `agent`: an agent that answers questions: which model, which documents, and opening both
 - `demonstrations`: collect demonstrations for a run: by script, from recorded traces, from stored files
 - `evaluate`: evaluate the model of a config on its questions, and keep every finished rollout
+- `index_quality`: what an index finds of what questions need, and what its corpus has at all
 - `init`: the configs that come with calibadv, to start a run of one's own from
 - `index`: make a corpus searchable, by words, by vectors, or by both
 - `progress`: being told how far work of several parts is

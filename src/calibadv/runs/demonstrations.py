@@ -203,3 +203,19 @@ def read_collection(folder: Path) -> list[Trajectory]:
         raise DataError(f"{folder}: no {REPORT}, so the demonstrations were never finished; start in a new folder")
     paths = sorted(folder.glob("*.jsonl.gz"))
     return [record.trajectory for path in paths for record in read_trajectories(path, strict=True)]
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """What `write_collection` reports, as lines for a terminal."""
+    lines = []
+    for source in SOURCES:
+        counts = report[source]
+        if counts:
+            parts = ", ".join(f"{number} {name}" for name, number in counts.items())
+            lines.append(f"{source:<13} {sum(counts.values()):>6}   {parts}")
+        lines += [f"  left out    {n:>6}   {reason}" for reason, n in report["left_out"].get(source, {}).items()]
+    searches = ", ".join(f"{number} with {count}" for count, number in report["searches"].items())
+    lines.append(f"{report['demonstrations']} demonstrations; searches: {searches}")
+    if report["test_questions_left_out"]:
+        lines.append(f"{report['test_questions_left_out']} test questions were left out")
+    return "\n".join(lines)

@@ -223,3 +223,12 @@ def look_at_format(config: RunConfig, folder: Path, *, retriever: Retriever | No
     }
     (folder / "format_check.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return result
+
+
+def format_text(result: EvalResult) -> str:
+    """What `look_at_format` found, in one line."""
+    means = result.overall.estimates
+    return (
+        f"Format check, {len(result.grades)} questions, greedy: {means['format_valid'].mean:.0%} valid format, "
+        f"{means['answered'].mean:.0%} answered, {means['searches'].mean:.1f} searches, F1 {means['f1'].mean:.3f}"
+    )

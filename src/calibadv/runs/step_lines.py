@@ -89,6 +89,12 @@ def step_figures(line: dict[str, Any], *, start: str, end: str) -> str:
     return f"{text}  {end}" if end else text
 
 
+def sft_figures(line: dict[str, Any]) -> str:
+    """One line of sft.jsonl; a missing figure was not finite."""
+    shown = [f"{name} {line[name]:.3g}" for name in ("loss", "grad_norm", "lr") if line[name] is not None]
+    return f"step {line['step']:>4}  epoch {line['epoch']:.2f}  {'  '.join(shown)}"
+
+
 def evaluation_figures(line: dict[str, Any]) -> str:
     """F1 with its interval, and EM."""
     low, high = line.get("f1_low"), line.get("f1_high")

@@ -79,7 +79,7 @@ def test_a_running_server_is_measured_by_its_address(
         def manifest(self) -> dict[str, Any]:
             return {"method": "remote", "urls": [self.url]}
 
-    monkeypatch.setattr("calibadv.cli.index.measure.RemoteRetriever", Server)
+    monkeypatch.setattr("calibadv.runs.index_quality.RemoteRetriever", Server)
     assert main(["index", "recall", "http://127.0.0.1:8000", "--questions", "more.jsonl", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["index"]["urls"] == ["http://127.0.0.1:8000"]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import calibadv.lab.compare
-from calibadv.cli.lab_progress import figures_of, print_summary
 from calibadv.cli.main import main
 from calibadv.config import RunConfig
 from calibadv.data.config import load_split
 from calibadv.lab.compare import Watch
 from calibadv.lab.config import LabConfig
+from calibadv.lab.progress import figures_of, summary
 from calibadv.retrieval.corpus.read import read_corpus
 
 
@@ -124,13 +124,14 @@ def test_a_run_in_progress_is_a_few_words() -> None:
     assert figures_of(Job()) == "reward 0.512  test F1 0.400"
 
 
-def test_one_seed_shows_its_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_seed_shows_its_standard_error(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     arm = {"name": "grpo", "f1_before": 0.1, "f1_after": 0.3, "f1_after_se": 0.02, "seconds": 5, "collapsed": False}
     arm["status"] = "finished"
     path.write_text(json.dumps({"arms": [arm], "verdict": "grpo: +0.200"}))
-    print_summary(path)
-    assert "± 0.020" in capsys.readouterr().out
+    text = summary(tmp_path)
+    assert "± 0.020" in text
+    assert text.endswith("grpo: +0.200")
 
 
 def test_a_report_needs_runs_that_are_there(

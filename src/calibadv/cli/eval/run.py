@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import Arm, Names, Overrides, command, overrides_of, takes_settings
-from calibadv.cli.console.terminal import progress_bars
 from calibadv.cli.eval.options import Form, Format, Json, JudgeCache, JudgeModel, JudgeUrl, Out, judge_of
+from calibadv.cli.options import Arm, Names, Overrides, command, overrides_of, takes_settings
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.folder import FINISHED, RESULTS
-from calibadv.evaluation.tables import render, summary_table
+from calibadv.evaluation.tables import no_format_note, render, summary_table
 from calibadv.runs.evaluate import Split, evaluate, free_folder
+from calibadv.runs.progress import progress_bars
 from calibadv.runs.targets import check_model, config_of, is_config, question_files, run_of
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def run(
     with stoppable(folder), progress_bars() as progress:
         result = evaluate(config, out=folder, split=split, datasets=datasets, judge=asked, progress=progress)
     show_results(result, folder, format="json" if json else format)
-    explain_silence(result)
+    if (note := no_format_note(result.summaries)) is not None:
+        print(f"\n{note}", file=sys.stderr)
 
 
 def check_complete(target: str, *, data: Sequence[str], retriever: str | None) -> None:
@@ -193,17 +194,3 @@ def _second_interrupt_ends(folder: Path) -> Any:
         return signal.signal(signal.SIGINT, handle)
     except ValueError:  # not the main thread: the caller handles signals
         return None
-
-
-def explain_silence(result: EvalResult) -> None:
-    """Say in plain words what figures of 0 mean."""
-    estimates = result.overall.estimates
-    if estimates["format_valid"].mean > 0:
-        return
-    print(
-        "\nNo rollout has a valid format (think, search, information, ..., think, answer); "
-        f"{estimates['answered'].mean:.0%} hold an answer at all. A model that was never taught these tags earns no "
-        "reward and cannot be trained by reinforcement alone: start from one that was fine-tuned on trajectories "
-        "(calibadv sft makes one), or change rollout.prompt.",
-        file=sys.stderr,
-    )

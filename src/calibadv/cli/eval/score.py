@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import Files, command, print_json, takes
-from calibadv.cli.console.terminal import progress_bars
 from calibadv.cli.eval.options import Form, Format, Json, JudgeCache, JudgeModel, JudgeUrl, Out, judge_of
+from calibadv.cli.options import Files, command, print_json, takes
 from calibadv.errors import DataError
 from calibadv.evaluation import EvalResult, as_json, read_traces, score_traces
 from calibadv.evaluation.folder import write_score
@@ -17,7 +16,7 @@ from calibadv.evaluation.tables import render, summary_table
 from calibadv.io.provenance import file_sha256, versions
 from calibadv.rewards.outcome import RewardConfig
 from calibadv.runs.evaluate import check_folder
-from calibadv.runs.progress import about
+from calibadv.runs.progress import about, progress_bars
 
 EXAMPLES = """\
   calibadv eval score runs/lab/trajectories/step-00010.jsonl.gz

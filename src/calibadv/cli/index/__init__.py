@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from calibadv.cli.console.options import command
+from calibadv.cli.options import command
 
 EXAMPLES = """\
   calibadv index build corpora/wiki --method bm25        into corpora/wiki/bm25

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import Positive, command, fill, takes
-from calibadv.cli.console.terminal import progress_bars
+from calibadv.cli.options import Positive, command, fill, takes
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.bm25 import BM25Config
@@ -18,6 +17,7 @@ from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.kinds import Kind
 from calibadv.retrieval.hybrid import HybridConfig
 from calibadv.runs.index import Method, build_index
+from calibadv.runs.progress import progress_bars
 
 EXAMPLES = """\
   calibadv index build corpora/wiki --method bm25

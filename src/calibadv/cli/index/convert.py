@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from calibadv.cli.console.options import command, fill, takes
-from calibadv.cli.console.terminal import progress_bar
+from calibadv.cli.options import command, fill, takes
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.corpus.corpus import Corpus
@@ -17,6 +16,7 @@ from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.pull import PullConfig
 from calibadv.retrieval.dense.pull import pull as pull_index
 from calibadv.retrieval.dense.sizing import format_size, parse_size, plan_kind
+from calibadv.runs.progress import progress_bar
 
 CONVERT_EXAMPLES = """\
   calibadv index convert corpora/wiki/dense --to ivf-pq --out corpora/wiki/dense-pq

@@ -9,17 +9,18 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from calibadv.cli.console.options import Json, command, print_json, takes
-from calibadv.cli.console.terminal import BOLD, DIM, Blocks, clean, progress_bars
 from calibadv.cli.index.build import folder_bytes
+from calibadv.cli.options import Json, command, print_json, takes
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.files import leaves
 from calibadv.io.packages import require_packages
+from calibadv.io.terminal import BOLD, DIM, Blocks, clean
 from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.retrieval.index.manifest import IndexManifest
 from calibadv.retrieval.index.verify import VerifyConfig, verify_index
 from calibadv.retrieval.open import open_index
 from calibadv.retrieval.server.backend import BackendConfig
+from calibadv.runs.progress import progress_bars
 
 Folder = Annotated[Path, Parameter(name="INDEX", help="A folder of calibadv index build.")]
 CorpusOption = Annotated[Path | None, Parameter(metavar="DIR", help="The corpus, when it is not where the index says.")]

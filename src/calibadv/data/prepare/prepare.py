@@ -20,6 +20,7 @@ from calibadv.dialogue.prompt import PROMPTS
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.files import write_json
 from calibadv.io.provenance import file_sha256
+from calibadv.io.terminal import text_table
 from calibadv.trajectory import Question
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,26 @@ class SplitReport:
     repeated: int = 0
     """Questions of an evaluation split that have the text of another one; they are kept, as published."""
     warnings: list[str] = field(default_factory=list)
+
+    def as_text(self) -> str:
+        """A few lines for a terminal."""
+        header = ["data set", "split read", "rows", "published", "unusable", "as in a test", "repeated", "kept"]
+        rows = []
+        for part in self.datasets:
+            in_test = sum(number for reason, number in part.removed.items() if "test" in reason)
+            published = "?" if part.published is None else f"{part.published:,}"
+            counts = [f"{part.unusable:,}", str(in_test), str(part.removed.get("repeated", 0)), f"{part.kept:,}"]
+            rows.append([part.name, part.split_read, f"{part.rows:,}", published, *counts])
+        lines = [f"{self.path}: {self.rows:,} questions", text_table(header, rows)]
+        if self.compared_with:
+            lines.append(f"compared with the tests of {', '.join(self.compared_with)}")
+        lines += [
+            f"  left out: {one.dataset}/{one.id} ({one.reason}: {one.other}) {one.question[:80]!r}"
+            for one in self.examples[:3]
+        ]
+        if self.repeated:
+            lines.append(f"{self.repeated} questions repeat the words of another one; a test is kept as published")
+        return "\n".join(lines)
 
 
 def prepare(source: Source, *, out: Path, options: PrepareConfig) -> list[SplitReport]:

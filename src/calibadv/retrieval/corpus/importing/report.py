@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, get_args
 
+from calibadv.io.terminal import clean
 from calibadv.retrieval.corpus.row_errors import RowError, RowErrorKind
 
 NAMED_PER_KIND = 20
@@ -52,6 +53,18 @@ class ImportReport:
         record["left_out"] = [row._asdict() for row in self.left_out]
         record["notes"] = list(self.notes)
         return record
+
+
+def account(record: Mapping[str, Any]) -> str:
+    """What an import left out and decided, from `ImportReport.to_record`, as lines for a terminal."""
+    lines = [f"note: {note}" for note in record.get("notes", ())]
+    for kind, what in zip(KINDS, ("broken", "not UTF-8", "duplicate id", "empty document"), strict=True):
+        count = record.get("counts", {}).get(kind, 0)
+        named = [row for row in record.get("left_out", ()) if row["kind"] == kind]
+        if count:
+            lines.append(f"left out, {what}: {count:,}" + (f", the first {len(named)}:" if count > len(named) else ":"))
+            lines += [f"  {row['where']}: {row['message']}" for row in named]
+    return "".join(f"{clean(line)}\n" for line in lines)
 
 
 def encodable(text: str) -> str:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from calibadv.cli.console.terminal import progress_bar, progress_bars
+from calibadv.runs.progress import progress_bar, progress_bars
 
 
 def test_a_terminal_gets_a_bar_on_its_error_output(

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, TextIO
 
-from calibadv.cli.console.terminal import print_table
-
-if TYPE_CHECKING:
-    from calibadv.lab.jobs import Job
+from calibadv.data.run_files import RESULTS
+from calibadv.io.files import read_json
+from calibadv.io.terminal import text_table
+from calibadv.lab.jobs import Job
 
 
 class LabProgress:
     """One bar per run on a terminal; elsewhere one line per run for every tenth of its steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = sys.stdout if stream is None else stream
         self._bars: Any = None
         self._tasks: dict[int, Any] = {}
         self._tenths: dict[int, int] = {}
 
     def __enter__(self) -> Self:
-        if sys.stdout.isatty():
+        if self.stream.isatty():
+            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (
@@ -36,7 +37,7 @@ class LabProgress:
                 TextColumn("{task.fields[figures]}"),
                 TimeElapsedColumn(),
             )
-            self._bars = Progress(*columns)
+            self._bars = Progress(*columns, console=Console(file=self.stream))
             self._bars.start()
         return self
 
@@ -62,7 +63,8 @@ class LabProgress:
         tenth = 10 * job.step // max(job.num_steps, 1)
         if tenth > self._tenths.get(number, 0):
             self._tenths[number] = tenth
-            print(f"{job.folder.name}: step {job.step}/{job.num_steps}  {figures_of(job)}", flush=True)
+            self.stream.write(f"{job.folder.name}: step {job.step}/{job.num_steps}  {figures_of(job)}\n")
+            self.stream.flush()
 
 
 def figures_of(job: Job) -> str:
@@ -71,9 +73,9 @@ def figures_of(job: Job) -> str:
     return reward if job.f1_test is None else f"{reward}  test F1 {job.f1_test:.3f}".strip()
 
 
-def print_summary(results: Path) -> None:
+def summary(folder: Path) -> str:
     """Test F1 of every arm before and after, mean over its seeds, and the verdict."""
-    result = json.loads(results.read_text(encoding="utf-8"))
+    result = read_json(folder / RESULTS)
     entries = [entry for entry in result["arms"] if entry["status"] == "finished"]
     rows = []
     for name in dict.fromkeys(entry["name"] for entry in entries):
@@ -85,5 +87,4 @@ def print_summary(results: Path) -> None:
         fell = f"{sum(run['collapsed'] for run in runs)} of {len(runs)}"
         rows.append([name, f"{before:.3f}", f"{after:.3f}", spread, f"{after - before:+.3f}", fell, f"{seconds:.0f}"])
     header = ["arm", "test F1 before", "after", "(seeds, or standard error)", "gain", "collapsed", "seconds a run"]
-    print_table(header, rows)
-    print("\n" + textwrap.fill(result["verdict"], 80))
+    return f"{text_table(header, rows)}\n\n{textwrap.fill(result['verdict'], 80)}"

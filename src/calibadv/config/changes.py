@@ -1,27 +1,16 @@
-"""Settings of a run as TOML on the terminal: those that were changed, or all of them."""
+"""Which settings of a run differ from their defaults."""
 
 from __future__ import annotations
 
 import typing
 from dataclasses import MISSING, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from calibadv.config import RunConfig
-
-
-def show_settings(config: RunConfig, *, verbose: bool) -> None:
-    """Print the settings; without ``verbose`` only those that differ from the defaults."""
-    if verbose:
-        print(config.to_toml(), flush=True)
-        return
-    print(changed_settings(config) + "# everything else is the default; --verbose prints it\n", flush=True)
+from calibadv.config.run_config import RunConfig
 
 
 def changed_settings(config: RunConfig) -> str:
     """The lines of `RunConfig.to_toml` that differ from the defaults, without empty sections."""
-    from calibadv.config import RunConfig
-
     defaults = _defaults(RunConfig, section="")
     actual = _values(config, section="")
     shown, section = list[str](), ""

@@ -10,13 +10,16 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import App, Parameter
 from cyclopts.types import PositiveInt
 from docstring_parser import parse_from_object
 
 from calibadv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from calibadv.config import RunConfig
 
 WIDTH = 79
 F = TypeVar("F", bound=Callable[..., Any])
@@ -154,6 +157,14 @@ def field_helps(config: type) -> dict[str, str]:
 def print_json(value: Any) -> None:
     """For ``--json``."""
     print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def show_settings(config: RunConfig, *, verbose: bool) -> None:
+    """Print the settings; without ``verbose`` only those that differ from the defaults."""
+    from calibadv.config.changes import changed_settings
+
+    text = config.to_toml() if verbose else changed_settings(config) + "# everything else is the default (--verbose)\n"
+    print(text, flush=True)
 
 
 def check_new_folder(folder: Path | None) -> None:
