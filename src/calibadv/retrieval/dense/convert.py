@@ -8,7 +8,6 @@ chunks and never loaded; what other kinds store is reconstructed row by row, whi
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from calibadv.retrieval.dense.encoder_config import EncoderConfig, EncoderSpec, 
 from calibadv.retrieval.dense.faiss_build import VectorSource, assemble
 from calibadv.retrieval.dense.folder import INDEX, VECTORS, open_index_file, write_manifest
 from calibadv.retrieval.dense.kinds import IndexParameters, Kind, check_kind, num_probes, parameters_for
-from calibadv.retrieval.dense.vector_file import VectorFile, VectorWriter, import_faiss, is_vector_file
+from calibadv.retrieval.dense.vector_file import VectorFile, VectorWriter, import_faiss, read_index
 from calibadv.retrieval.index.folder import check_new_folder, corpus_of
 from calibadv.retrieval.index.manifest import IndexManifest
 
@@ -31,7 +30,6 @@ logger = logging.getLogger(__name__)
 Target = Literal["flat", "fp16", "sq8", "hnsw", "ivf-sq8", "ivf-pq", "as-is"]
 Keep = Literal["reference", "copy", "none"]
 _ROWS = 65_536
-_PLACE = re.compile(r"\.(?:cpp|h|cu):\d+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +66,9 @@ def open_origin(path: Path) -> Origin:
         return _open_folder(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; name a FAISS file or an index folder")
-    if is_vector_file(path):
-        vectors = VectorFile.open(path)
-        return Origin(path=path, source=vectors, plain=vectors)
-    return Origin(path=path, source=_reconstructed(path), plain=None)
+    index = read_index(path)
+    plain = VectorFile.of(index, path=path)
+    return Origin(path=path, source=plain or _reconstructed(path, index), plain=plain)
 
 
 def convert_file(origin: Path, *, to: Kind, out: Path) -> IndexParameters:
@@ -180,10 +177,9 @@ def _open_folder(folder: Path) -> Origin:
     return Origin(path=path, source=_reconstructed(path, index), plain=None, manifest=manifest, folder=folder)
 
 
-def _reconstructed(path: Path, index: Any = None) -> ReconstructedVectors:
+def _reconstructed(path: Path, index: Any) -> ReconstructedVectors:
     faiss = import_faiss()
     try:
-        index = index or faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         if isinstance(index, faiss.IndexIVF):
             index.make_direct_map()
         if isinstance(index, faiss.IndexIDMap):
@@ -195,16 +191,8 @@ def _reconstructed(path: Path, index: Any = None) -> ReconstructedVectors:
         if index.ntotal:
             index.reconstruct_n(0, 1)
     except RuntimeError as error:
-        raise DataError(
-            f"{path}: not a FAISS index whose vectors can be read, or not a whole one ({_reason(error)}); fetch or "
-            "build it again"
-        ) from error
+        raise DataError(f"{path}: the vectors of a {type(index).__name__} cannot be read") from error
     return ReconstructedVectors(index, index.ntotal, index.d)
-
-
-def _reason(error: Exception) -> str:
-    """What FAISS says, without the place in its sources that says it."""
-    return _PLACE.split(str(error).strip().splitlines()[0])[-1][:200]
 
 
 def _parameters(found: Origin, to: Kind) -> IndexParameters:

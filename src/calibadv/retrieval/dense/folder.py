@@ -21,7 +21,7 @@ from calibadv.retrieval.dense.faiss_build import assemble
 from calibadv.retrieval.dense.gpu_search import TorchIndex, gpu_for
 from calibadv.retrieval.dense.kinds import IndexParameters, Kind, parameters_for, parameters_from
 from calibadv.retrieval.dense.search import VectorIndex
-from calibadv.retrieval.dense.vector_file import VectorFile, import_faiss
+from calibadv.retrieval.dense.vector_file import VectorFile, read_index
 from calibadv.retrieval.index.folder import FileList, corpus_place
 from calibadv.retrieval.index.manifest import IndexManifest
 
@@ -119,7 +119,6 @@ def index_parameters(manifest: IndexManifest, *, where: Path) -> IndexParameters
 
 def open_index_file(index_dir: Path, manifest: IndexManifest) -> Any:
     """The FAISS index, memory-mapped, after checking that it is whole and is the one the manifest describes."""
-    faiss = import_faiss()
     parameters = index_parameters(manifest, where=index_dir)
     record = manifest.parameters["index"]
     path = index_dir / str(record.get("file", ""))
@@ -131,10 +130,7 @@ def open_index_file(index_dir: Path, manifest: IndexManifest) -> Any:
             f"{path}: {size:,} bytes, not {record.get('bytes'):,} as when it was built: truncated or replaced; "
             "build the index again"
         )
-    try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
-    except RuntimeError as error:
-        raise DataError(f"{path}: FAISS cannot read it ({_short(error)}); build the index again") from error
+    index = read_index(path)
     if (index.d, index.ntotal) != (parameters.dimension, parameters.num_vectors):
         raise DataError(
             f"{path}: {index.ntotal:,} vectors of dimension {index.d}, but the manifest says "
@@ -192,7 +188,3 @@ def open_vectors(path: Path, *, manifest: IndexManifest) -> VectorFile:
             f"{path}: {vectors.num_vectors:,} vectors, but the index has {manifest.num_documents:,}; build it again"
         )
     return vectors
-
-
-def _short(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]

@@ -8,6 +8,7 @@ needs no second copy. Published ``IndexFlatIP`` files are read in the same way.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from calibadv.devices import first_line
 from calibadv.errors import DataError
 from calibadv.io.packages import require_packages
 
@@ -24,11 +26,13 @@ _NUM_VECTORS_AT = 8
 """Where a FAISS file counts its vectors: after the four letters of its type and the dimension."""
 _LENGTH_BYTES = 8
 """The length of the last field, the rows, stands right before them."""
+_PLACE = re.compile(r"\.(?:cpp|h|cu):\d+: ")
+"""The place in FAISS's sources in front of what it says."""
 
 
 @dataclass(frozen=True, slots=True)
 class VectorFile:
-    """A complete file of vectors, opened by its header."""
+    """A complete file of vectors."""
 
     path: Path
     dtype: VectorType
@@ -39,27 +43,29 @@ class VectorFile:
 
     @classmethod
     def open(cls, path: Path) -> VectorFile:
-        """Read the header; DataError when the file is no plain FAISS file or is shorter than it says."""
-        header = _read_header(path)
-        kind, dimension, num_vectors = _unpack(header, path=path)
-        dtype: VectorType = "float32" if kind == b"IxFI" else "float16"
-        offset = len(empty_index(dtype, dimension=dimension))
-        found = VectorFile(path, dtype, num_vectors, dimension, offset)
-        size = path.stat().st_size
-        if size != found.num_bytes:
-            raise DataError(
-                f"{path}: {size:,} bytes, but {num_vectors:,} vectors of dimension {dimension} ({dtype}) take "
-                f"{found.num_bytes:,}; the file is truncated or damaged: fetch or build it again"
-            )
+        """Let FAISS read the header; DataError when the file holds no plain vectors, or is shorter than it says."""
+        index = read_index(path)
+        found = cls.of(index, path=path)
+        if found is None:
+            raise DataError(f"{path}: a {type(index).__name__}, not plain inner-product vectors")
+        return found
+
+    @classmethod
+    def of(cls, index: Any, *, path: Path) -> VectorFile | None:
+        """The rows behind an index that FAISS read from ``path``; None when it does not hold plain vectors."""
+        faiss = import_faiss()
+        is_half = isinstance(index, faiss.IndexScalarQuantizer) and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
+        if index.metric_type != faiss.METRIC_INNER_PRODUCT or not (is_half or isinstance(index, faiss.IndexFlat)):
+            return None
+        dtype: VectorType = "float16" if is_half else "float32"
+        found = cls(path, dtype, index.ntotal, index.d, offset=len(empty_index(dtype, dimension=index.d)))
+        if (size := path.stat().st_size) != (expected := found.offset + found.num_vectors * found.row_bytes):
+            raise DataError(f"{path}: {size:,} bytes, but its vectors take {expected:,}; fetch or build it again")
         return found
 
     @property
     def row_bytes(self) -> int:
         return self.dimension * np.dtype(self.dtype).itemsize
-
-    @property
-    def num_bytes(self) -> int:
-        return self.offset + self.num_vectors * self.row_bytes
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows start to stop as float32, read (not mapped): a pass over the file leaves nothing in memory."""
@@ -146,34 +152,16 @@ def patched(header: bytes, *, num_vectors: int, last_length: int) -> bytes:
     return bytes(changed)
 
 
-def is_vector_file(path: Path) -> bool:
-    """Whether the file begins as a FAISS file of plain vectors; `VectorFile.open` says whether it is whole."""
+def read_index(path: Path) -> Any:
+    """A FAISS index, memory-mapped."""
+    faiss = import_faiss()
     try:
-        _unpack(_read_header(path), path=path)
-    except DataError:
-        return False
-    return True
-
-
-def _read_header(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(64)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); name a FAISS file") from error
-
-
-def _unpack(header: bytes, *, path: Path) -> tuple[bytes, int, int]:
-    """Type, dimension and number of vectors."""
-    kind = header[:4]
-    if len(header) < 45 or kind not in (b"IxFI", b"IxSQ"):
-        raise DataError(f"{path}: not a FAISS file of plain inner-product vectors (it starts with {kind!r})")
-    dimension, num_vectors = struct.unpack_from("<iq", header, 4)
-    if kind == b"IxSQ" and struct.unpack_from("<i", header, 37)[0] != import_faiss().ScalarQuantizer.QT_fp16:
-        raise DataError(f"{path}: its vectors are quantised; not plain vectors")
-    if dimension < 1 or num_vectors < 0:
-        raise DataError(f"{path}: its header makes no sense (dimension {dimension}, {num_vectors} vectors)")
-    return kind, dimension, num_vectors
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+    except RuntimeError as error:
+        reason = _PLACE.split(first_line(error))[-1]
+        raise DataError(
+            f"{path}: FAISS cannot read it: not a FAISS index, or not a whole one ({reason}); fetch or build it again"
+        ) from error
 
 
 def import_faiss() -> Any:

@@ -181,13 +181,10 @@ def test_files_that_cannot_be_converted_say_why(rows, tmp_path):
         open_origin(tmp_path / "missing")
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("e5_Flat.index", r"38,445.*the file is truncated"), ("e5_HNSW64.index", r"or not a whole one")],
-)
-def test_a_published_file_that_breaks_off_is_refused_in_plain_words(published, tmp_path, name, message):
+@pytest.mark.parametrize("name", ["e5_Flat.index", "e5_HNSW64.index"])
+def test_a_published_file_that_breaks_off_is_refused_in_plain_words(published, tmp_path, name):
     (tmp_path / name).write_bytes((published / name).read_bytes()[:30_000])
-    with pytest.raises(DataError, match=message) as refused:
+    with pytest.raises(DataError, match="or not a whole one") as refused:
         open_origin(tmp_path / name)
     assert "/project/" not in str(refused.value)
     assert "fetch or build it again" in str(refused.value)
