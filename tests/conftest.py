@@ -1,13 +1,15 @@
 """Settings for every test: one thread a process, no window, no network, no clock in property tests.
 
-And what tests of several folders need: runs of the lab's policy on a small world, the folder of real passages.
+And what tests of several folders need: runs of the lab's policy on a small world, the folder of real passages,
+a browser.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,13 @@ settings.register_profile("calibadv", deadline=None, derandomize=bool(os.environ
 settings.load_profile("calibadv")
 
 Sections = dict[str, dict[str, Any]]
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+MISSING = "needs the Python package playwright and Chromium (apt-get install chromium)"
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +103,20 @@ def miniwiki_questions(miniwiki: Path) -> Callable[..., list[Any]]:
         return [question for path in paths for question in load_questions(path)]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by playwright."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None
+    if BROWSER is None or sync_playwright is None:
+        # Continuous integration sets this: there the test may not be left out.
+        assert not os.environ.get("CALIBADV_REQUIRE_BROWSER"), MISSING
+        pytest.skip(MISSING)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=list(FLAGS))
+        yield browser
+        browser.close()

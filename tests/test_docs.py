@@ -132,11 +132,24 @@ def test_the_code_of_the_guide_to_extending_works() -> None:
 
 
 @pytest.mark.slow
-def test_the_site_has_no_broken_link_and_asks_no_other_host() -> None:
+def test_the_site_has_no_broken_link_and_works_from_disk_with_its_search(browser: Any) -> None:
+    """One test, because the site is built in the repository: two processes would build it at the same time."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts/build_docs.py")], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for page in (ROOT / "site").rglob("*.html"):
-        loaded = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="([^"]+)', page.read_text(encoding="utf-8"))
-        assert not [address for address in loaded if address.startswith(("http:", "https:", "//"))], page
+    for path in (ROOT / "site").rglob("*.html"):
+        loaded = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="([^"]+)', path.read_text(encoding="utf-8"))
+        assert not [address for address in loaded if address.startswith(("http:", "https:", "//"))], path
+
+    page = browser.new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((ROOT / "site" / "index.html").as_uri())
+    page.get_by_role("button", name="Search").first.click()
+    box = page.get_by_placeholder("Search").last
+    box.click()
+    page.keyboard.type("rebalance_coef", delay=20)
+    page.get_by_text("calibration.rebalance_coef").first.wait_for()
+    assert box.input_value() == "rebalance_coef"
+    assert {address.split(":")[0] for address in requests} <= {"file", "data", "blob"}

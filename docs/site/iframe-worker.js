@@ -10,7 +10,7 @@ if (location.protocol === "file:") {
       this.frame = document.body.appendChild(document.createElement("iframe"));
       this.frame.hidden = true;
       const inside = this.frame.contentWindow;
-      inside.postMessage = (data) => setTimeout(() => this.#deliver("message", { data }));
+      inside.postMessage = (data) => this.#deliver("message", { data: structuredClone(data) });
       const script = inside.document.createElement("script");
       script.src = new URL(address, document.baseURI).href;
       this.loaded = new Promise((done) => (script.onload = done));
@@ -18,7 +18,8 @@ if (location.protocol === "file:") {
       inside.document.head.append(script);
     }
 
-    postMessage(data) {
+    postMessage(message) {
+      const data = structuredClone(message); // as between threads: neither side sees what the other changes later
       this.loaded.then(() => this.frame.contentWindow?.dispatchEvent(new MessageEvent("message", { data })));
     }
 
@@ -27,9 +28,11 @@ if (location.protocol === "file:") {
     }
 
     #deliver(kind, fields) {
-      const event = new MessageEvent(kind, fields);
-      this[`on${kind}`]?.(event);
-      this.dispatchEvent(event);
+      setTimeout(() => {
+        const event = new MessageEvent(kind, fields);
+        this[`on${kind}`]?.(event);
+        this.dispatchEvent(event);
+      });
     }
   };
 }

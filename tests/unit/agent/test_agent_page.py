@@ -2,37 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from serving import ANSWER, SEARCH, served
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-MISSING = "needs the Python package playwright and Chromium (apt-get install chromium)"
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        sync_playwright = None
-    if BROWSER is None or sync_playwright is None:
-        # Continuous integration sets this: there the test may not be left out.
-        assert not os.environ.get("CALIBADV_REQUIRE_BROWSER"), MISSING
-        pytest.skip(MISSING)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=list(FLAGS))
-        yield browser
-        browser.close()
 
 
 def ask(browser: Any, url: str, question: str) -> Any:
