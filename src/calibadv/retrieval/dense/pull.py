@@ -1,7 +1,7 @@
 """Fetch a published corpus with its published FAISS index: wiki-18 as Search-R1 and its successors use it.
 
 ``OUT/corpus`` is the corpus folder, ``OUT/flat`` (or ``OUT/hnsw64``) the index folder around the published file, which
-is memory-mapped as it is. Everything can be interrupted: the same command goes on, with the revisions it began with.
+is memory-mapped as it is. Everything can be interrupted: the same command continues, with the revisions it began with.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from calibadv.config_class import config_class
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.files import new_file, read_json, write_json
 from calibadv.io.hub import HubFile, HubFiles, list_files
+from calibadv.io.retry import Retry
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.corpus.importing import ImportConfig, import_corpus
 from calibadv.retrieval.dense.convert import adopt, encoder_spec, open_origin
-from calibadv.retrieval.dense.download import bytes_at_hand, fetch
+from calibadv.retrieval.dense.download import DOWNLOAD_RETRY, bytes_at_hand, fetch
 from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.sizing import format_size
 from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
@@ -80,7 +81,14 @@ class PullConfig:
     """Other data sets of the same layout."""
 
 
-def pull(name: str, *, out: Path, options: PullConfig | None = None, progress: Progress | None = None) -> IndexManifest:
+def pull(
+    name: str,
+    *,
+    out: Path,
+    options: PullConfig | None = None,
+    progress: Progress | None = None,
+    retry: Retry = DOWNLOAD_RETRY,
+) -> IndexManifest:
     """Fetch corpus and index into ``out`` and make an index folder around the published file."""
     options = options or PullConfig()
     published = options.published or PUBLISHED.get(name)
@@ -98,8 +106,8 @@ def pull(name: str, *, out: Path, options: PullConfig | None = None, progress: P
     index_path, packed = index_dir / published.index_files[options.kind], out / "downloads" / corpus_file.name
     _check_disk(out, corpus=corpus_file, packed=packed, parts=parts, index_path=index_path)
     revisions.write()
-    corpus = _fetch_corpus(corpus_file, packed, out=out / "corpus", progress=progress)
-    fetch(parts, index_path, progress=_named(progress, f"fetching {index_path.name}"))
+    corpus = _fetch_corpus(corpus_file, packed, out=out / "corpus", progress=progress, retry=retry)
+    fetch(parts, index_path, progress=_named(progress, f"fetching {index_path.name}"), retry=retry)
     found = open_origin(index_path)
     if found.source.num_vectors != len(corpus):
         raise DataError(
@@ -169,10 +177,10 @@ def _check_disk(out: Path, *, corpus: HubFile, packed: Path, parts: list[HubFile
         )
 
 
-def _fetch_corpus(file: HubFile, packed: Path, *, out: Path, progress: Progress | None) -> Corpus:
+def _fetch_corpus(file: HubFile, packed: Path, *, out: Path, progress: Progress | None, retry: Retry) -> Corpus:
     """Download, then import as a stream; a finished corpus folder is used as it is."""
     if not out.exists():
-        fetch([file], packed, progress=_named(progress, f"fetching {file.name}"))
+        fetch([file], packed, progress=_named(progress, f"fetching {file.name}"), retry=retry)
         lines = without_tar(packed)
         # Rows of the corpus are rows of the index: a document left out would shift all that follow.
         import_corpus(

@@ -55,8 +55,8 @@ class IndexManifest:
         path = index_dir / MANIFEST
         if not path.is_file() and (index_dir / PROGRESS).is_file():
             raise DataError(
-                f"{index_dir}: the build of this index is not finished; the calibadv index build that began it goes on "
-                "where it was when it is given again"
+                f"{index_dir}: the build of this index is not finished; the calibadv index build that began it "
+                "continues where it was when it is given again"
             )
         if not path.is_file():
             raise DataError(f"{index_dir}: no {MANIFEST}, so this is not an index; make one: calibadv index build")

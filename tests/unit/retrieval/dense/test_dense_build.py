@@ -196,7 +196,7 @@ def test_kinds_that_do_not_fit_are_refused_before_anything_is_encoded(corpus, pl
 def test_an_index_that_is_not_finished_says_so_when_it_is_opened(corpus, plain_encoder, tmp_path):
     with pytest.raises(StopHereError):
         build_dense(corpus, index_dir=tmp_path / "dense", encoder_config=config(plain_encoder), progress=stop_at(64))
-    with pytest.raises(DataError, match="not finished; the calibadv index build that began it goes on"):
+    with pytest.raises(DataError, match="not finished; the calibadv index build that began it continues"):
         IndexManifest.read(tmp_path / "dense")
 
 

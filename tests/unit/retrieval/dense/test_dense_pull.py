@@ -1,5 +1,6 @@
 """Fetching published indexes, against a local server with the hub's layout."""
 
+import functools
 import gzip
 import hashlib
 import io
@@ -15,13 +16,16 @@ import pytest
 
 from calibadv.cli.main import main
 from calibadv.errors import ConfigError, DataError
-from calibadv.retrieval.dense import download
+from calibadv.io.clock import FakeClock
+from calibadv.io.retry import Retry
 from calibadv.retrieval.dense.encoder import Encoder
 from calibadv.retrieval.dense.encoder_config import EncoderConfig
-from calibadv.retrieval.dense.pull import PullConfig, pull
+from calibadv.retrieval.dense.pull import PullConfig
+from calibadv.retrieval.dense.pull import pull as pull_index
 from calibadv.retrieval.dense.retriever import DenseRetriever
 
 constants = pytest.importorskip("huggingface_hub.constants")
+pull = functools.partial(pull_index, retry=Retry(retries=4, clock=FakeClock()))
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 CORPUS, FLAT, GRAPH = "PeterJinGo/wiki-18-corpus", "PeterJinGo/wiki-18-e5-index", "PeterJinGo/wiki-18-e5-index-HNSW64"
 
@@ -112,7 +116,6 @@ def hub(monkeypatch):
     server.hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     yield server.hub
     server.shutdown()
     server.server_close()
@@ -200,7 +203,7 @@ def test_cut_connections_and_busy_servers_are_tried_again_from_where_they_stoppe
 def test_a_pull_that_was_stopped_goes_on_with_the_same_command(published, corpus, encoder, tmp_path):
     size = len(published.files[FLAT, "part_aa"])
     published.break_after = [10**9, size, 2000, *[0] * 50]  # the corpus comes; the index stops in its second part
-    with pytest.raises(DataError, match=r"part_ab: the download stopped after .* bytes .*the same command goes on"):
+    with pytest.raises(DataError, match=r"part_ab: the download stopped after .* bytes .*the same command continues"):
         pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
     partial = tmp_path / "w" / "flat" / "e5_Flat.index.partial"
     assert partial.stat().st_size == size + 2000
