@@ -46,7 +46,7 @@ def serve_command(
 
     backend = fill(BackendConfig, options, index=index)
     config = fill(ServerConfig, options, token=os.environ.get(TOKEN_VARIABLE))
-    check_index(index)  # before anybody is told where to connect
+    check_index(index, corpus=backend.corpus, encoder=backend.encoder)  # before anybody is told where to connect
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     serve(
         partial(open_backend, backend), config=config, on_listening=lambda url: print(f"Listening on {url}", flush=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Self
+
+from calibadv.io.clock import SYSTEM_CLOCK, Clock
 
 DIM, BOLD, YELLOW, CYAN, GREEN = "2", "1", "33", "36", "32;1"
 """Styles of `Blocks`."""
@@ -38,6 +42,41 @@ class Blocks:
     def paint(self, text: str, style: str) -> str:
         """The text in a colour, or as it is."""
         return f"\x1b[{style}m{text}\x1b[0m" if self.colour else text
+
+
+class StatusLine:
+    """What is being waited for: one line on a terminal that is written over, elsewhere a log line now and then."""
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        *,
+        stream: IO[str] | None = None,
+        every_s: float = 10.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._logger = logger
+        self._stream = stream or sys.stderr
+        self._every_s = every_s
+        self._clock = clock
+        self._logged_at: float | None = None
+
+    def show(self, text: str) -> None:
+        """Say what is being waited for now."""
+        if self._stream.isatty():
+            self._stream.write(f"\r\x1b[K{clean(text)[: shutil.get_terminal_size().columns - 1]}")
+            self._stream.flush()
+        elif self._logged_at is None or self._clock.now() - self._logged_at >= self._every_s:
+            self._logger.info("%s", text)
+            self._logged_at = self._clock.now()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream.isatty():
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
 
 
 def clean(text: str) -> str:

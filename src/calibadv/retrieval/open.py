@@ -14,8 +14,8 @@ from calibadv.retrieval.config import RetrievalConfig
 from calibadv.retrieval.corpus.corpus import Corpus, check_top_k
 from calibadv.retrieval.corpus.manifest import CORPUS
 from calibadv.retrieval.corpus.read import read_corpus
-from calibadv.retrieval.hybrid import HybridRetriever
-from calibadv.retrieval.index.folder import corpus_of
+from calibadv.retrieval.hybrid import HybridRetriever, part_folders
+from calibadv.retrieval.index.folder import corpus_of, find_corpus
 from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
 from calibadv.retrieval.plugin import open_plugin
 
@@ -143,11 +143,17 @@ def _device(config: RetrievalConfig) -> str | None:
     return None if config.device == "auto" else config.device
 
 
-def check_index(index_dir: Path) -> IndexManifest:
-    """What the folder of an index says about it.
+def check_index(index_dir: Path, *, corpus: object = None, encoder: object = None) -> IndexManifest:
+    """What the folder of an index says about it, when all that it needs is there; nothing is loaded.
+
+    Args:
+        index_dir: The folder.
+        corpus: What is used in the place of the corpus that the manifest names.
+        encoder: What is used in the place of the encoder that the manifest names.
 
     Raises:
-        DataError: There is no index in it; the message says what there is instead, or how to make one.
+        DataError: There is no index in it, or its corpus has moved; the message says what to do.
+        ConfigError: Its encoder has moved.
     """
     if not index_dir.exists():
         raise DataError(f"{index_dir}: no such folder; make an index: calibadv index build CORPUS --method bm25")
@@ -155,7 +161,22 @@ def check_index(index_dir: Path) -> IndexManifest:
         found = sorted(path.parent.name for path in index_dir.glob(f"*/{MANIFEST}"))
         remedy = f"name one of its indexes ({', '.join(found)})" if found else "make one: calibadv index build"
         raise DataError(f"{index_dir} is a corpus, not an index; {remedy}")
-    return IndexManifest.read(index_dir)
+    manifest = IndexManifest.read(index_dir)
+    if corpus is None:
+        find_corpus(index_dir, manifest)
+    if encoder is None:
+        folders = part_folders(index_dir).values() if manifest.method == "hybrid" else [index_dir]
+        for folder in folders:
+            _check_encoder(folder)
+    return manifest
+
+
+def _check_encoder(index_dir: Path) -> None:
+    model = dict(IndexManifest.read(index_dir).parameters.get("encoder") or {}).get("model")
+    if isinstance(model, str) and Path(model).is_absolute() and not Path(model).is_dir():
+        raise ConfigError(
+            f"{index_dir}: its encoder is not at {model} any more; name where it is (--encoder, retrieval.encoder)"
+        )
 
 
 def open_index(
@@ -173,7 +194,7 @@ def open_index(
     belong together is an error: another corpus, cut-off files, another encoder.
     """
     index_dir = Path(index_dir)
-    manifest = check_index(index_dir)
+    manifest = check_index(index_dir, corpus=corpus, encoder=encoder)
     if isinstance(corpus, Path | str):
         corpus = read_corpus(corpus)
     corpus = corpus_of(index_dir, manifest, corpus=corpus)

@@ -21,6 +21,7 @@ from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.http import Answer, Transient, exchange, hider, require_httpx2
 from calibadv.io.provenance import text_sha256
 from calibadv.io.retry import Retry
+from calibadv.io.terminal import StatusLine
 from calibadv.io.thread_pool import Threads
 from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.client.servers import (
@@ -47,7 +48,6 @@ TRUSTED_S = 1.0
 DEFAULT_RETRY = Retry()
 _HEALTH_TIMEOUT_S = 10.0
 _POLL_S = 1.0
-_SAY_EVERY_S = 10.0
 
 
 @config_class()
@@ -135,8 +135,9 @@ class RemoteRetriever:
         """Return when every server answers searches; RetrieverError says which one did not, and what it said last."""
         self._check_process()
         deadline = time.monotonic() + timeout_s
-        for server in self._set.servers:
-            self._wait_for(server, deadline=deadline, timeout_s=timeout_s)
+        with StatusLine(logger) as status:
+            for server in self._set.servers:
+                self._wait_for(server, deadline=deadline, timeout_s=timeout_s, status=status)
 
     @property
     def version(self) -> str:
@@ -276,8 +277,7 @@ class RemoteRetriever:
 
     # Before a run.
 
-    def _wait_for(self, server: Server, *, deadline: float, timeout_s: float) -> None:
-        said = -_SAY_EVERY_S
+    def _wait_for(self, server: Server, *, deadline: float, timeout_s: float, status: StatusLine) -> None:
         while True:
             try:
                 if not self._info(server).ours:  # no /health of ours: only a search tells
@@ -290,10 +290,9 @@ class RemoteRetriever:
                     f"{server.name} was not ready after {timeout_s:g} s: {state}. Check the address, and that the "
                     "server was started (calibadv retriever serve INDEX)"
                 )
-            if time.monotonic() - said >= _SAY_EVERY_S:
-                logger.info("waiting for the retriever, at most %g s: %s", timeout_s, state)
-                said = time.monotonic()
-            self._closing.wait(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+            left_s = max(0.0, deadline - time.monotonic())
+            status.show(f"waiting for the retriever, {left_s:.0f} s more at most: {state}")
+            self._closing.wait(min(_POLL_S, left_s))
             self._check_process()
 
     def _probe(self, server: Server) -> None:

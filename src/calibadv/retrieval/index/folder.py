@@ -36,14 +36,19 @@ def corpus_place(corpus: Corpus, index_dir: Path) -> str:
 def corpus_of(index_dir: Path, manifest: IndexManifest, *, corpus: Corpus | None = None) -> Corpus:
     """The corpus that was indexed: the one given, or the one at the manifest's place. Another one is an error."""
     if corpus is None:
-        if not manifest.corpus:
-            raise ConfigError(f"{index_dir}: its manifest does not say where the corpus is; name it (--corpus)")
-        place = Path(os.path.normpath(index_dir / manifest.corpus))
-        if not place.is_file() and not (place / CORPUS).is_file():
-            raise DataError(f"{index_dir}: its corpus is not at {place} any more; name its new place (--corpus)")
-        corpus = read_corpus(place)
+        corpus = read_corpus(find_corpus(index_dir, manifest))
     manifest.check_corpus(sha256=corpus.sha256, num_documents=len(corpus), where=str(index_dir))
     return corpus
+
+
+def find_corpus(index_dir: Path, manifest: IndexManifest) -> Path:
+    """Where the corpus is, according to the manifest; an error when there is none."""
+    if not manifest.corpus:
+        raise ConfigError(f"{index_dir}: its manifest does not say where the corpus is; name it (--corpus)")
+    place = Path(os.path.normpath(index_dir / manifest.corpus))
+    if not place.is_file() and not (place / CORPUS).is_file():
+        raise DataError(f"{index_dir}: its corpus is not at {place} any more; name its new place (--corpus)")
+    return place
 
 
 def check_new_folder(index_dir: Path) -> None:

@@ -448,7 +448,7 @@ def test_waiting_shows_the_progress_of_a_loading_server(ours, reply, remote, mon
     with caplog.at_level(logging.INFO):
         remote(server.url).wait_until_ready(5)
     state = f"{server.url} is loading: opening the index, 1.5 s so far"
-    assert caplog.messages.count(f"waiting for the retriever, at most 5 s: {state}") == 1
+    assert caplog.messages.count(f"waiting for the retriever, 5 s more at most: {state}") == 1
     assert len(server.sent("/health")) == 4
 
 

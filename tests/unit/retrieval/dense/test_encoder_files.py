@@ -8,7 +8,7 @@ from calibadv.retrieval.bm25 import build_bm25
 from calibadv.retrieval.config import RetrievalConfig
 from calibadv.retrieval.dense.build import build_dense
 from calibadv.retrieval.dense.encoder_config import EncoderConfig
-from calibadv.retrieval.open import open_index, open_retriever
+from calibadv.retrieval.open import check_index, open_index, open_retriever
 from calibadv.retrieval.server import BackendConfig, open_backend
 
 
@@ -25,6 +25,15 @@ def test_an_index_without_its_encoder_says_how_to_name_it(moved):
     index, _, corpus = moved
     with pytest.raises(ConfigError, match=r"name where it is \(--encoder, retrieval\.encoder\)"):
         open_index(index, corpus=corpus)
+
+
+def test_what_an_index_needs_is_missed_before_anything_is_loaded(moved):
+    index, encoder, corpus = moved
+    with pytest.raises(ConfigError, match=r"its encoder is not at .* any more; name where it is \(--encoder"):
+        check_index(index, corpus=corpus)
+    assert check_index(index, corpus=corpus, encoder=encoder).method == "dense"
+    with pytest.raises(ConfigError, match=r"its manifest does not say where the corpus is; name it \(--corpus\)"):
+        check_index(index, encoder=encoder)
 
 
 def test_the_encoder_may_be_named_in_python_a_config_and_a_server(moved):
