@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, opened_agent
+from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature
 from calibadv.cli.options import Arm, Json, Overrides, command, overrides_of, takes_settings
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.terminal import Blocks
-from calibadv.runs.agent import lab_questions
+from calibadv.runs.agent import lab_questions, opened_agent
 from calibadv.trajectory import StopReason
 
 EXAMPLES = """\

@@ -8,9 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from calibadv.cli.options import Arm, command
-from calibadv.errors import ConfigError
-from calibadv.io.packages import require_packages
-from calibadv.runs.targets import lab_arms, run_of
+from calibadv.runs.report import write_report
 
 EXAMPLES = """\
   calibadv report runs/lab                    report.html and figures/ inside the folder of a run or a lab
@@ -31,22 +29,7 @@ def report(
     out: Annotated[Path | None, Parameter(metavar="DIR", help="Where to write (default: inside the folder).")] = None,
 ) -> None:
     """Draw the curves of a run, a lab, or several runs; needs no torch."""
-    for folder in runs:
-        if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such folder; name the folder of a run, such as runs/lab")
-    require_packages("matplotlib", extra="report", what="a report")
-    from calibadv.report.figures import draw_lab, draw_run
-    from calibadv.report.page import PAGE, write_page
-
-    if len(runs) > 1:
-        if out is None:
-            raise ConfigError("several runs need --out DIR for their common figures")
-        figures = draw_run([run_of(folder, arm=arm) for folder in runs], out)
-        print(f"{len(figures)} figures of {len(runs)} runs in {out}")
-        return
-    folder = runs[0] if arm is None else run_of(runs[0], arm=arm)
-    target = out or folder
-    draw = draw_lab if lab_arms(folder) else draw_run
-    figures = draw(folder, target / "figures")
-    page = write_page(folder, out=target / PAGE)
-    print(f"{page}\n{len(figures)} figures in {target / 'figures'}")
+    written = write_report(runs, arm=arm, out=out)
+    if written.page is not None:
+        print(written.page)
+    print(f"{len(written.figures)} figures in {written.folder}")

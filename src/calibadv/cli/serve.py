@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
-from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, opened_agent
+from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature
 from calibadv.cli.options import Arm, Overrides, command, fill, overrides_of, takes, takes_settings
 from calibadv.io.packages import require_packages
-from calibadv.runs.agent import lab_questions, name_of
+from calibadv.runs.agent import lab_questions, name_of, opened_agent
 
 EXAMPLES = """\
   calibadv serve                        the packaged model, on port 8080

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from calibadv.cli.options import Overrides, Verbose, command, show_settings
-from calibadv.cli.train import PACKAGES, Config, DryRun, PushToHub, Resume, config_of, shortest, stopped
+from calibadv.cli.train import PACKAGES, Config, DryRun, PushToHub, Resume, folder_of, shortest, stopped
 from calibadv.data.run_files import MODEL
 from calibadv.io.packages import require_packages
+from calibadv.runs.targets import config_to_run
 
 EXAMPLES = """\
   calibadv sft configs/smollm2-miniwiki.toml --data-only    look at the demonstrations first
@@ -42,7 +43,7 @@ def sft(
     push_to_hub: PushToHub = None,
 ) -> None:
     """Fine-tune a model on demonstrations, as the [sft] section of a config says."""
-    run = config_of(config, resume=resume, overrides=overrides, output="sft.output")
+    run = config_to_run(config, resume=folder_of(resume), overrides=overrides, output="sft.output")
     show_settings(run, verbose=verbose)
     if dry_run:
         return

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from calibadv.cli.options import Overrides, Verbose, command, show_settings
 from calibadv.data.run_files import MODEL
-from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
-
-if TYPE_CHECKING:
-    from calibadv.config import RunConfig
+from calibadv.runs.targets import config_to_run
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "tantivy")
 
@@ -66,7 +63,7 @@ def train(
     push_to_hub: PushToHub = None,
 ) -> None:
     """Train a policy as a config file says."""
-    run = config_of(config, resume=resume, overrides=overrides)
+    run = config_to_run(config, resume=folder_of(resume), overrides=overrides)
     run.check_trainable()
     show_settings(run, verbose=verbose)
     if dry_run:
@@ -100,30 +97,9 @@ def stopped() -> Iterator[None]:
         raise
 
 
-def config_of(
-    config: Path | None,
-    *,
-    resume: Sequence[str] | None,
-    overrides: Sequence[str],
-    output: str = "training.output",
-) -> RunConfig:
-    """The run's config. ``output`` is the setting of its folder; ``resume`` holds the folder, if it was named."""
-    target, overrides = config, list(overrides)
-    if resume:
-        (folder,) = resume
-        if target is None:
-            target = Path(folder)
-            if not target.exists():
-                raise ConfigError(f"--resume {folder}: no such folder; name the folder of a run, such as runs/lab-run")
-            if target.is_dir():  # the folder may have moved since it was written
-                overrides.insert(0, f"{output}={target.absolute()}")
-        else:
-            overrides.append(f"{output}={folder}")
-    if target is None:
-        raise ConfigError("name a config, such as configs/lab.toml, or a run with --resume RUN")
-    from calibadv.runs.targets import read_run_config
-
-    return read_run_config(target, overrides=overrides)
+def folder_of(resume: list[str] | None) -> Path | None:
+    """What ``--resume`` names, if it names anything."""
+    return Path(resume[0]) if resume else None
 
 
 def shortest(path: Path) -> Path:

@@ -62,10 +62,13 @@ class JudgeConfig:
     """Which judge, and how it is asked."""
 
     model: Name
+    """A language model that compares answers with the golden ones."""
     url: str
-    """Base address of an OpenAI-compatible server, such as ``https://host/v1``."""
+    """Base address of its OpenAI-compatible server, such as ``https://host/v1``; its key is in
+    CALIBADV_JUDGE_API_KEY."""
     cache: Path
-    """An SQLite file with verdicts; created when it is not there."""
+    """An SQLite file with verdicts, created when it is not there. Of the command line by default in the user's cache
+    folder."""
     concurrency: PositiveInt = 8
     """Questions under way at once."""
     retry: Retry = field(default_factory=lambda: Retry(retries=5, first_wait_s=1.0))

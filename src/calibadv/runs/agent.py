@@ -19,6 +19,7 @@ from calibadv.models.load import resolve_model
 from calibadv.models.open_policy import open_policy
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import open_retriever
+from calibadv.runs.targets import config_of, retriever_settings
 
 LAB_MODEL = "package:calibadv.lab/weights/base"
 LAB_WORLD_SEED = 1001
@@ -75,6 +76,34 @@ def lab_config(*, overrides: Sequence[str] = (), retrieval: dict[str, Any] | Non
             "training": {"output": "runs"},
         }
         yield RunConfig.from_mapping(sections, overrides=overrides)
+
+
+@contextmanager
+def opened_agent(
+    target: str | None,
+    *,
+    retriever: str | None = None,
+    arm: str | None = None,
+    overrides: Sequence[str] = (),
+    max_conversations: int = 1,
+) -> Iterator[Agent]:
+    """The agent behind a target; closed at the end.
+
+    Args:
+        target: A config, a run, a lab or a model (`calibadv.runs.targets.config_of`). Not set: the lab's model.
+        retriever: Servers, an index folder or a corpus instead of what the target says.
+        arm: Which arm of a lab.
+        overrides: ``section.key=value``, as ``--set`` takes them.
+        max_conversations: Questions answered at once.
+    """
+    with ExitStack() as stack:
+        if target is None:
+            named = {} if retriever is None else retriever_settings(retriever)
+            retrieval = {name: value for name, value in named.items() if value != "none"}
+            config = stack.enter_context(lab_config(overrides=overrides, retrieval=retrieval or None))
+        else:
+            config = config_of(target, arm=arm, retriever=retriever, overrides=overrides)
+        yield stack.enter_context(open_agent(config, max_conversations=max_conversations))
 
 
 def ask(

@@ -101,6 +101,34 @@ def read_run_config(target: Path, *, overrides: Sequence[str] = (), arm: str | N
     return RunConfig.read(target, overrides=overrides)
 
 
+def config_to_run(
+    target: Path | None, *, resume: Path | None = None, overrides: Sequence[str] = (), output: str = "training.output"
+) -> RunConfig:
+    """The config of a run to come or to be resumed.
+
+    Args:
+        target: A TOML file or the folder of a run. Not set: the one to resume.
+        resume: Folder of the run to resume, which may have moved since it was written.
+        overrides: ``section.key=value``, as ``--set`` takes them.
+        output: The setting that names the folder of the run.
+
+    Raises:
+        ConfigError: Nothing is named, or it is not there.
+    """
+    overrides = list(overrides)
+    if resume is not None and target is None:
+        if not resume.exists():
+            raise ConfigError(f"--resume {resume}: no such folder; name the folder of a run, such as runs/lab-run")
+        if resume.is_dir():
+            overrides.insert(0, f"{output}={resume.absolute()}")
+        target = resume
+    elif resume is not None:
+        overrides.append(f"{output}={resume}")
+    if target is None:
+        raise ConfigError("name a config, such as configs/lab.toml, or a run with --resume RUN")
+    return read_run_config(target, overrides=overrides)
+
+
 def config_of(
     target: str | Path,
     *,

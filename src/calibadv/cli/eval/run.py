@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.eval.options import Form, Format, Json, JudgeCache, JudgeModel, JudgeUrl, Out, judge_of
+from calibadv.cli.eval.options import Form, Format, Json, Out, judge_of, takes_judge
 from calibadv.cli.options import Arm, Names, Overrides, command, overrides_of, takes_settings
-from calibadv.errors import CalibAdvError, ConfigError
-from calibadv.evaluation.folder import FINISHED, RESULTS
+from calibadv.errors import ConfigError
+from calibadv.evaluation.folder import RESULTS
 from calibadv.evaluation.tables import no_format_note, render, summary_table
 from calibadv.runs.evaluate import Split, evaluate, free_folder
 from calibadv.runs.progress import progress_bars
+from calibadv.runs.stoppable import stoppable
 from calibadv.runs.targets import check_model, config_of, is_config, question_files, run_of
 
 if TYPE_CHECKING:
     from calibadv.evaluation import EvalResult
 
-INTERRUPTED = 130
 SETTINGS = {
     "limit": "evaluation.limit",
     "samples": "evaluation.samples",
@@ -66,6 +63,7 @@ app.command("calibadv.cli.eval.score:app", name="score", help="Score rollouts th
 
 
 @app.default
+@takes_judge
 @takes_settings(SETTINGS)
 def run(
     target: Annotated[str, Parameter(help="A .toml config, the folder of a run or a lab, or a model.")],
@@ -97,9 +95,6 @@ def run(
     out: Out = None,
     format: Format = "text",
     json: Json = False,
-    judge: JudgeModel = None,
-    judge_url: JudgeUrl = None,
-    judge_cache: JudgeCache = None,
     **options: Any,
 ) -> None:
     """Evaluate a model: of a config, of a run, or any other."""
@@ -115,7 +110,7 @@ def run(
     config = config_of(
         target, arm=arm, checkpoint=checkpoint, retriever=retriever, overrides=overrides, sections=sections
     )
-    asked = judge_of(judge, url=judge_url, cache=judge_cache)
+    asked = judge_of(options)
     folder = out or free_folder(run_of(Path(target), arm=arm), split=split)
     with stoppable(folder), progress_bars() as progress:
         result = evaluate(config, out=folder, split=split, datasets=datasets, judge=asked, progress=progress)
@@ -143,54 +138,3 @@ def show_results(result: EvalResult, folder: Path, *, format: Form) -> None:
     print(render(summary_table(result.summaries), format=format, caption=f"Evaluation {folder.name}"))
     if format == "text":
         print(f"95 % bootstrap intervals over questions; counts are per rollout. Written to {folder}")
-
-
-@contextmanager
-def stoppable(folder: Path) -> Iterator[None]:
-    """Whatever ends the evaluation early, say what is kept and how to continue. A second Ctrl-C ends it at once."""
-    before = _second_interrupt_ends(folder)
-    try:
-        yield
-    except (CalibAdvError, OSError):
-        say_what_is_kept(folder)
-        raise
-    except KeyboardInterrupt:
-        before = None  # the handler stays: a second Ctrl-C must not wait for the process to find its end
-        say_what_is_kept(folder)
-        raise
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
-
-
-def say_what_is_kept(folder: Path) -> None:
-    """One line about the rollouts on disk, if there are any."""
-    try:
-        with (folder / FINISHED).open("rb") as file:
-            number = sum(1 for _ in file) - 1
-    except OSError:
-        return
-    if number > 0:
-        print(
-            f"\n{number} finished rollouts are kept in {folder / FINISHED}; the same command with --out {folder} "
-            "continues from there",
-            file=sys.stderr,
-        )
-
-
-def _second_interrupt_ends(folder: Path) -> Any:
-    """The first Ctrl-C interrupts; the second does not wait for searches in flight. Gives the handler before it."""
-    interrupted = False
-
-    def handle(number: int, frame: Any) -> None:
-        nonlocal interrupted
-        if interrupted:
-            os.write(2, f"\ncalibadv: stopped at once; what was finished is in {folder}\n".encode())
-            os._exit(INTERRUPTED)
-        interrupted = True
-        raise KeyboardInterrupt
-
-    try:
-        return signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread: the caller handles signals
-        return None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.eval.options import Form, Format, Json, JudgeCache, JudgeModel, JudgeUrl, Out, judge_of
+from calibadv.cli.eval.options import Form, Format, Json, Out, judge_of, takes_judge
 from calibadv.cli.options import Files, command, print_json, takes
 from calibadv.errors import DataError
 from calibadv.evaluation import EvalResult, as_json, read_traces, score_traces
@@ -35,6 +35,7 @@ app = command("score", examples=EXAMPLES)
 
 
 @app.default
+@takes_judge
 @takes(RewardConfig, "score")
 def score(
     files: Files,
@@ -44,16 +45,13 @@ def score(
     out: Out = None,
     format: Format = "text",
     json: Json = False,
-    judge: JudgeModel = None,
-    judge_url: JudgeUrl = None,
-    judge_cache: JudgeCache = None,
     **options: Any,
 ) -> None:
     """Figures for trajectories or traces."""
     score = options["score"]
     if out is not None:
         check_folder(out)
-    asked = judge_of(judge, url=judge_url, cache=judge_cache)
+    asked = judge_of(options)
     traces = chain.from_iterable(read_traces(path) for path in files)
     results = score_traces((trace for trace in traces if not run or run in trace.run), score=score)
     if not results:

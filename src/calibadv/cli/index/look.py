@@ -9,17 +9,16 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from calibadv.cli.index.build import folder_bytes
 from calibadv.cli.options import Json, command, print_json, takes
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.files import leaves
 from calibadv.io.packages import require_packages
 from calibadv.io.terminal import BOLD, DIM, Blocks, clean
 from calibadv.retrieval.corpus.read import read_corpus
-from calibadv.retrieval.index.manifest import IndexManifest
 from calibadv.retrieval.index.verify import VerifyConfig, verify_index
 from calibadv.retrieval.open import open_index
 from calibadv.retrieval.server.backend import BackendConfig
+from calibadv.runs.index import describe_index
 from calibadv.runs.progress import progress_bars
 
 Folder = Annotated[Path, Parameter(name="INDEX", help="A folder of calibadv index build.")]
@@ -72,21 +71,11 @@ def run_search(
 @info.default
 def run_info(index: Folder, /, *, json: Json = False) -> None:
     """Say what an index is: method, parameters, corpus, size."""
-    manifest = IndexManifest.read(index)
-    record = {
-        "method": manifest.method,
-        "documents": manifest.num_documents,
-        "bytes": folder_bytes(index),
-        "corpus": manifest.corpus,
-        "corpus_sha256": manifest.corpus_sha256,
-        "version": manifest.version,
-        "parameters": dict(manifest.parameters),
-        "versions": dict(manifest.versions),
-    }
+    record = describe_index(index)
     if json:
         print_json(record)
         return
-    for name, value in leaves(record | {"documents": f"{manifest.num_documents:,}"}):
+    for name, value in leaves(record | {"documents": f"{record['documents']:,}"}):
         print(f"{name:<36} {value}")
 
 
