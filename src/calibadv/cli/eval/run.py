@@ -65,7 +65,7 @@ app.command("calibadv.cli.eval.score:app", name="score", help="Score rollouts th
 @app.default
 @takes_judge
 @takes_settings(SETTINGS)
-def run(
+def evaluate_command(
     target: Annotated[str, Parameter(help="A .toml config, the folder of a run or a lab, or a model.")],
     /,
     *,
@@ -98,6 +98,8 @@ def run(
     **options: Any,
 ) -> None:
     """Evaluate a model: of a config, of a run, or any other."""
+    run = run_of(Path(target), arm=arm)
+    target = target if run == Path(target) else str(run)
     sections = {}
     if not is_config(target):
         check_complete(target, data=data, retriever=retriever)
@@ -107,11 +109,9 @@ def run(
         files = [str(path.absolute()) for path in question_files(data, split=split, source=source)]
         overrides = (*overrides, f"data.{split}={dumps(files)}")
     overrides = (*overrides, *overrides_of(SETTINGS, options))
-    config = config_of(
-        target, arm=arm, checkpoint=checkpoint, retriever=retriever, overrides=overrides, sections=sections
-    )
+    config = config_of(target, checkpoint=checkpoint, retriever=retriever, overrides=overrides, sections=sections)
     asked = judge_of(options)
-    folder = out or free_folder(run_of(Path(target), arm=arm), split=split)
+    folder = out or free_folder(target, split=split)
     with stoppable(folder), progress_bars() as progress:
         result = evaluate(config, out=folder, split=split, datasets=datasets, judge=asked, progress=progress)
     show_results(result, folder, format="json" if json else format)
