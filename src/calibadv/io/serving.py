@@ -19,6 +19,8 @@ from calibadv.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
+BACKLOG = 2_048
+"""Connections that may wait to be accepted."""
 CLIENT_GONE = 499
 """Status in the metrics of a request whose client went away; nobody receives it."""
 

@@ -11,7 +11,7 @@ import uvicorn
 from calibadv.agent.agent import Agent
 from calibadv.agent.server.app import create_app
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
-from calibadv.io.serving import GracefulServer, listen, url_of
+from calibadv.io.serving import BACKLOG, GracefulServer, listen, url_of
 
 
 def claim_address(config: AgentServerConfig) -> socket:
@@ -34,5 +34,6 @@ def serve(
         )
     )
     with closing(listener):
+        listener.listen(BACKLOG)  # who connects from now on waits; uvicorn would refuse until it is up
         on_listening(url_of(listener, host=config.host))
         server.run(sockets=[listener])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from calibadv.io.serving import GracefulServer, listen, url_of
+from calibadv.io.serving import BACKLOG, GracefulServer, listen, url_of
 from calibadv.retrieval.server.app import create_app
 from calibadv.retrieval.server.backend import Load
 from calibadv.retrieval.server.config import TOKEN_VARIABLE, ServerConfig
@@ -38,6 +38,7 @@ def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], Non
     )
     service.on_failure = server.end
     service.on_ready = gc.freeze  # looking through index and libraries for garbage takes a tenth of a second each time
+    listener.listen(BACKLOG)  # who connects from now on waits; uvicorn would refuse until it is up
     on_listening(url_of(listener, host=config.host))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)

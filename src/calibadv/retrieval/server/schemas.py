@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, JsonValue, Tag
 
-from calibadv.retrieval.corpus.text import encodable
 from calibadv.retrieval.server.config import ServerConfig
 
 DESCRIPTION = """\
@@ -88,8 +87,7 @@ class RequestModels:
     """The models of the request bodies, with the limits of one server."""
 
     def __init__(self, config: ServerConfig) -> None:
-        clean = BeforeValidator(lambda value: encodable(value) if isinstance(value, str) else value)
-        Query = Annotated[str, Field(max_length=config.max_query_chars), clean]
+        Query = Annotated[str, Field(max_length=config.max_query_chars)]
         Queries = Annotated[list[Query], FailFast(), Field(max_length=config.max_queries)]
         Limited = Annotated[int, Field(ge=1, le=config.max_top_k), BeforeValidator(_whole)]
         Number = Annotated[Limited | None, Field(default=None)]

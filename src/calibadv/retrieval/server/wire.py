@@ -68,6 +68,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """The object in a request body."""
     try:
         record = json.loads(body)
+        if b"\\ud" in body or b"\\uD" in body:  # perhaps half of a surrogate pair, which no tokenizer takes
+            record = json.loads(encodable(json.dumps(record, ensure_ascii=False)))
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, a number of 5,000 digits
         raise RequestRefused(f"the body is not JSON ({error}); send an object", status=400) from None
     if not isinstance(record, dict):
@@ -163,7 +165,7 @@ def render_rerank(request: RerankRequest, scores: Sequence[Sequence[float]]) -> 
 
 def read_document(sent: Mapping[str, Any]) -> Document:
     """A document of a /rerank request."""
-    title, text = split_contents(encodable(sent["contents"]))
+    title, text = split_contents(sent["contents"])
     return Document(id="", title=title, text=text)
 
 
