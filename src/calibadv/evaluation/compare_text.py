@@ -7,8 +7,9 @@ import textwrap
 from calibadv.evaluation.compare import Changed, Comparison, Difference
 from calibadv.evaluation.tables import Table
 from calibadv.io.terminal import clean
+from calibadv.rewards.outcome import SCORES
 
-METRICS = ("f1", "em", "cem", "judge", "format_valid", "garbled", "searches", "tokens")
+METRICS = (*SCORES, "judge", "format_valid", "garbled", "searches", "tokens")
 NOT_SHARES = frozenset({"searches", "turns", "tokens", "latency_s"})
 
 
@@ -18,7 +19,7 @@ def comparison_table(comparison: Comparison) -> Table:
     rows = []
     whole = list(comparison.differences)[-1]
     for name, differences in comparison.differences.items():
-        shown = [m for m in METRICS if name == whole or m in ("f1", "em", "cem", comparison.metric)]
+        shown = [m for m in METRICS if name == whole or m in (*SCORES, comparison.metric)]
         for metric in dict.fromkeys([*shown, comparison.metric]):
             if metric in differences:
                 rows.append([name, f"{comparison.num_questions[name]:,}", metric, *_cells(metric, differences[metric])])

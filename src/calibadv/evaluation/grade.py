@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from calibadv.rewards.outcome import SCORES
 from calibadv.rewards.perplexity import is_garbled
 from calibadv.rewards.reward import Reward, scored
 from calibadv.trajectory import Trajectory
 
 METRICS = (
-    "em", "cem", "f1", "reward", "format_valid", "garbled", "answered", "failed", "searches", "turns", "tokens",
+    *SCORES, "reward", "format_valid", "garbled", "answered", "failed", "searches", "turns", "tokens",
 )  # fmt: skip
 """Those of every rollout that this package plays."""
 OPTIONAL = ("judge", "latency_s")

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from calibadv.evaluation.statistics import PASS, Estimate, Summary
 from calibadv.io.terminal import text_table
+from calibadv.rewards.outcome import SCORES
 
 FORMATS = ("text", "markdown", "latex")
 COLUMNS = {
-    "f1": "F1", "em": "EM", "cem": "CEM", "judge": "judge", "format_valid": "format", "garbled": "garbled",
+    **{name: name.upper() for name in SCORES}, "judge": "judge", "format_valid": "format", "garbled": "garbled",
     "searches": "searches", "turns": "turns", "tokens": "tokens", "latency_s": "s/question",
 }  # fmt: skip
-_SHARES = frozenset({"f1", "em", "cem", "judge", "format_valid", "garbled"})
-_WITH_INTERVAL = frozenset({"f1", "em", "cem", "judge"})
+_WITH_INTERVAL = frozenset({*SCORES, "judge"})
+_SHARES = _WITH_INTERVAL | {"format_valid", "garbled"}
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from calibadv.config_class import config_class
 from calibadv.errors import ConfigError
@@ -11,11 +11,13 @@ from calibadv.rewards.answer_scores import cover_exact_match, exact_match, f1_sc
 from calibadv.rewards.format import is_well_formed
 from calibadv.trajectory import Trajectory
 
+ScoreName: TypeAlias = Literal["f1", "em", "cem"]
 SCORES: dict[str, Callable[[str, Sequence[str]], float]] = {
+    "f1": f1_score,
     "em": exact_match,
     "cem": cover_exact_match,
-    "f1": f1_score,
 }
+"""The one table of scores, in the order in which they are shown; settings, columns and metrics derive from it."""
 
 
 @config_class("reward")
@@ -24,7 +26,7 @@ class RewardConfig:
 
     function: str = "outcome"
     """"outcome" is score times format; or your own ``(trajectory) -> float`` as "package.module:name"."""
-    score: Literal["f1", "em", "cem"] = "f1"
+    score: ScoreName = "f1"
     """Word overlap, exact match or cover exact match with the best golden answer."""
 
 

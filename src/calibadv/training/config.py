@@ -12,6 +12,7 @@ from annotated_types import Ge, Interval
 
 from calibadv.config_class import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Remedy, config_class
 from calibadv.errors import ConfigError
+from calibadv.rewards.outcome import ScoreName
 
 
 @config_class("algorithm")
@@ -74,7 +75,7 @@ class TrainingConfig:
     """Keep this many of the newest complete checkpoints and delete older ones; not set: all stay."""
     eval_every: Count = 0
     """Optimizer steps between evaluations on data.test; 0 never evaluates during training."""
-    best_metric: Literal["f1", "em", "cem", "reward", "none"] = "f1"
+    best_metric: Literal[ScoreName, "reward", "none"] = "f1"
     """The evaluation with the best value of this metric leaves its weights in ``best/``, if it beats the base model;
     "none" keeps none."""
     seed: int = 0

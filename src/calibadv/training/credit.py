@@ -25,6 +25,7 @@ from calibadv.advantage import (
     calibrate,
     query_correctness,
 )
+from calibadv.rewards.outcome import SCORES
 from calibadv.rewards.perplexity import is_garbled
 from calibadv.rewards.reward import Reward, scored
 from calibadv.trajectory import ActionKind, Credit, Trajectory
@@ -168,7 +169,7 @@ def batch_metrics(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     search_NK &= ~answer_NK
     return {
         "reward": mean([o.reward for o in alive]),
-        **{name: mean([o.scores[name] for o in alive]) for name in ("f1", "em", "cem")},
+        **{name: mean([o.scores[name] for o in alive]) for name in SCORES},
         "format_valid": mean([o.evidence.format_valid for o in alive]),
         "garbled": mean([o.garbled for o in alive]),
         "searches": mean([sum(o.is_search) for o in alive]),

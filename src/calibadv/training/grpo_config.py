@@ -9,9 +9,9 @@ from trl import GRPOConfig
 
 from calibadv.advantage import CalibrationConfig
 from calibadv.errors import ConfigError
+from calibadv.rewards.outcome import SCORES
 from calibadv.rollout import RolloutConfig
 
-SCORES = ("f1", "em", "cem")
 OLD_LOGPROBS = ("auto", "sampled", "recomputed")
 WITHOUT_EFFECT = {
     "top_k": "rollouts draw by temperature and top_p",
@@ -48,7 +48,7 @@ class CalibAdvConfig(GRPOConfig):
     rollout: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Settings of calibadv.rollout.RolloutConfig."}
     )
-    reward_score: str = field(default="f1", metadata={"help": "Score of the outcome reward: f1, em or cem."})
+    reward_score: str = field(default="f1", metadata={"help": f"Score of the outcome reward: {', '.join(SCORES)}."})
     old_logprobs: str = field(
         default="auto",
         metadata={

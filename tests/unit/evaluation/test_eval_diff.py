@@ -69,7 +69,7 @@ def test_different_questions_are_refused_with_the_overlap():
 
 
 def test_a_metric_that_is_not_there_is_refused():
-    with pytest.raises(ConfigError, match=r"--metric must be one that both evaluations have \(em, f1\), got 'judge'"):
+    with pytest.raises(ConfigError, match=r"--metric must be one that both evaluations have \(f1, em\), got 'judge'"):
         compare(answered([1]), answered([1]), metric="judge")
 
 

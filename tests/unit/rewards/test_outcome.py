@@ -32,7 +32,7 @@ def test_without_an_answer_every_score_is_zero() -> None:
 
 
 def test_an_unknown_score_names_the_choices() -> None:
-    with pytest.raises(ConfigError, match=r"reward\.score must be one of em, cem, f1, got 'rouge'"):
+    with pytest.raises(ConfigError, match=r"reward\.score must be one of f1, em, cem, got 'rouge'"):
         outcome_reward(read(GOOD), score="rouge")
 
 
