@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WORTH_AN_INDEX = 200_000
-"""Documents from which on an index in memory, made anew each time, earns a warning."""
+"""Documents from which on an index in memory, made again each time, is warned about."""
 
 
 class IndexedRetriever(Retriever, Protocol):

@@ -111,7 +111,7 @@ class LocalServer:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._open = []
+        self._open: list[Any] = []
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True

@@ -2,6 +2,8 @@
 
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -35,31 +37,31 @@ class ByDocuments:
 
     corpus, version = CORPUS, "1"
 
-    def __init__(self, part=PARTS["words"]):
+    def __init__(self, part: Any = PARTS["words"]) -> None:
         self.part = part
 
-    def search(self, queries, k):
+    def search(self, queries: Any, k: Any) -> Any:
         return self.part.search(queries, k)
 
-    def manifest(self):
+    def manifest(self) -> Any:
         return {"method": "other"}
 
 
-def ids(hits):
+def ids(hits: Any) -> Any:
     return [hit.document.id for hit in hits]
 
 
-def test_a_document_scores_the_reciprocals_of_its_ranks():
+def test_a_document_scores_the_reciprocals_of_its_ranks() -> None:
     fused = fuse([[(7, 9.0), (3, 8.0)], [(3, 0.9), (5, 0.8), (7, 0.1)]], k=3)
     assert fused == [(3, 1 / 62 + 1 / 61), (7, 1 / 61 + 1 / 63), (5, 1 / 62)]
 
 
-def test_equal_sums_come_in_row_order():
+def test_equal_sums_come_in_row_order() -> None:
     assert [row for row, _ in fuse([[(9, 1.0)], [(2, 1.0)], [(5, 1.0)]], k=2)] == [2, 5]
 
 
 @given(st.lists(st.lists(st.integers(0, 30), unique=True, max_size=20), min_size=1, max_size=3), st.integers(1, 40))
-def test_fusion_finds_what_the_lists_hold_best_first(rankings, k):
+def test_fusion_finds_what_the_lists_hold_best_first(rankings: Any, k: Any) -> None:
     lists = [[(row, 1.0 / rank) for rank, row in enumerate(ranking, 1)] for ranking in rankings]
     fused = fuse(lists, k=k)
     assert len(fused) == min(k, len({row for ranking in rankings for row in ranking}))
@@ -69,7 +71,7 @@ def test_fusion_finds_what_the_lists_hold_best_first(rankings, k):
         assert [row for row, _ in fused] == rankings[0][:k]
 
 
-def test_a_hybrid_finds_what_either_part_finds():
+def test_a_hybrid_finds_what_either_part_finds() -> None:
     hybrid = HybridRetriever(PARTS)
     queries = ["the band", "the", "engine", "zebra", ""]
     hits = hybrid.search(queries, 4)
@@ -81,13 +83,13 @@ def test_a_hybrid_finds_what_either_part_finds():
     ]
 
 
-def test_depth_bounds_the_candidates_but_never_the_hits_asked_for():
+def test_depth_bounds_the_candidates_but_never_the_hits_asked_for() -> None:
     shallow = HybridRetriever(PARTS, config=HybridConfig(depth=1))
     assert len(shallow.search(["the engine"], 1)[0]) == 1
     assert len(shallow.search(["the engine"], 4)[0]) == 4
 
 
-def test_a_part_may_know_documents_only():
+def test_a_part_may_know_documents_only() -> None:
     mixed = HybridRetriever({"words": ByDocuments(), "all": PARTS["all"]})
     assert mixed.search(["wrote the engine"], 4) == HybridRetriever(PARTS).search(["wrote the engine"], 4)
     stranger = ByDocuments(BM25Retriever.from_documents([Document(id="x", title="", text="engine")]))
@@ -95,27 +97,27 @@ def test_a_part_may_know_documents_only():
         HybridRetriever({"words": stranger, "all": PARTS["all"]}).search(["engine"], 3)
 
 
-def test_a_forked_process_can_search(fork):
+def test_a_forked_process_can_search(fork: Any) -> None:
     hybrid = HybridRetriever(PARTS)
     for _ in range(20):
         hybrid.search(["engine"], 1)  # both threads are there
 
-    def search():
+    def search() -> None:
         assert ids(hybrid.search(["brass"], 1)[0]) == ["babbage"]
 
     assert os.waitpid(fork(search), 0)[1] == 0
 
 
-def test_a_part_that_fails_fails_the_search():
+def test_a_part_that_fails_fails_the_search() -> None:
     class Broken(ByDocuments):
-        def search(self, queries, k):
+        def search(self, queries: Any, k: Any) -> None:
             raise RetrieverError("gone")
 
     with pytest.raises(RetrieverError, match="gone"):
-        HybridRetriever({"words": PARTS["words"], "broken": Broken()}).search(["engine"], 3)
+        HybridRetriever({"words": PARTS["words"], "broken": Broken()}).search(["engine"], 3)  # type: ignore[dict-item]
 
 
-def test_searches_and_settings_that_make_no_sense_are_refused():
+def test_searches_and_settings_that_make_no_sense_are_refused() -> None:
     hybrid = HybridRetriever(PARTS)
     with pytest.raises(ConfigError, match="k must be >= 1, got 0"):
         hybrid.search(["engine"], 0)
@@ -132,7 +134,7 @@ def test_searches_and_settings_that_make_no_sense_are_refused():
         HybridRetriever({"words": PARTS["words"], "other": other})
 
 
-def build(folder, *, config=None):
+def build(folder: Any, *, config: Any = None) -> Any:
     """Two BM25 indexes and a hybrid of them below ``folder``."""
     folders = {"words": folder / "words", "all": folder / "all"}
     build_bm25(CORPUS, out=folders["words"])
@@ -142,7 +144,7 @@ def build(folder, *, config=None):
     return folder / "hybrid"
 
 
-def test_a_folder_opens_as_the_hybrid_it_was_made_of_also_where_it_has_moved(tmp_path):
+def test_a_folder_opens_as_the_hybrid_it_was_made_of_also_where_it_has_moved(tmp_path: Path) -> None:
     build(tmp_path / "here", config=HybridConfig(rrf_k=10, depth=7))
     (tmp_path / "here").rename(tmp_path / "there")
     opened = open_index(tmp_path / "there" / "hybrid", corpus=CORPUS)
@@ -155,7 +157,7 @@ def test_a_folder_opens_as_the_hybrid_it_was_made_of_also_where_it_has_moved(tmp
     assert opened.manifest()["parts"]["all"]["parameters"]["stop_words"] == "none"
 
 
-def test_a_hybrid_whose_part_is_gone_or_another_one_is_refused(tmp_path):
+def test_a_hybrid_whose_part_is_gone_or_another_one_is_refused(tmp_path: Path) -> None:
     hybrid = build(tmp_path)
     (tmp_path / "words").rename(tmp_path / "gone")
     with pytest.raises(DataError, match="words: no manifest"):
@@ -174,17 +176,17 @@ def test_a_hybrid_whose_part_is_gone_or_another_one_is_refused(tmp_path):
         ("parts.json", None, "does not name the parts of a hybrid"),
     ],
 )
-def test_a_damaged_hybrid_is_refused(tmp_path, file, text, message):
+def test_a_damaged_hybrid_is_refused(tmp_path: Path, file: Any, text: str, message: str) -> None:
     hybrid = build(tmp_path)
     (hybrid / file).unlink() if text is None else (hybrid / file).write_text(text)
     with pytest.raises(DataError, match=message):
         open_index(hybrid, corpus=CORPUS)
 
 
-def test_another_kind_of_manifest_is_not_a_hybrid(tmp_path):
+def test_another_kind_of_manifest_is_not_a_hybrid(tmp_path: Path) -> None:
     hybrid = build(tmp_path)
     with pytest.raises(DataError, match="is a bm25 index, not a hybrid"):
-        HybridRetriever.open(tmp_path / "words", open_part=None)
+        HybridRetriever.open(tmp_path / "words", open_part=None)  # type: ignore[arg-type]
     record = json.loads((hybrid / "manifest.json").read_text())
     (hybrid / "manifest.json").write_text(json.dumps(record | {"parameters": {}}))
     with pytest.raises(DataError, match="not that of a hybrid"):

@@ -57,7 +57,7 @@ class RemoteClientConfig:
     connect_timeout_s: PositiveFloat = 5.0
     """Seconds to wait for a connection."""
     max_connections: PositiveInt = 16
-    """Connections, and requests under way at once."""
+    """Connections, and requests in flight at once."""
     max_queries: PositiveInt | None = None
     """Queries in a request; not set: what the server says it takes (512 for one that does not say)."""
     candidates: PositiveInt = 20
@@ -162,7 +162,7 @@ class RemoteRetriever:
         return record | {"note": "the server does not say which index it serves"}
 
     def close(self) -> None:
-        """Close the connections; searches under way end with an error."""
+        """Close the connections; searches in flight end with an error."""
         self._closing.set()
         self._pool.close()
         self._client.close()
@@ -232,7 +232,7 @@ class RemoteRetriever:
     def _info(self, server: Server) -> ServerInfo:
         """What the server serves, asked for once and again after it was away; all must serve the same index.
 
-        A server that was idle may have been started anew in the meantime, so it is asked again, too.
+        A server that was idle may have been restarted in the meantime, so it is asked again, too.
         """
         info = server.info
         if info is None or (info.ours and server.idle_s > TRUSTED_S):

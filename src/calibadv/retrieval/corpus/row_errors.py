@@ -10,7 +10,7 @@ RowErrorKind = Literal["broken", "not_utf8", "duplicate", "empty"]
 
 
 class RowError(NamedTuple):
-    """Why a row cannot be used; whoever reports it puts file and line in front."""
+    """Why a row cannot be used; file and line are put in front when it is reported."""
 
     kind: RowErrorKind
     message: str

@@ -144,7 +144,7 @@ def _merge(header: bytes, paths: list[Path], path: Path, *, num_vectors: int) ->
     """One file with the lists of all parts, written list by list from mapped parts.
 
     An index without vectors ends with its lists: ``ilar``, their number, the size of a code, the kind of table, the
-    table. The table of sizes is written anew; codes and ids follow, list after list.
+    table. The table of sizes is written again; codes and ids follow, list after list.
     """
     faiss = import_faiss()
     parts = [faiss.read_index(str(part), faiss.IO_FLAG_MMAP_IFC) for part in paths]  # own the mapped lists

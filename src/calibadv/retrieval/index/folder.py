@@ -59,7 +59,7 @@ def check_new_folder(index_dir: Path) -> None:
 
 @contextmanager
 def whole_folder(index_dir: Path) -> Iterator[Path]:
-    """A folder to build in that becomes ``index_dir`` at the end, and vanishes when the building fails."""
+    """A folder to build in that becomes ``index_dir`` at the end, and is removed when the build fails."""
     check_new_folder(index_dir)
     with new_folder(index_dir) as partial:
         yield partial

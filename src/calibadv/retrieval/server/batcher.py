@@ -1,14 +1,14 @@
 """Merges the work of all connections into batches for the one thread that owns the index and the models.
 
-The event loop submits keys (a query and how it is to be answered) and gets a `Ticket`. A key that is waiting or being
-worked on already is joined, not done again. The worker takes whatever has come in while it was busy; only an idle one
-waits, a few milliseconds at most, and only when the batch before shows that more clients are about. Batches are cut to
-a fraction of a second of work, and to half of the queries that are about, so that answers go out, and new queries come
+The event loop submits keys (a query and how it is to be answered) and gets a `Ticket`. A key that is queued or in
+flight already is joined, not done again. The worker takes whatever has come in while it was busy; only an idle one
+waits, a few milliseconds at most, and only when the last batch shows that there are more clients. Batches are limited
+to a fraction of a second of work, and to half of the queries in flight, so that answers go out, and new queries come
 in, while the next batch is being searched.
-Work that gains nothing from company (``is_single``) and takes little time is done where it is submitted: handing it to
-a thread and back would take longer.
-A batch that fails is halved until the culprits are alone: one bad query, or a batch too large for the GPU, fails nobody
-else's. All methods are for the event loop's thread, but for those that say so.
+Work that does not benefit from batching (``is_single``) and takes little time is done where it is submitted: handing it
+to a thread and back would take longer.
+A batch that fails is halved until the failing keys are alone: one bad query, or a batch too large for the GPU, fails no
+other query. All methods are for the event loop's thread, unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Batcher:
         return len(self._jobs)
 
     def submit(self, keys: Sequence[Key]) -> Ticket:
-        """Queue what is not under way yet. QueueFull when there is no room; then nothing is queued."""
+        """Queue what is neither queued nor in flight. QueueFull when there is no room; then nothing is queued."""
         ticket = Ticket(self._loop.create_future())
         new = [_Job(key) for key in dict.fromkeys(keys) if key not in self._jobs]
         with self._changed:
@@ -198,7 +198,7 @@ class Batcher:
         return dropped
 
     def close(self, *, timeout_s: float = 10.0) -> None:
-        """Stop after the batch at hand; whoever still waits gets `Closed`."""
+        """Stop after the batch at hand; waiting tickets get `Closed`."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
@@ -313,7 +313,7 @@ class Batcher:
     def _limit(self, group: Group) -> int:
         cost_s = self._costs_s.get((group.kind, group.depth))
         limit = 2 * SMALLEST_BATCH if cost_s is None else int(self._config.batch_target_s / max(cost_s, 1e-9))
-        if self._num_tickets > 1:  # half of the keys that are about: the other half's clients are served meanwhile
+        if self._num_tickets > 1:  # half of the keys in flight: the clients of the other half are served meanwhile
             limit = min(limit, math.ceil((self._last_size + self._num_waiting) / 2))
         return min(max(limit, SMALLEST_BATCH), self._config.max_batch)
 

@@ -109,7 +109,7 @@ class OnlineRetriever:
         }
 
     def close(self) -> None:
-        """Close connections and cache; searches under way end with an error at their next attempt."""
+        """Close connections and cache; searches in flight end with an error at their next attempt."""
         self._closing.set()
         self._pool.close(wait=True)
         self._client.close()

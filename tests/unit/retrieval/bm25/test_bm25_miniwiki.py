@@ -5,6 +5,8 @@ Lucene does: within a point on every set of some hundred questions. Bamboogle ha
 points; there ours finds four more among the first three.
 """
 
+from typing import Any
+
 import pytest
 
 from calibadv.evaluation.recall import measure_recall
@@ -25,15 +27,15 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def retriever(miniwiki_corpus):
+def retriever(miniwiki_corpus: Any) -> Any:
     return BM25Retriever.from_documents(miniwiki_corpus)
 
 
 @pytest.fixture(scope="module")
-def recall(miniwiki_questions):
+def recall(miniwiki_questions: Any) -> Any:
     """``recall(name, retriever)``: answer recall on a data set, by k."""
 
-    def measure(name, retriever):
+    def measure(name: Any, retriever: Any) -> Any:
         *_, found = measure_recall(miniwiki_questions(name), retriever=retriever)
         assert found.num_answers == README[name][0]
         return found.answers
@@ -42,7 +44,7 @@ def recall(miniwiki_questions):
 
 
 @pytest.mark.parametrize("name", README)
-def test_answer_recall_is_that_of_the_readme(retriever, recall, name):
+def test_answer_recall_is_that_of_the_readme(retriever: Any, recall: Any, name: str) -> None:
     num_answers, at_3, at_20 = README[name]
     found = recall(name, retriever)
     # A point, or on a small set five questions.

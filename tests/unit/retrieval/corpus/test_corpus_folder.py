@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,19 +41,19 @@ DOCUMENTS = st.lists(
 )
 
 
-def parts(document):
+def parts(document: Any) -> Any:
     return document.id, document.title, document.text
 
 
-def numbered(count):
+def numbered(count: Any) -> Any:
     return [Document(id=str(i), title=f"Title {i}", text=f"text of {i}") for i in range(count)]
 
 
-def named(count):
+def named(count: Any) -> Any:
     return [Document(id=f"doc-{i}", title=f"Title {i}", text=f"text of {i}") for i in range(count)]
 
 
-def write_folder(documents, out):
+def write_folder(documents: Any, out: Any) -> Any:
     """A corpus folder of these documents, through an import."""
     source = out.with_name(f"{out.name}.jsonl")
     Corpus.from_documents(documents).write(source)
@@ -60,7 +62,9 @@ def write_folder(documents, out):
 
 
 @given(DOCUMENTS)
-def test_any_text_comes_back_from_disk_and_from_memory(tmp_path_factory, documents):
+def test_any_text_comes_back_from_disk_and_from_memory(
+    tmp_path_factory: pytest.TempPathFactory, documents: Any
+) -> None:
     folder = tmp_path_factory.mktemp("any") / "corpus"
     in_memory = Corpus.from_documents(documents)
     report = ImportReport(
@@ -83,7 +87,7 @@ def test_any_text_comes_back_from_disk_and_from_memory(tmp_path_factory, documen
 
 
 @pytest.mark.parametrize("documents", [numbered(2 * ROWS_PER_BATCH + 3), named(2 * ROWS_PER_BATCH + 3)])
-def test_rows_ids_slices_and_batches_agree_across_batch_ends(tmp_path, documents):
+def test_rows_ids_slices_and_batches_agree_across_batch_ends(tmp_path: Path, documents: Any) -> None:
     corpus = write_folder(documents, tmp_path / "corpus")
     everything = list(map(parts, documents))
     assert len(corpus) == len(documents)
@@ -96,7 +100,7 @@ def test_rows_ids_slices_and_batches_agree_across_batch_ends(tmp_path, documents
     assert [parts(d) for batch in corpus.iter_batches(77, start=300) for d in batch] == everything[300:]
 
 
-def test_take_keeps_the_order_asked_for_and_repeats(tmp_path):
+def test_take_keeps_the_order_asked_for_and_repeats(tmp_path: Path) -> None:
     corpus = write_folder(named(600), tmp_path / "corpus")
     rows = [599, 0, 3, 3, 300, -1]
     assert [document.id for document in corpus.take(rows)] == [f"doc-{row % 600}" for row in rows]
@@ -110,14 +114,14 @@ def test_take_keeps_the_order_asked_for_and_repeats(tmp_path):
         next(corpus.iter_batches(0))
 
 
-def test_ids_that_are_row_numbers_need_no_index(tmp_path):
+def test_ids_that_are_row_numbers_need_no_index(tmp_path: Path) -> None:
     corpus = write_folder(numbered(300), tmp_path / "corpus")
     assert not (tmp_path / "corpus" / "ids.bin").exists()
     for stranger in ("300", "-1", "007", "1.0", " 1", "１", "9" * 5000, "\ud800", ""):  # noqa: RUF001
         assert corpus.row_of(stranger) is None
 
 
-def test_an_unknown_id_is_none_or_an_error_and_never_another_document(tmp_path):
+def test_an_unknown_id_is_none_or_an_error_and_never_another_document(tmp_path: Path) -> None:
     corpus = write_folder(named(300), tmp_path / "corpus")
     assert corpus.row_of("doc-300") is None
     assert corpus.row_of("half \ud800 pair") is None
@@ -125,8 +129,8 @@ def test_an_unknown_id_is_none_or_an_error_and_never_another_document(tmp_path):
         corpus.get("doc-300")
 
 
-def test_ids_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
-    def few_bits(ids):
+def test_ids_with_the_same_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def few_bits(ids: Any) -> Any:
         return np.array([len(document_id) for document_id in ids], "<u8")
 
     monkeypatch.setattr("calibadv.retrieval.corpus.id_index.hash_ids", few_bits)
@@ -143,26 +147,26 @@ def test_ids_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
     corpus.verify()
 
 
-def test_hashes_bunched_in_one_place_are_still_found():
+def test_hashes_bunched_in_one_place_are_still_found() -> None:
     crowded = np.concatenate([np.arange(10_000, dtype="<u8"), hash_ids(["wanted"])])
     assert IdIndex(crowded, np.arange(10_001, dtype="<u4")).candidates("wanted") == [10_000]
     assert IdIndex(crowded, np.arange(10_001, dtype="<u4")).candidates("other") == []
 
 
-def test_the_digest_is_that_of_one_json_list_a_line(tmp_path):
+def test_the_digest_is_that_of_one_json_list_a_line(tmp_path: Path) -> None:
     documents = [Document(id="é", title='"Q" Is', text="line\nline ☃")]
     expected = hashlib.sha256(b'["\\u00e9", "\\"Q\\" Is", "line\\nline \\u2603"]\n').hexdigest()
     assert Corpus.from_documents(documents).sha256 == expected
     assert write_folder(documents, tmp_path / "corpus").sha256 == expected
 
 
-def test_many_threads_read_the_same_documents(tmp_path, monkeypatch):
+def test_many_threads_read_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped_file_module, "RESIDENT_BYTES", 1 << 16)  # views are given back all the time
     monkeypatch.setattr("calibadv.retrieval.corpus.table._CACHED_BATCHES", 2)
     corpus = write_folder(named(3000), tmp_path / "corpus")
     wrong = []
 
-    def read(seed):
+    def read(seed: Any) -> None:
         rng = np.random.default_rng(seed)
         for row in rng.integers(0, 3000, 500):
             by_id = corpus.get(f"doc-{row}")
@@ -177,7 +181,7 @@ def test_many_threads_read_the_same_documents(tmp_path, monkeypatch):
     assert not wrong
 
 
-def test_random_reads_of_a_large_corpus_stay_out_of_resident_memory(tmp_path):
+def test_random_reads_of_a_large_corpus_stay_out_of_resident_memory(tmp_path: Path) -> None:
     source = tmp_path / "large.jsonl"
     with source.open("w") as file:
         for row in range(60_000):
@@ -210,7 +214,7 @@ print(resident() - before)
     assert float(done.stdout) < 50
 
 
-def test_read_opens_a_folder(tmp_path):
+def test_read_opens_a_folder(tmp_path: Path) -> None:
     corpus = write_folder(named(3), tmp_path / "corpus")
     assert read_corpus(tmp_path / "corpus").sha256 == corpus.sha256
     assert corpus.path == tmp_path / "corpus"
@@ -221,13 +225,13 @@ def test_read_opens_a_folder(tmp_path):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Any:
     write_folder(named(1000), tmp_path / "corpus")
     return tmp_path / "corpus"
 
 
 @pytest.mark.parametrize("name", ["documents.arrow", "ids.bin"])
-def test_a_file_that_was_cut_off_is_refused_with_both_sizes(folder, name):
+def test_a_file_that_was_cut_off_is_refused_with_both_sizes(folder: Any, name: str) -> None:
     content = (folder / name).read_bytes()
     for size in (len(content) // 2, len(content) - 1, 0):
         (folder / name).write_bytes(content[:size])
@@ -238,7 +242,7 @@ def test_a_file_that_was_cut_off_is_refused_with_both_sizes(folder, name):
         Corpus.open(folder)
 
 
-def test_other_folders_are_not_corpora(folder, tmp_path):
+def test_other_folders_are_not_corpora(folder: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no corpus.json, so this is not a corpus; make one: calibadv corpus import"):
         Corpus.open(tmp_path / "absent")
     for content, message in (
@@ -274,14 +278,14 @@ def test_other_folders_are_not_corpora(folder, tmp_path):
         {"surplus": 1},
     ],
 )
-def test_a_manifest_with_wrong_fields_is_refused(folder, change):
+def test_a_manifest_with_wrong_fields_is_refused(folder: Any, change: Any) -> None:
     record = json.loads((folder / "corpus.json").read_text())
     (folder / "corpus.json").write_text(json.dumps({**record, **change}))
     with pytest.raises(DataError):
         Corpus.open(folder)
 
 
-def test_more_or_fewer_documents_than_the_manifest_says_is_damage(folder):
+def test_more_or_fewer_documents_than_the_manifest_says_is_damage(folder: Any) -> None:
     record = json.loads((folder / "corpus.json").read_text())
     (folder / "ids.bin").write_bytes(b"\0" * 12 * 5000)
     sizes = {**record["sizes"], "ids.bin": 12 * 5000}
@@ -290,7 +294,7 @@ def test_more_or_fewer_documents_than_the_manifest_says_is_damage(folder):
         Corpus.open(folder)
 
 
-def test_an_id_index_that_leads_out_of_the_corpus_is_damage(folder):
+def test_an_id_index_that_leads_out_of_the_corpus_is_damage(folder: Any) -> None:
     content = (folder / "ids.bin").read_bytes()
     num_documents = len(content) // 12
     (folder / "ids.bin").write_bytes(content[: 8 * num_documents] + b"\xff" * (4 * num_documents))
@@ -301,14 +305,14 @@ def test_an_id_index_that_leads_out_of_the_corpus_is_damage(folder):
         corpus.verify()
 
 
-def test_column_names_that_are_no_text_are_damage(folder):
+def test_column_names_that_are_no_text_are_damage(folder: Any) -> None:
     path = folder / "documents.arrow"
     path.write_bytes(path.read_bytes().replace(b"title", b"titl\xff"))
     with pytest.raises(DataError, match="damaged"):
         Corpus.open(folder)
 
 
-def test_a_foreign_arrow_file_is_refused(folder):
+def test_a_foreign_arrow_file_is_refused(folder: Any) -> None:
     import pyarrow as pa
 
     table = pa.table({"a": [1, 2]})
@@ -322,7 +326,7 @@ def test_a_foreign_arrow_file_is_refused(folder):
         Corpus.open(folder)
 
 
-def test_verify_finds_a_changed_document_and_a_changed_index(folder):
+def test_verify_finds_a_changed_document_and_a_changed_index(folder: Any) -> None:
     Corpus.open(folder).verify()
     arrow = (folder / "documents.arrow").read_bytes()
     (folder / "documents.arrow").write_bytes(arrow.replace(b"text of 77", b"text of 78", 1))
@@ -336,7 +340,7 @@ def test_verify_finds_a_changed_document_and_a_changed_index(folder):
         Corpus.open(folder).verify()
 
 
-def test_damage_anywhere_is_an_error_and_never_a_crash(folder):
+def test_damage_anywhere_is_an_error_and_never_a_crash(folder: Any) -> None:
     """Bytes are overwritten in many places: reading gives documents or DataError, whatever was hit."""
     arrow = (folder / "documents.arrow").read_bytes()
     rng = np.random.default_rng(0)

@@ -4,6 +4,7 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ WORDS = re.findall(
 def make_encoder(folder: Path, *, seed: int = 0, hidden: int = 32) -> Path:
     """A BERT of 2 layers with a word vocabulary."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizerFast  # type: ignore[attr-defined]
 
     folder.mkdir(parents=True)
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -62,22 +63,22 @@ def add_modules(folder: Path, *, pooling: str = "mean", prompts: dict[str, str] 
 
 
 @pytest.fixture(scope="session")
-def plain_encoder(tmp_path_factory):
+def plain_encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_encoder(tmp_path_factory.mktemp("models") / "plain")
 
 
 @pytest.fixture(scope="session")
-def e5_encoder(tmp_path_factory):
+def e5_encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_encoder(tmp_path_factory.mktemp("models") / "tiny-e5-v2")
 
 
 @pytest.fixture(scope="session")
-def other_encoder(tmp_path_factory):
+def other_encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_encoder(tmp_path_factory.mktemp("models") / "other", seed=1)
 
 
 @pytest.fixture(scope="session")
-def modules_encoder(tmp_path_factory):
+def modules_encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return add_modules(make_encoder(tmp_path_factory.mktemp("models") / "modules"))
 
 
@@ -92,23 +93,23 @@ def make_documents(count: int, *, seed: int = 0) -> list[Document]:
 
 
 @pytest.fixture(scope="session")
-def corpus():
+def corpus() -> Any:
     return Corpus.from_documents(make_documents(300))
 
 
 @pytest.fixture
-def new_encoder():
+def new_encoder() -> Any:
     """``new_encoder(folder, seed=0, hidden=32)`` makes one more encoder."""
     return make_encoder
 
 
 @pytest.fixture
-def with_modules():
+def with_modules() -> Any:
     """``with_modules(folder, prompts={})`` makes a sentence-transformers folder of an encoder."""
     return add_modules
 
 
 @pytest.fixture
-def documents_of():
+def documents_of() -> Any:
     """``documents_of(count, seed=0)`` makes documents up."""
     return make_documents

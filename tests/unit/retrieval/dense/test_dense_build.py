@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -25,27 +27,27 @@ class StopHereError(Exception):
     pass
 
 
-def stop_at(rows):
+def stop_at(rows: Any) -> Any:
     """A progress callback that breaks the build off."""
 
-    def progress(done, total):
+    def progress(done: Any, total: Any) -> None:
         if done >= rows:
             raise StopHereError
 
     return progress
 
 
-def noted(index_dir):
+def noted(index_dir: Any) -> Any:
     """Rows that a build says it has finished."""
     path = index_dir / PROGRESS
     return json.loads(path.read_text())["done"] if path.exists() else 0
 
 
-def config(folder, **settings):
+def config(folder: Any, **settings: Any) -> Any:
     return EncoderConfig(model=str(folder), device="cpu", **{"batch_size": 4, **settings})
 
 
-def test_an_index_folder_holds_the_vectors_of_every_document(corpus, plain_encoder, tmp_path):
+def test_an_index_folder_holds_the_vectors_of_every_document(corpus: Any, plain_encoder: Any, tmp_path: Path) -> None:
     seen = []
     manifest = build_dense(
         corpus,
@@ -68,7 +70,7 @@ def test_an_index_folder_holds_the_vectors_of_every_document(corpus, plain_encod
     assert faiss.read_index(str(vectors.path)).ntotal == 300
 
 
-def test_a_stopped_build_continues_and_gives_the_same_bytes(corpus, plain_encoder, tmp_path):
+def test_a_stopped_build_continues_and_gives_the_same_bytes(corpus: Any, plain_encoder: Any, tmp_path: Path) -> None:
     build_dense(corpus, index_dir=tmp_path / "whole", encoder_config=config(plain_encoder))
     for rows in (64, 192, 300):
         with pytest.raises(StopHereError):
@@ -91,7 +93,7 @@ def test_a_stopped_build_continues_and_gives_the_same_bytes(corpus, plain_encode
     assert not (tmp_path / "parts" / PROGRESS).exists()
 
 
-def test_a_killed_build_continues_where_it_was(corpus, plain_encoder, tmp_path):
+def test_a_killed_build_continues_where_it_was(corpus: Any, plain_encoder: Any, tmp_path: Path) -> None:
     corpus.write(tmp_path / "corpus.jsonl")
     program = """
 import sys, time, pathlib
@@ -135,8 +137,8 @@ build_dense(
 
 
 def test_another_encoder_corpus_or_setting_cannot_continue_a_build(
-    corpus, plain_encoder, other_encoder, documents_of, tmp_path
-):
+    corpus: Any, plain_encoder: Any, other_encoder: Any, documents_of: Any, tmp_path: Path
+) -> None:
     out = tmp_path / "dense"
     with pytest.raises(StopHereError):
         build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder), progress=stop_at(64))
@@ -154,13 +156,13 @@ def test_another_encoder_corpus_or_setting_cannot_continue_a_build(
     build_dense(corpus, index_dir=out, encoder_config=config(plain_encoder))
 
 
-def test_a_finished_a_foreign_and_a_busy_folder_are_refused(corpus, plain_encoder, tmp_path):
+def test_a_finished_a_foreign_and_a_busy_folder_are_refused(corpus: Any, plain_encoder: Any, tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"is not empty \(notes.txt\)"):
         build_dense(corpus, index_dir=tmp_path / "foreign", encoder_config=config(plain_encoder))
 
-    def build_again(done, total):
+    def build_again(done: Any, total: Any) -> None:
         with pytest.raises(ConfigError, match="another build is writing there"):
             build_dense(corpus, index_dir=tmp_path / "dense", encoder_config=config(plain_encoder))
 
@@ -169,7 +171,7 @@ def test_a_finished_a_foreign_and_a_busy_folder_are_refused(corpus, plain_encode
         build_dense(corpus, index_dir=tmp_path / "dense", encoder_config=config(plain_encoder))
 
 
-def test_vectors_are_removed_on_request(corpus, plain_encoder, tmp_path):
+def test_vectors_are_removed_on_request(corpus: Any, plain_encoder: Any, tmp_path: Path) -> None:
     manifest = build_dense(
         corpus, index_dir=tmp_path / "dense", encoder_config=config(plain_encoder), kind="sq8", keep_vectors=False
     )
@@ -181,9 +183,11 @@ def test_vectors_are_removed_on_request(corpus, plain_encoder, tmp_path):
     assert manifest.parameters["vectors"] is None
 
 
-def test_kinds_that_do_not_fit_are_refused_before_anything_is_encoded(corpus, plain_encoder, tmp_path):
+def test_kinds_that_do_not_fit_are_refused_before_anything_is_encoded(
+    corpus: Any, plain_encoder: Any, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="must be one of flat, fp16"):
-        build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder), kind="annoy")
+        build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder), kind="annoy")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="needs at least 1,024 documents, got 300; use flat"):
         build_dense(corpus, index_dir=tmp_path / "a", encoder_config=config(plain_encoder), kind="ivf-pq")
     with pytest.raises(ConfigError, match="stores its vectors as float32"):
@@ -193,7 +197,9 @@ def test_kinds_that_do_not_fit_are_refused_before_anything_is_encoded(corpus, pl
     assert not (tmp_path / "a").exists()
 
 
-def test_an_index_that_is_not_finished_says_so_when_it_is_opened(corpus, plain_encoder, tmp_path):
+def test_an_index_that_is_not_finished_says_so_when_it_is_opened(
+    corpus: Any, plain_encoder: Any, tmp_path: Path
+) -> None:
     with pytest.raises(StopHereError):
         build_dense(corpus, index_dir=tmp_path / "dense", encoder_config=config(plain_encoder), progress=stop_at(64))
     with pytest.raises(DataError, match="not finished; the calibadv index build that began it continues"):
@@ -201,7 +207,7 @@ def test_an_index_that_is_not_finished_says_so_when_it_is_opened(corpus, plain_e
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_file_of_vectors_is_a_faiss_file_and_a_mapped_array(tmp_path, dtype):
+def test_a_file_of_vectors_is_a_faiss_file_and_a_mapped_array(tmp_path: Path, dtype: Any) -> None:
     rows = np.random.default_rng(0).standard_normal((50, 12)).astype(np.float32)
     path = tmp_path / "v"
     writer = VectorWriter(path, dtype=dtype, dimension=12)
@@ -219,7 +225,7 @@ def test_a_file_of_vectors_is_a_faiss_file_and_a_mapped_array(tmp_path, dtype):
     np.testing.assert_array_equal(index.reconstruct_n(0, 50), file.read(0, 50))
 
 
-def test_truncated_and_foreign_files_are_no_files_of_vectors(tmp_path):
+def test_truncated_and_foreign_files_are_no_files_of_vectors(tmp_path: Path) -> None:
     path = tmp_path / "v"
     writer = VectorWriter(path, dtype="float32", dimension=4)
     writer.write(np.ones((10, 4), dtype=np.float32))
@@ -239,7 +245,7 @@ def test_truncated_and_foreign_files_are_no_files_of_vectors(tmp_path):
         VectorFile.open(tmp_path / "missing")
 
 
-def test_values_that_are_not_finite_are_never_stored(tmp_path):
+def test_values_that_are_not_finite_are_never_stored(tmp_path: Path) -> None:
     writer = VectorWriter(tmp_path / "v", dtype="float16", dimension=2)
     try:
         with pytest.raises(DataError, match="too large for float16, for a document in rows 0 to 1"):

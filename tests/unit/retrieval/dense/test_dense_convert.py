@@ -1,5 +1,8 @@
 """Converting: our indexes and FAISS files of others, without encoding again."""
 
+from pathlib import Path
+from typing import Any
+
 import faiss
 import numpy as np
 import pytest
@@ -18,17 +21,17 @@ QUERIES = ["ada wrote the song", "battle of the north"]
 
 
 @pytest.fixture(scope="module")
-def encoder(e5_encoder):
+def encoder(e5_encoder: Any) -> Any:
     return Encoder(EncoderConfig(model=str(e5_encoder), device="cpu"))
 
 
 @pytest.fixture(scope="module")
-def rows(corpus, encoder):
+def rows(corpus: Any, encoder: Any) -> Any:
     return encoder.encode_documents(list(corpus))
 
 
 @pytest.fixture(scope="module")
-def published(rows, tmp_path_factory):
+def published(rows: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """FAISS files as others publish them: e5_Flat.index and e5_HNSW64.index."""
     folder = tmp_path_factory.mktemp("published")
     flat, graph = faiss.IndexFlatIP(32), faiss.IndexHNSWFlat(32, 64, faiss.METRIC_INNER_PRODUCT)
@@ -39,21 +42,23 @@ def published(rows, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ours(corpus, e5_encoder, tmp_path_factory):
+def ours(corpus: Any, e5_encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("ours") / "dense"
     build_dense(corpus, index_dir=folder, encoder_config=EncoderConfig(model=str(e5_encoder), device="cpu"))
     return folder
 
 
-def ids(results):
+def ids(results: Any) -> Any:
     return [[hit.document.id for hit in hits] for hits in results]
 
 
 @pytest.mark.parametrize("kind", ["flat", "fp16", "sq8", "hnsw", "ivf-sq8"])
-def test_a_published_file_becomes_an_index_folder_of_any_kind(published, corpus, encoder, ours, tmp_path, kind):
+def test_a_published_file_becomes_an_index_folder_of_any_kind(
+    published: Any, corpus: Any, encoder: Any, ours: Any, tmp_path: Path, kind: str
+) -> None:
     convert_index(
         published / "e5_Flat.index",
-        to=kind,
+        to=kind,  # type: ignore[arg-type]
         out=tmp_path / "index",
         corpus=corpus,
         encoder=EncoderConfig(model=encoder.spec.model),
@@ -68,7 +73,9 @@ def test_a_published_file_becomes_an_index_folder_of_any_kind(published, corpus,
 
 
 @pytest.mark.parametrize("name", ["e5_Flat.index", "e5_HNSW64.index"])
-def test_a_published_file_is_an_index_as_it_is(published, corpus, encoder, ours, tmp_path, name):
+def test_a_published_file_is_an_index_as_it_is(
+    published: Any, corpus: Any, encoder: Any, ours: Any, tmp_path: Path, name: str
+) -> None:
     spec = EncoderConfig(model=encoder.spec.model)
     convert_index(published / name, to="as-is", out=tmp_path / "index", corpus=corpus, encoder=spec)
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == ["files.json", "manifest.json"]
@@ -79,7 +86,9 @@ def test_a_published_file_is_an_index_as_it_is(published, corpus, encoder, ours,
     assert adopted.index.parameters.links in (0, 64)
 
 
-def test_the_encoder_of_a_published_file_may_come_later(published, corpus, encoder, tmp_path, caplog):
+def test_the_encoder_of_a_published_file_may_come_later(
+    published: Any, corpus: Any, encoder: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     spec = EncoderConfig(model="intfloat/tiny-e5")
     convert_index(published / "e5_Flat.index", to="as-is", out=tmp_path / "i", corpus=corpus, encoder=spec)
     assert "only its name and dimension are checked later" in caplog.text
@@ -89,13 +98,15 @@ def test_the_encoder_of_a_published_file_may_come_later(published, corpus, encod
     assert len(retriever.search(QUERIES, 5)[0]) == 5
 
 
-def test_a_graph_gives_back_the_vectors_it_was_made_of(published, rows):
+def test_a_graph_gives_back_the_vectors_it_was_made_of(published: Any, rows: Any) -> None:
     source = open_origin(published / "e5_HNSW64.index").source
     np.testing.assert_array_equal(source.read(100, 103), rows[100:103])
     assert len(source.read(290, 999)) == 10
 
 
-def test_an_index_of_ours_is_converted_with_its_own_corpus_and_encoder(ours, corpus, encoder, tmp_path):
+def test_an_index_of_ours_is_converted_with_its_own_corpus_and_encoder(
+    ours: Any, corpus: Any, encoder: Any, tmp_path: Path
+) -> None:
     convert_index(ours, to="sq8", out=tmp_path / "a", corpus=corpus)
     assert len(DenseRetriever.open(tmp_path / "a", corpus=corpus, encoder=encoder).search_exact(["king"], 3)[0]) == 3
     convert_index(ours, to="ivf-sq8", out=tmp_path / "b", corpus=corpus, keep="copy")
@@ -107,9 +118,9 @@ def test_an_index_of_ours_is_converted_with_its_own_corpus_and_encoder(ours, cor
 
 @pytest.mark.parametrize("kind", ["sq8", "ivf-sq8", "hnsw"])
 def test_an_index_without_vectors_is_converted_from_its_codes_with_a_warning(
-    ours, corpus, encoder, tmp_path, caplog, kind
-):
-    convert_index(ours, to=kind, out=tmp_path / "a", corpus=corpus, keep="none")
+    ours: Any, corpus: Any, encoder: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    convert_index(ours, to=kind, out=tmp_path / "a", corpus=corpus, keep="none")  # type: ignore[arg-type]
     convert_index(tmp_path / "a", to="fp16", out=tmp_path / "b", corpus=corpus, keep="copy")
     assert "made from its codes" in caplog.text
     converted = DenseRetriever.open(tmp_path / "b", corpus=corpus, encoder=encoder)
@@ -117,7 +128,7 @@ def test_an_index_without_vectors_is_converted_from_its_codes_with_a_warning(
     assert sum(len(set(a) & set(b)) for a, b in zip(ids(converted.search(QUERIES, 5)), want, strict=True)) >= 8
 
 
-def test_a_file_alone_becomes_a_file(published, rows, tmp_path):
+def test_a_file_alone_becomes_a_file(published: Any, rows: Any, tmp_path: Path) -> None:
     convert_file(published / "e5_Flat.index", to="sq8", out=tmp_path / "e5.sq8.index")
     index = faiss.read_index(str(tmp_path / "e5.sq8.index"))
     assert np.mean(index.search(rows, 1)[1][:, 0] == np.arange(300)) > 0.95
@@ -125,7 +136,14 @@ def test_a_file_alone_becomes_a_file(published, rows, tmp_path):
         convert_file(published / "e5_Flat.index", to="sq8", out=tmp_path / "e5.sq8.index")
 
 
-def test_the_command_converts_files_and_folders(published, corpus, e5_encoder, tmp_path, capsys, monkeypatch):
+def test_the_command_converts_files_and_folders(
+    published: Any,
+    corpus: Any,
+    e5_encoder: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from calibadv.retrieval.corpus.importing import import_corpus
 
     monkeypatch.chdir(tmp_path)
@@ -147,7 +165,9 @@ def test_the_command_converts_files_and_folders(published, corpus, e5_encoder, t
     assert "name them (--corpus, --encoder)" in capsys.readouterr().err
 
 
-def test_what_does_not_belong_together_is_refused(published, corpus, encoder, plain_encoder, new_encoder, tmp_path):
+def test_what_does_not_belong_together_is_refused(
+    published: Any, corpus: Any, encoder: Any, plain_encoder: Any, new_encoder: Any, tmp_path: Path
+) -> None:
     spec = EncoderConfig(model=encoder.spec.model)
     shorter = Corpus.from_documents(list(corpus)[:200])
     with pytest.raises(DataError, match="300 vectors, but the corpus has 200 documents"):
@@ -162,7 +182,7 @@ def test_what_does_not_belong_together_is_refused(published, corpus, encoder, pl
     assert not (tmp_path / "a").exists()
 
 
-def test_files_that_cannot_be_converted_say_why(rows, tmp_path):
+def test_files_that_cannot_be_converted_say_why(rows: Any, tmp_path: Path) -> None:
     by_distance = faiss.IndexFlatL2(32)
     with_ids = faiss.IndexIDMap(faiss.IndexFlatIP(32))
     by_distance.add(rows)
@@ -182,7 +202,7 @@ def test_files_that_cannot_be_converted_say_why(rows, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["e5_Flat.index", "e5_HNSW64.index"])
-def test_a_published_file_that_breaks_off_is_refused_in_plain_words(published, tmp_path, name):
+def test_a_published_file_that_breaks_off_is_refused_in_plain_words(published: Any, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes((published / name).read_bytes()[:30_000])
     with pytest.raises(DataError, match="or not a whole one") as refused:
         open_origin(tmp_path / name)

@@ -1,5 +1,8 @@
 """Kinds of index: parameters, sizes, files made in parts, and the choice by memory."""
 
+from pathlib import Path
+from typing import Any
+
 import faiss
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ DIMENSION = 32
 
 
 @pytest.fixture(scope="module")
-def vectors(tmp_path_factory):
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """4,000 normalised vectors in 40 clusters."""
     chance = np.random.default_rng(0)
     centres = chance.standard_normal((40, DIMENSION))
@@ -29,8 +32,8 @@ def vectors(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_takes_the_bytes_that_were_planned_for_it(vectors, tmp_path, kind):
-    parameters = parameters_for(kind, num_vectors=4000, dimension=DIMENSION)
+def test_a_kind_takes_the_bytes_that_were_planned_for_it(vectors: Any, tmp_path: Path, kind: str) -> None:
+    parameters = parameters_for(kind, num_vectors=4000, dimension=DIMENSION)  # type: ignore[arg-type]
     assemble(vectors, parameters=parameters, path=tmp_path / "index")
     assert (tmp_path / "index").stat().st_size == pytest.approx(parameters.num_bytes, rel=0.03, abs=4096)
     index = faiss.read_index(str(tmp_path / "index"), faiss.IO_FLAG_MMAP_IFC)
@@ -43,9 +46,11 @@ def test_a_kind_takes_the_bytes_that_were_planned_for_it(vectors, tmp_path, kind
 
 
 @pytest.mark.parametrize("kind", ["flat", "fp16", "sq8"])
-def test_codes_written_in_chunks_are_those_that_faiss_would_write(vectors, tmp_path, kind, monkeypatch):
+def test_codes_written_in_chunks_are_those_that_faiss_would_write(
+    vectors: Any, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(assembling, "CHUNK_BYTES", 4 * DIMENSION * 777)
-    assemble(vectors, parameters=parameters_for(kind, num_vectors=4000, dimension=DIMENSION), path=tmp_path / "ours")
+    assemble(vectors, parameters=parameters_for(kind, num_vectors=4000, dimension=DIMENSION), path=tmp_path / "ours")  # type: ignore[arg-type]
     theirs = faiss.read_index(str(tmp_path / "ours"))
     theirs.reset()
     theirs.add(vectors.read(0, 4000))
@@ -54,19 +59,19 @@ def test_codes_written_in_chunks_are_those_that_faiss_would_write(vectors, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["ivf-sq8", "ivf-pq"])
-def test_lists_made_in_parts_are_the_lists_made_at_once(vectors, tmp_path, kind):
-    parameters = parameters_for(kind, num_vectors=4000, dimension=DIMENSION)
+def test_lists_made_in_parts_are_the_lists_made_at_once(vectors: Any, tmp_path: Path, kind: str) -> None:
+    parameters = parameters_for(kind, num_vectors=4000, dimension=DIMENSION)  # type: ignore[arg-type]
     assemble(vectors, parameters=parameters, path=tmp_path / "once")
     assemble(vectors, parameters=parameters, path=tmp_path / "parts", part_bytes=20_000)
     assert (tmp_path / "once").read_bytes() == (tmp_path / "parts").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["once", "parts"]
 
 
-def test_a_failed_build_leaves_no_file(vectors, tmp_path):
+def test_a_failed_build_leaves_no_file(vectors: Any, tmp_path: Path) -> None:
     class Broken:
         num_vectors, dimension = 4000, DIMENSION
 
-        def read(self, start, stop):
+        def read(self, start: Any, stop: Any) -> Any:
             if start:
                 raise OSError("the disk is gone")
             return vectors.read(start, 100)
@@ -77,7 +82,7 @@ def test_a_failed_build_leaves_no_file(vectors, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parameters_grow_with_the_corpus():
+def test_parameters_grow_with_the_corpus() -> None:
     small, large = (parameters_for("ivf-pq", num_vectors=n, dimension=768) for n in (20_000, 21_015_324))
     assert (small.nlist, large.nlist) == (256, 16_384)
     assert small.nprobe < large.nprobe < large.nlist
@@ -87,7 +92,7 @@ def test_parameters_grow_with_the_corpus():
 
 
 @pytest.mark.parametrize("num_vectors", [20_000, 200_000, 2_000_000])
-def test_small_kinds_stay_within_their_share_of_flat(num_vectors):
+def test_small_kinds_stay_within_their_share_of_flat(num_vectors: Any) -> None:
     flat = parameters_for("flat", num_vectors=num_vectors, dimension=384).num_bytes
     assert parameters_for("sq8", num_vectors=num_vectors, dimension=384).num_bytes <= 0.27 * flat
     assert parameters_for("ivf-pq", num_vectors=num_vectors, dimension=384).num_bytes <= 0.10 * flat
@@ -105,7 +110,7 @@ def test_small_kinds_stay_within_their_share_of_flat(num_vectors):
         (21_015_324, "8GiB", "ivf-pq"),
     ],
 )
-def test_memory_decides_the_kind(num_documents, memory, kind):
+def test_memory_decides_the_kind(num_documents: Any, memory: Any, kind: str) -> None:
     dimension = 384 if num_documents < 10**6 else 768
     plan = plan_kind(num_documents, dimension=dimension, memory_bytes=parse_size(memory))
     assert plan.kind == kind
@@ -115,7 +120,7 @@ def test_memory_decides_the_kind(num_documents, memory, kind):
     assert kind in plan.why
 
 
-def test_too_little_memory_is_refused_with_the_least_that_would_do():
+def test_too_little_memory_is_refused_with_the_least_that_would_do() -> None:
     with pytest.raises(ConfigError, match=r"--memory 1\.0 GiB: no kind .* the smallest takes 4\.0 GiB"):
         plan_kind(21_015_324, dimension=768, memory_bytes=1 << 30)
     with pytest.raises(ConfigError, match=r"the smallest takes 9\.4 KiB"):
@@ -123,6 +128,6 @@ def test_too_little_memory_is_refused_with_the_least_that_would_do():
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "8 PB", "0", "1e9"])
-def test_a_size_that_is_none_is_refused(text):
+def test_a_size_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected a size such as 8GiB"):
         parse_size(text)

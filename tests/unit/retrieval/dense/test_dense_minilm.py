@@ -5,6 +5,7 @@ import importlib.util
 import json
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def model():
-    return str(Path(PACKAGE.submodule_search_locations[0]) / "model")
+def model() -> Any:
+    return str(Path(PACKAGE.submodule_search_locations[0]) / "model")  # type: ignore[index, union-attr]
 
 
 @pytest.fixture(scope="module")
-def passages(miniwiki):
+def passages(miniwiki: Any) -> Any:
     with gzip.open(miniwiki / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
         records = [json.loads(line) for line in islice(file, 0, 6000, 50)]
     return Corpus.from_documents(
@@ -39,7 +40,9 @@ def passages(miniwiki):
     )
 
 
-def test_a_build_agrees_with_sentence_transformers_and_finds_what_it_should(passages, model, tmp_path):
+def test_a_build_agrees_with_sentence_transformers_and_finds_what_it_should(
+    passages: Any, model: str, tmp_path: Path
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     build_dense(passages, index_dir=tmp_path / "dense", encoder_config=EncoderConfig(model=model, device="cpu"))

@@ -8,7 +8,10 @@ import json
 import re
 import tarfile
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -33,11 +36,11 @@ CORPUS, FLAT, GRAPH = "PeterJinGo/wiki-18-corpus", "PeterJinGo/wiki-18-e5-index"
 class Hub:
     """What the server has, what it was asked, and how it misbehaves."""
 
-    def __init__(self):
-        self.files = {}  # (repo, name) -> bytes
-        self.requests = []
-        self.break_after = []  # bytes of each coming file response, then the connection is cut
-        self.statuses = []  # of each coming file request, instead of an answer
+    def __init__(self) -> None:
+        self.files: dict[Any, Any] = {}  # (repo, name) -> bytes
+        self.requests: list[Any] = []
+        self.break_after: list[Any] = []  # bytes of each coming file response, then the connection is cut
+        self.statuses: list[Any] = []  # of each coming file request, instead of an answer
         self.damage = False
         self.ranges = True
 
@@ -45,11 +48,11 @@ class Hub:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *arguments):
+    def log_message(self, *arguments: Any) -> None:
         pass
 
-    def do_GET(self):
-        hub = self.server.hub
+    def do_GET(self) -> Any:
+        hub = self.server.hub  # type: ignore[attr-defined]
         path = self.path.partition("?")[0]
         hub.requests.append((path, self.headers.get("Range")))
         if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/(\w+))?", path):
@@ -59,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer_file(hub, hub.files[match[1], match[3]])
         return self.answer(404, b"{}")
 
-    def answer_info(self, hub, repo):
+    def answer_info(self, hub: Any, repo: Any) -> Any:
         names = [name for owner, name in hub.files if owner == repo]
         if not names:
             return self.answer(404, b'{"error": "not found"}')
@@ -73,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         info |= {"disabled": False, "tags": [], "downloads": 0, "likes": 0}
         return self.answer(200, json.dumps(info).encode(), "application/json")
 
-    def answer_file(self, hub, content):
+    def answer_file(self, hub: Any, content: Any) -> Any:
         if hub.statuses:
             return self.answer(hub.statuses.pop(0), b"{}")
         if hub.damage:
@@ -94,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[start:])
         return None
 
-    def answer(self, status, body, kind="text/plain"):
+    def answer(self, status: Any, body: Any, kind: Any = "text/plain") -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -105,29 +108,29 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, request, client_address):
+    def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # connections are cut on purpose
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server = Server(("127.0.0.1", 0), Handler)
-    server.hub = Hub()
-    server.hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    server.hub = Hub()  # type: ignore[attr-defined]
+    server.hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield server.hub
+    yield server.hub  # type: ignore[attr-defined]
     server.shutdown()
     server.server_close()
 
 
 @pytest.fixture(scope="module")
-def encoder(e5_encoder):
+def encoder(e5_encoder: Any) -> Any:
     return Encoder(EncoderConfig(model=str(e5_encoder), device="cpu"))
 
 
 @pytest.fixture
-def published(hub, corpus, encoder):
+def published(hub: Any, corpus: Any, encoder: Any) -> Any:
     """wiki-18 in small: a corpus, and both indexes in two parts."""
     lines = b"".join(
         json.dumps({"id": str(row), "contents": f'"{d.title}"\n{d.text}'}).encode() + b"\n"
@@ -146,11 +149,11 @@ def published(hub, corpus, encoder):
     return hub
 
 
-def options(hub, encoder, **settings):
+def options(hub: Any, encoder: Any, **settings: Any) -> Any:
     return PullConfig(endpoint=hub.endpoint, encoder=encoder.spec.model, **settings)
 
 
-def check(folder, corpus, encoder):
+def check(folder: Any, corpus: Any, encoder: Any) -> None:
     """The index answers as one over the same documents does."""
     retriever = DenseRetriever.open(folder, encoder=encoder)
     query = f"{corpus[7].title} {corpus[7].text}"
@@ -161,7 +164,9 @@ def check(folder, corpus, encoder):
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw64"])
-def test_corpus_and_index_are_fetched_joined_and_searchable(published, corpus, encoder, tmp_path, kind):
+def test_corpus_and_index_are_fetched_joined_and_searchable(
+    published: Any, corpus: Any, encoder: Any, tmp_path: Path, kind: str
+) -> None:
     seen = []
     manifest = pull(
         "wiki-18",
@@ -179,7 +184,9 @@ def test_corpus_and_index_are_fetched_joined_and_searchable(published, corpus, e
     assert json.loads((tmp_path / "wiki" / "pull.json").read_text())["revisions"][CORPUS] == REVISION
 
 
-def test_the_second_kind_uses_the_corpus_of_the_first(published, corpus, encoder, tmp_path):
+def test_the_second_kind_uses_the_corpus_of_the_first(
+    published: Any, corpus: Any, encoder: Any, tmp_path: Path
+) -> None:
     pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
     published.requests.clear()
     pull("wiki-18", out=tmp_path / "w", options=options(published, encoder, kind="hnsw64"))
@@ -189,7 +196,9 @@ def test_the_second_kind_uses_the_corpus_of_the_first(published, corpus, encoder
         pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
 
 
-def test_cut_connections_and_busy_servers_are_tried_again_from_where_they_stopped(published, corpus, encoder, tmp_path):
+def test_cut_connections_and_busy_servers_are_tried_again_from_where_they_stopped(
+    published: Any, corpus: Any, encoder: Any, tmp_path: Path
+) -> None:
     published.break_after = [100, 1000, 0, 0, 5000, 300]
     published.statuses = [503, 429]
     pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
@@ -200,7 +209,9 @@ def test_cut_connections_and_busy_servers_are_tried_again_from_where_they_stoppe
     assert "bytes=1100-" in starts
 
 
-def test_a_pull_that_was_stopped_goes_on_with_the_same_command(published, corpus, encoder, tmp_path):
+def test_a_pull_that_was_stopped_goes_on_with_the_same_command(
+    published: Any, corpus: Any, encoder: Any, tmp_path: Path
+) -> None:
     size = len(published.files[FLAT, "part_aa"])
     published.break_after = [10**9, size, 2000, *[0] * 50]  # the corpus comes; the index stops in its second part
     with pytest.raises(DataError, match=r"part_ab: the download stopped after .* bytes .*the same command continues"):
@@ -216,14 +227,16 @@ def test_a_pull_that_was_stopped_goes_on_with_the_same_command(published, corpus
     check(tmp_path / "w" / "flat", corpus, encoder)
 
 
-def test_a_server_that_ignores_ranges_costs_time_but_no_bytes(published, corpus, encoder, tmp_path):
+def test_a_server_that_ignores_ranges_costs_time_but_no_bytes(
+    published: Any, corpus: Any, encoder: Any, tmp_path: Path
+) -> None:
     published.ranges = False
     published.break_after = [700, 900]
     pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
     check(tmp_path / "w" / "flat", corpus, encoder)
 
 
-def test_a_part_that_came_damaged_is_fetched_anew(published, corpus, encoder, tmp_path):
+def test_a_part_that_came_damaged_is_fetched_anew(published: Any, corpus: Any, encoder: Any, tmp_path: Path) -> None:
     pull("wiki-18", out=tmp_path / "w", options=options(published, encoder, kind="hnsw64"))
     published.damage = True
     with pytest.raises(DataError, match=r"part_aa: its digest is .* damaged on the way"):
@@ -234,7 +247,9 @@ def test_a_part_that_came_damaged_is_fetched_anew(published, corpus, encoder, tm
     check(tmp_path / "w" / "flat", corpus, encoder)
 
 
-def test_a_corpus_that_is_an_archive_under_another_name_is_unpacked(published, corpus, encoder, tmp_path):
+def test_a_corpus_that_is_an_archive_under_another_name_is_unpacked(
+    published: Any, corpus: Any, encoder: Any, tmp_path: Path
+) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         member = tarfile.TarInfo("data00/somebody/wiki_dump.jsonl")
@@ -245,7 +260,7 @@ def test_a_corpus_that_is_an_archive_under_another_name_is_unpacked(published, c
     check(tmp_path / "w" / "flat", corpus, encoder)
 
 
-def test_a_broken_corpus_and_one_of_another_size_are_refused(published, encoder, tmp_path):
+def test_a_broken_corpus_and_one_of_another_size_are_refused(published: Any, encoder: Any, tmp_path: Path) -> None:
     whole = published.files[CORPUS, "wiki-18.jsonl.gz"]
     published.files[CORPUS, "wiki-18.jsonl.gz"] = whole[:-50]
     with pytest.raises(DataError, match="gzip"):
@@ -260,17 +275,19 @@ def test_a_broken_corpus_and_one_of_another_size_are_refused(published, encoder,
         pull("wiki-18", out=tmp_path / "c", options=options(published, encoder))
 
 
-def test_too_little_room_is_said_before_anything_is_fetched(published, encoder, tmp_path, monkeypatch):
+def test_too_little_room_is_said_before_anything_is_fetched(
+    published: Any, encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from calibadv.retrieval.dense import pull as pulling
 
-    monkeypatch.setattr(pulling.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(pulling.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000}))  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"are needed there, 1000 B are free"):
         pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
     assert not [path for path, _ in published.requests if "resolve" in path]
     assert not (tmp_path / "w").exists()
 
 
-def test_refused_and_unknown_data_sets_say_what_to_do(published, encoder, tmp_path):
+def test_refused_and_unknown_data_sets_say_what_to_do(published: Any, encoder: Any, tmp_path: Path) -> None:
     published.statuses = [403]
     with pytest.raises(DataError, match="the hub refuses the file"):
         pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
@@ -283,7 +300,9 @@ def test_refused_and_unknown_data_sets_say_what_to_do(published, encoder, tmp_pa
         pull("wiki-18", out=tmp_path / "w", options=options(published, encoder, kind="ivf"))
 
 
-def test_a_machine_without_a_hub_is_told_how_to_do_it_by_hand(hub, tmp_path, capsys, monkeypatch):
+def test_a_machine_without_a_hub_is_told_how_to_do_it_by_hand(
+    hub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert main(["index", "pull", "wiki-18", "--out", str(tmp_path / "w")]) == 2
     message = capsys.readouterr().err
@@ -294,7 +313,14 @@ def test_a_machine_without_a_hub_is_told_how_to_do_it_by_hand(hub, tmp_path, cap
     assert main(["index", "pull", "wiki-18", "--out", str(tmp_path / "w")]) == 2
 
 
-def test_the_command_pulls(published, corpus, encoder, tmp_path, capsys, monkeypatch):
+def test_the_command_pulls(
+    published: Any,
+    corpus: Any,
+    encoder: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", published.endpoint)
     monkeypatch.chdir(tmp_path)
     assert main(["index", "pull", "wiki-18", "--encoder", encoder.spec.model]) == 0

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from calibadv.retrieval.index.verify import VerifyConfig, verify_index
 
 
 @pytest.fixture(scope="module")
-def built(corpus, plain_encoder, tmp_path_factory):
+def built(corpus: Any, plain_encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A corpus folder with its indexes "flat" and "sq8", which keeps its vectors."""
     root = tmp_path_factory.mktemp("built")
     corpus.write(root / "documents.jsonl")
@@ -31,23 +33,23 @@ def built(corpus, plain_encoder, tmp_path_factory):
 
 
 @pytest.fixture
-def corpus_dir(built, tmp_path):
+def corpus_dir(built: Any, tmp_path: Path) -> Any:
     """A copy that a test may spoil."""
     return shutil.copytree(built, tmp_path / "corpus")
 
 
-def flip_a_bit(path):
+def flip_a_bit(path: Any) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
 
-def problems(checks):
+def problems(checks: Any) -> Any:
     return {check.name: check.problem for check in checks if not check.ok}
 
 
 @pytest.mark.parametrize(("kind", "num_files"), [("flat", 1), ("sq8", 2)])
-def test_a_whole_index_passes_and_says_how_much_was_read(built, kind, num_files):
+def test_a_whole_index_passes_and_says_how_much_was_read(built: Any, kind: str, num_files: Any) -> None:
     seen = []
     options = VerifyConfig(progress=lambda *told: seen.append(told))
     checks = verify_index(built / kind, options=options)
@@ -62,7 +64,7 @@ def test_a_whole_index_passes_and_says_how_much_was_read(built, kind, num_files)
 @pytest.mark.parametrize(
     ("kind", "name"), [("flat", "vectors.faiss"), ("sq8", "vectors.faiss"), ("sq8", "index.faiss")]
 )
-def test_one_bit_in_the_middle_of_a_file_is_found(corpus_dir, kind, name):
+def test_one_bit_in_the_middle_of_a_file_is_found(corpus_dir: Any, kind: str, name: str) -> None:
     flip_a_bit(corpus_dir / kind / name)
     found = problems(verify_index(corpus_dir / kind))
     assert found == {
@@ -70,19 +72,19 @@ def test_one_bit_in_the_middle_of_a_file_is_found(corpus_dir, kind, name):
     }
 
 
-def test_vectors_that_another_folder_keeps_are_compared_too(corpus_dir):
+def test_vectors_that_another_folder_keeps_are_compared_too(corpus_dir: Any) -> None:
     convert_index(corpus_dir / "flat", to="sq8", out=corpus_dir / "small")
     assert not problems(verify_index(corpus_dir / "small"))
     flip_a_bit(corpus_dir / "flat" / "vectors.faiss")
     assert "../flat/vectors.faiss has changed" in problems(verify_index(corpus_dir / "small"))["files"]
 
 
-def test_opening_reads_no_file_for_its_digest(built, monkeypatch):
+def test_opening_reads_no_file_for_its_digest(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_folder, "file_sha256", None)
     assert len(DenseRetriever.open(built / "sq8").search(["song"], 3)[0]) == 3
 
 
-def test_an_index_without_its_digests_is_broken(corpus_dir):
+def test_an_index_without_its_digests_is_broken(corpus_dir: Any) -> None:
     (corpus_dir / "sq8" / FILES).unlink()
     assert "files.json" in problems(verify_index(corpus_dir / "sq8"))["files"]
 
@@ -95,12 +97,12 @@ def test_an_index_without_its_digests_is_broken(corpus_dir):
         ({"../../documents.jsonl": {"bytes": 1, "sha256": ""}}, "not a list of files"),
     ],
 )
-def test_a_list_of_other_files_is_refused(corpus_dir, files, message):
+def test_a_list_of_other_files_is_refused(corpus_dir: Any, files: Any, message: str) -> None:
     (corpus_dir / "flat" / FILES).write_text(json.dumps(files))
     assert message in problems(verify_index(corpus_dir / "flat"))["files"]
 
 
-def test_the_command_fails_for_what_changed(corpus_dir, capsys):
+def test_the_command_fails_for_what_changed(corpus_dir: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder = corpus_dir / "flat"
     verify = ["index", "verify", str(folder)]
     assert main([*verify, "--json"]) == 0

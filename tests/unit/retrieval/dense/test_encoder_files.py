@@ -1,5 +1,8 @@
 """An index whose encoder has moved: opened with the place that is named, and only with the same encoder."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from calibadv.cli.main import main
@@ -13,7 +16,7 @@ from calibadv.retrieval.server import BackendConfig, open_backend
 
 
 @pytest.fixture
-def moved(corpus, new_encoder, tmp_path):
+def moved(corpus: Any, new_encoder: Any, tmp_path: Path) -> Any:
     """(index, encoder, corpus): the encoder is no longer where it was when the index was built."""
     model = new_encoder(tmp_path / "built")
     build_dense(corpus, index_dir=tmp_path / "dense", encoder_config=EncoderConfig(model=str(model), device="cpu"))
@@ -21,13 +24,13 @@ def moved(corpus, new_encoder, tmp_path):
     return tmp_path / "dense", model.rename(tmp_path / "moved"), tmp_path / "corpus.jsonl"
 
 
-def test_an_index_without_its_encoder_says_how_to_name_it(moved):
+def test_an_index_without_its_encoder_says_how_to_name_it(moved: Any) -> None:
     index, _, corpus = moved
     with pytest.raises(ConfigError, match=r"name where it is \(--encoder, retrieval\.encoder\)"):
         open_index(index, corpus=corpus)
 
 
-def test_what_an_index_needs_is_missed_before_anything_is_loaded(moved):
+def test_what_an_index_needs_is_missed_before_anything_is_loaded(moved: Any) -> None:
     index, encoder, corpus = moved
     with pytest.raises(ConfigError, match=r"its encoder is not at .* any more; name where it is \(--encoder"):
         check_index(index, corpus=corpus)
@@ -36,7 +39,7 @@ def test_what_an_index_needs_is_missed_before_anything_is_loaded(moved):
         check_index(index, encoder=encoder)
 
 
-def test_the_encoder_may_be_named_in_python_a_config_and_a_server(moved):
+def test_the_encoder_may_be_named_in_python_a_config_and_a_server(moved: Any) -> None:
     index, encoder, corpus = moved
     hits = open_index(index, corpus=corpus, encoder=encoder).search(["glass garden"], 3)
     assert len(hits[0]) == 3
@@ -46,7 +49,7 @@ def test_the_encoder_may_be_named_in_python_a_config_and_a_server(moved):
     assert backend.retriever.search(["glass garden"], 3) == hits
 
 
-def test_the_commands_take_it_too(moved, tmp_path, capsys):
+def test_the_commands_take_it_too(moved: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index, encoder, corpus = moved
     (tmp_path / "q.jsonl").write_text('{"id": "1", "question": "song", "golden_answers": ["song"]}\n')
     for tool in ("recall", "audit"):
@@ -58,7 +61,9 @@ def test_the_commands_take_it_too(moved, tmp_path, capsys):
     assert "the encoder's model ./no: no such folder" in capsys.readouterr().err
 
 
-def test_verify_compares_with_the_encoder_that_is_named(moved, other_encoder, capsys):
+def test_verify_compares_with_the_encoder_that_is_named(
+    moved: Any, other_encoder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     index, encoder, corpus = moved
     command = ["index", "verify", str(index), "--corpus", str(corpus)]
     assert main(command) == 2
@@ -68,13 +73,13 @@ def test_verify_compares_with_the_encoder_that_is_named(moved, other_encoder, ca
     assert f"ok     encoder         {encoder}" in capsys.readouterr().out
 
 
-def test_another_encoder_is_refused(moved, other_encoder):
+def test_another_encoder_is_refused(moved: Any, other_encoder: Any) -> None:
     index, _, corpus = moved
     with pytest.raises(DataError, match="not those that encoded the index"):
         open_index(index, corpus=corpus, encoder=other_encoder)
 
 
-def test_what_has_no_encoder_refuses_one(moved, corpus, tmp_path):
+def test_what_has_no_encoder_refuses_one(moved: Any, corpus: Any, tmp_path: Path) -> None:
     build_bm25(corpus, out=tmp_path / "bm25")
     with pytest.raises(ConfigError, match="is a BM25 index, which has none; leave the option out"):
         open_index(tmp_path / "bm25", corpus=corpus, encoder=moved[1])

@@ -4,19 +4,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-httpx2 = pytest.importorskip("httpx2")
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("httpx2")
+pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
+import httpx2
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
 
-from calibadv.retrieval import ListRetriever  # noqa: E402
-from calibadv.retrieval.server import Backend, RetrievalService, ServerConfig, create_app  # noqa: E402
-from calibadv.trajectory import Document  # noqa: E402
+from calibadv.retrieval import ListRetriever
+from calibadv.retrieval.server import Backend, RetrievalService, ServerConfig, create_app
+from calibadv.trajectory import Document
 
 ADA = Document(id="ada", title="Ada Lovelace", text="wrote the first program")
 BABBAGE = Document(id="babbage", title="Charles Babbage", text='designed the "engine" of brass; naïve ☃')
@@ -27,21 +30,21 @@ DOCUMENTS = [ADA, BABBAGE, PLAIN]
 class WordReranker:
     """Scores a document by how many of its words are in the query."""
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
 
-    def score(self, pairs):
+    def score(self, pairs: Any) -> Any:
         self.calls.append(list(pairs))
         return [float(sum(word in query.split() for word in document.text.split())) for query, document in pairs]
 
-    def manifest(self):
+    def manifest(self) -> Any:
         return {"model": "words"}
 
 
-class Corpus(list):
+class Corpus(list[Document]):
     """What the server asks of a corpus."""
 
-    def row_of(self, document_id):
+    def row_of(self, document_id: Any) -> Any:
         return next((row for row, document in enumerate(self) if document.id == document_id), None)
 
 
@@ -51,35 +54,35 @@ class Gate:
     version = "gate-1"
     corpus = Corpus(DOCUMENTS)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.inner = ListRetriever(DOCUMENTS)
         self.open = threading.Event()
         self.entered = threading.Semaphore(0)
 
-    def search(self, queries, k):
+    def search(self, queries: Any, k: Any) -> Any:
         if list(queries) != ["warm-up"]:
             self.entered.release()
             assert self.open.wait(30)
         return self.inner.search(queries, k)
 
     @property
-    def calls(self):
+    def calls(self) -> Any:
         return [call for call in self.inner.calls if call != ("warm-up",)]
 
 
 class Running:
     """A server and a client of it."""
 
-    def __init__(self, url: str, service: RetrievalService, client: "httpx2.Client", server: "uvicorn.Server"):
+    def __init__(self, url: str, service: RetrievalService, client: httpx2.Client, server: uvicorn.Server) -> None:
         self.url = url
         self.service = service
         self.client = client
         self.server = server
 
-    def post(self, path: str, **body):
+    def post(self, path: str, **body: Any) -> Any:
         return self.client.post(path, json=body)
 
-    def retrieve(self, **body):
+    def retrieve(self, **body: Any) -> Any:
         response = self.post("/retrieve", **body)
         assert response.status_code == 200, response.text
         return response.json()["result"]
@@ -94,7 +97,7 @@ class Running:
 
 
 @contextmanager
-def run_server(load, *, config: ServerConfig | None = None, wait: bool = True) -> Iterator[Running]:
+def run_server(load: Any, *, config: ServerConfig | None = None, wait: bool = True) -> Iterator[Running]:
     """Serve what ``load`` gives (a function of the report, or a backend) until the block ends."""
     service = RetrievalService(
         load if callable(load) else lambda report: load, config=config or ServerConfig(batch_window_s=0.0)
@@ -126,26 +129,26 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
 
 
 @pytest.fixture(scope="session")
-def serving():
+def serving() -> Any:
     """``with serving(backend, config=...) as running``."""
     return run_server
 
 
 @pytest.fixture(scope="session")
-def until():
+def until() -> Any:
     return wait_until
 
 
 @pytest.fixture
-def gate():
+def gate() -> Any:
     return Gate()
 
 
 @pytest.fixture
-def make_backend():
+def make_backend() -> Any:
     """``make_backend(retriever=None, reranker=None)``; the retriever finds every document of `DOCUMENTS`, in order."""
 
-    def make(retriever=None, *, rerank=False):
+    def make(retriever: Any = None, *, rerank: Any = False) -> Any:
         if retriever is None:
             retriever = ListRetriever(DOCUMENTS)
             retriever.corpus = Corpus(DOCUMENTS)
@@ -155,18 +158,18 @@ def make_backend():
 
 
 @pytest.fixture(scope="module")
-def plain():
+def plain() -> Iterator[Any]:
     """A server without a re-ranker."""
     retriever = ListRetriever(DOCUMENTS)
-    retriever.corpus = Corpus(DOCUMENTS)
+    retriever.corpus = Corpus(DOCUMENTS)  # type: ignore[attr-defined]
     with run_server(Backend(retriever)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def reranking():
+def reranking() -> Iterator[Any]:
     """A server with a re-ranker."""
     retriever = ListRetriever(DOCUMENTS)
-    retriever.corpus = Corpus(DOCUMENTS)
+    retriever.corpus = Corpus(DOCUMENTS)  # type: ignore[attr-defined]
     with run_server(Backend(retriever, WordReranker())) as running:
         yield running

@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -23,13 +24,13 @@ class Watched(BM25Retriever):
 
     seconds = 0.0
 
-    def __init__(self, *arguments, **options):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.threads_used = []
+        self.threads_used: list[Any] = []
         self.begun, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
-    def search(self, queries, k):
+    def search(self, queries: Any, k: Any) -> Any:
         self.threads_used.append(threading.current_thread().name)
         if not self.go_on.is_set() and len(queries[0]) >= LONG:
             self.begun.set()
@@ -43,11 +44,11 @@ class Watched(BM25Retriever):
 
 
 @pytest.fixture
-def retriever():
+def retriever() -> Any:
     return Watched.from_documents(DOCUMENTS)
 
 
-def test_a_short_search_of_words_is_done_where_it_arrives_once_its_cost_is_known(serving, retriever):
+def test_a_short_search_of_words_is_done_where_it_arrives_once_its_cost_is_known(serving: Any, retriever: Any) -> None:
     with serving(Backend(retriever)) as running:
         for word in WORDS[:5]:
             running.retrieve(queries=[word], topk=2)
@@ -59,7 +60,7 @@ def test_a_short_search_of_words_is_done_where_it_arrives_once_its_cost_is_known
         assert running.metric("queue_depth") == running.metric("unfinished_queries") == 0
 
 
-def test_its_answers_are_those_of_the_index(serving, retriever):
+def test_its_answers_are_those_of_the_index(serving: Any, retriever: Any) -> None:
     asked = [[f"{WORDS[i]} {WORDS[(7 * i) % 60]}", WORDS[i], "zebra", WORDS[i]] for i in range(60)]
     with serving(Backend(retriever)) as running, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda queries: running.retrieve(queries=queries, topk=3), asked))
@@ -69,14 +70,14 @@ def test_its_answers_are_those_of_the_index(serving, retriever):
 
 
 @pytest.mark.parametrize("query", [f"{WORDS[9]} " * LONG, "x" * LONG])
-def test_a_long_query_goes_to_the_worker(serving, retriever, query):
+def test_a_long_query_goes_to_the_worker(serving: Any, retriever: Any, query: str) -> None:
     with serving(Backend(retriever), config=ServerConfig(max_query_chars=10 * LONG)) as running:
         running.retrieve(queries=[WORDS[0]])
         running.retrieve(queries=[WORDS[1], query])
         assert retriever.threads_used[-1] == WORKER
 
 
-def test_searches_that_turn_out_slow_go_back_to_the_worker(serving, retriever):
+def test_searches_that_turn_out_slow_go_back_to_the_worker(serving: Any, retriever: Any) -> None:
     with serving(Backend(retriever)) as running:
         running.retrieve(queries=[WORDS[0]])
         retriever.seconds = 0.02
@@ -85,7 +86,7 @@ def test_searches_that_turn_out_slow_go_back_to_the_worker(serving, retriever):
         assert retriever.threads_used[-1] == WORKER
 
 
-def test_a_short_search_does_not_wait_for_a_worker_that_is_busy(serving, retriever):
+def test_a_short_search_does_not_wait_for_a_worker_that_is_busy(serving: Any, retriever: Any) -> None:
     with serving(Backend(retriever)) as running, ThreadPoolExecutor(1) as pool:
         running.retrieve(queries=[WORDS[0]])
         retriever.go_on.clear()
@@ -97,7 +98,9 @@ def test_a_short_search_does_not_wait_for_a_worker_that_is_busy(serving, retriev
         assert long.result() == [[]]
 
 
-def test_a_corpus_whose_queries_share_threads_is_left_to_the_worker(serving, retriever, monkeypatch):
+def test_a_corpus_whose_queries_share_threads_is_left_to_the_worker(
+    serving: Any, retriever: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("calibadv.retrieval.bm25.retriever._WORTH_THREADS", len(DOCUMENTS))
     retriever.threads = 2
     with serving(Backend(retriever)) as running:
@@ -106,14 +109,14 @@ def test_a_corpus_whose_queries_share_threads_is_left_to_the_worker(serving, ret
         assert set(retriever.threads_used[1:]) == {WORKER}
 
 
-def test_many_queries_go_to_the_worker(serving, retriever):
+def test_many_queries_go_to_the_worker(serving: Any, retriever: Any) -> None:
     with serving(Backend(retriever)) as running:
         running.retrieve(queries=[WORDS[0]])
         running.retrieve(queries=[f"{a} {b}" for a in WORDS for b in WORDS])
         assert set(retriever.threads_used[2:]) == {WORKER}
 
 
-def test_one_that_fails_there_fails_its_own_request_only(serving, retriever):
+def test_one_that_fails_there_fails_its_own_request_only(serving: Any, retriever: Any) -> None:
     with serving(Backend(retriever)) as running:
         running.retrieve(queries=[WORDS[0]])
         failed = running.post("/retrieve", queries=[WORDS[1], "broken"])
@@ -123,10 +126,10 @@ def test_one_that_fails_there_fails_its_own_request_only(serving, retriever):
         assert running.retrieve(queries=[WORDS[1]])[0][0]["id"] == retriever.search([WORDS[1]], 1)[0][0].document.id
 
 
-def test_work_that_gains_from_batches_is_left_to_the_worker(serving):
+def test_work_that_gains_from_batches_is_left_to_the_worker(serving: Any) -> None:
     threads_used = []
 
-    def source(query):
+    def source(query: Any) -> Any:
         threads_used.append(threading.current_thread().name)
         return DOCUMENTS
 

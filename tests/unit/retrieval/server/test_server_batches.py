@@ -2,7 +2,9 @@
 
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -14,16 +16,16 @@ DOCUMENTS = [Document(id=str(i), title="", text=f"text {i}") for i in range(5)]
 
 
 @pytest.fixture
-def pool():
+def pool() -> Iterator[Any]:
     with ThreadPoolExecutor(32) as executor:
         yield executor
 
 
-def ask(running, *queries, topk=1):
+def ask(running: Any, *queries: Any, topk: Any = 1) -> Any:
     return running.post("/retrieve", queries=list(queries), topk=topk)
 
 
-def test_queries_of_several_connections_share_a_batch(serving, gate, pool, until):
+def test_queries_of_several_connections_share_a_batch(serving: Any, gate: Any, pool: Any, until: Any) -> None:
     with serving(Backend(gate)) as running:
         first = pool.submit(ask, running, "first")
         assert gate.entered.acquire(timeout=10)
@@ -36,7 +38,9 @@ def test_queries_of_several_connections_share_a_batch(serving, gate, pool, until
         assert running.metric("queue_depth") == 0
 
 
-def test_equal_queries_are_searched_once_inside_a_request_and_across(serving, gate, pool, until):
+def test_equal_queries_are_searched_once_inside_a_request_and_across(
+    serving: Any, gate: Any, pool: Any, until: Any
+) -> None:
     with serving(Backend(gate)) as running:
         first = pool.submit(ask, running, "same", "same")
         assert gate.entered.acquire(timeout=10)
@@ -47,7 +51,7 @@ def test_equal_queries_are_searched_once_inside_a_request_and_across(serving, ga
         assert sorted(query for call in gate.calls for query in call) == ["new 0", "new 1", "same"]
 
 
-def test_an_answer_comes_from_the_cache_the_second_time_and_depends_on_k(serving):
+def test_an_answer_comes_from_the_cache_the_second_time_and_depends_on_k(serving: Any) -> None:
     retriever = ListRetriever(DOCUMENTS)
     with serving(Backend(retriever)) as running:
         assert ask(running, "q").content == ask(running, "q").content
@@ -58,7 +62,7 @@ def test_an_answer_comes_from_the_cache_the_second_time_and_depends_on_k(serving
         assert running.metric("cache_entries") == 2
 
 
-def test_a_full_queue_refuses_with_retry_after_and_recovers(serving, gate, pool, until):
+def test_a_full_queue_refuses_with_retry_after_and_recovers(serving: Any, gate: Any, pool: Any, until: Any) -> None:
     config = ServerConfig(max_queue=4, max_queries=4, batch_window_s=0.0)
     with serving(Backend(gate), config=config) as running:
         futures = [pool.submit(ask, running, "busy")]
@@ -76,7 +80,9 @@ def test_a_full_queue_refuses_with_retry_after_and_recovers(serving, gate, pool,
         assert running.metric("requests_total", endpoint="retrieve", status="503") == 1
 
 
-def test_a_request_past_its_deadline_is_given_up_and_its_queries_leave_the_queue(serving, gate, pool):
+def test_a_request_past_its_deadline_is_given_up_and_its_queries_leave_the_queue(
+    serving: Any, gate: Any, pool: Any
+) -> None:
     config = ServerConfig(request_timeout_s=0.3, batch_window_s=0.0)
     with serving(Backend(gate), config=config) as running:
         busy = pool.submit(ask, running, "busy")
@@ -93,7 +99,7 @@ def test_a_request_past_its_deadline_is_given_up_and_its_queries_leave_the_queue
         assert gate.calls == [("busy",)]  # the answer came too late for its client, and was kept
 
 
-def test_queries_of_a_client_that_went_away_are_not_searched(serving, gate, pool, until):
+def test_queries_of_a_client_that_went_away_are_not_searched(serving: Any, gate: Any, pool: Any, until: Any) -> None:
     with serving(Backend(gate)) as running:
         busy = pool.submit(ask, running, "busy")
         assert gate.entered.acquire(timeout=10)
@@ -113,7 +119,9 @@ def test_queries_of_a_client_that_went_away_are_not_searched(serving, gate, pool
         assert running.metric("requests_total", endpoint="retrieve", status="499") == 1
 
 
-def test_a_query_that_breaks_the_index_fails_its_own_request_only(serving, gate, pool, until):
+def test_a_query_that_breaks_the_index_fails_its_own_request_only(
+    serving: Any, gate: Any, pool: Any, until: Any
+) -> None:
     gate.inner.fail_on = {"bad"}
     with serving(Backend(gate)) as running:
         busy = pool.submit(ask, running, "busy")
@@ -129,7 +137,7 @@ def test_a_query_that_breaks_the_index_fails_its_own_request_only(serving, gate,
         assert ask(running, "good 0").status_code == 200
 
 
-def test_a_broken_index_is_asked_a_few_times_only_and_may_heal(serving, until):
+def test_a_broken_index_is_asked_a_few_times_only_and_may_heal(serving: Any, until: Any) -> None:
     retriever = ListRetriever(DOCUMENTS)
     with serving(Backend(retriever)) as running:
         retriever.down = True
@@ -139,11 +147,11 @@ def test_a_broken_index_is_asked_a_few_times_only_and_may_heal(serving, until):
         assert ask(running, "1").status_code == 200
 
 
-def test_an_engine_that_panics_fails_the_request_and_not_the_worker(serving):
+def test_an_engine_that_panics_fails_the_request_and_not_the_worker(serving: Any) -> None:
     class Panic(BaseException):
         pass
 
-    def source(query):
+    def source(query: Any) -> Any:
         if query == "bad":
             raise Panic("index out of bounds")
         return DOCUMENTS
@@ -153,9 +161,9 @@ def test_an_engine_that_panics_fails_the_request_and_not_the_worker(serving):
         assert ask(running, "good").status_code == 200
 
 
-def test_an_index_that_answers_too_little_is_an_error(serving):
+def test_an_index_that_answers_too_little_is_an_error(serving: Any) -> None:
     class Short(ListRetriever):
-        def search(self, queries, k):
+        def search(self, queries: Any, k: Any) -> Any:
             return super().search(queries, k)[: 1 if list(queries) == ["warm-up"] else -1]
 
     with serving(Backend(Short(DOCUMENTS))) as running:
@@ -164,16 +172,16 @@ def test_an_index_that_answers_too_little_is_an_error(serving):
         assert "answered 0 of 1 queries" in response.json()["detail"]
 
 
-def test_large_requests_are_cut_into_batches(serving):
+def test_large_requests_are_cut_into_batches(serving: Any) -> None:
     retriever = ListRetriever(DOCUMENTS)
     with serving(Backend(retriever), config=ServerConfig(max_batch=20, batch_window_s=0.0)) as running:
         assert len(running.retrieve(queries=[str(i) for i in range(50)], topk=2)) == 50
         assert [len(call) for call in retriever.calls[1:]] == [20, 20, 10]
 
 
-def test_slow_work_is_cut_into_smaller_batches(serving):
+def test_slow_work_is_cut_into_smaller_batches(serving: Any) -> None:
     class Slow(ListRetriever):
-        def search(self, queries, k):
+        def search(self, queries: Any, k: Any) -> Any:
             threading.Event().wait(0.005 * len(queries))
             return super().search(queries, k)
 
@@ -185,7 +193,7 @@ def test_slow_work_is_cut_into_smaller_batches(serving):
         assert len(retriever.calls[-2]) in range(16, 22)
 
 
-def test_an_idle_worker_waits_for_as_many_queries_as_came_before(serving, pool):
+def test_an_idle_worker_waits_for_as_many_queries_as_came_before(serving: Any, pool: Any) -> None:
     retriever = ListRetriever(DOCUMENTS)
     with serving(Backend(retriever), config=ServerConfig(batch_window_s=5.0)) as running:
         ask(running, *"abcd")  # four queries: the next batch waits for four
@@ -194,7 +202,9 @@ def test_an_idle_worker_waits_for_as_many_queries_as_came_before(serving, pool):
         assert [len(call) for call in retriever.calls[1:]] == [4, 4]
 
 
-def test_reranking_scores_the_pairs_of_a_batch_together_and_is_cached(serving, make_backend, pool):
+def test_reranking_scores_the_pairs_of_a_batch_together_and_is_cached(
+    serving: Any, make_backend: Any, pool: Any
+) -> None:
     backend = make_backend(rerank=True)
     with serving(backend) as running:
         asked = {"queries": ["a", "b", "a"], "topk_retrieval": 2, "topk_rerank": 1}
@@ -205,7 +215,7 @@ def test_reranking_scores_the_pairs_of_a_batch_together_and_is_cached(serving, m
         assert len(backend.reranker.calls) == before
 
 
-def test_results_are_those_of_a_search_of_ones_own(serving, pool):
+def test_results_are_those_of_a_search_of_ones_own(serving: Any, pool: Any) -> None:
     retriever = ListRetriever(lambda query: [DOCUMENTS[int(query) % 5], DOCUMENTS[int(query) * 7 % 5]])
     retriever.source = lambda query: [DOCUMENTS[len(query) % 5], DOCUMENTS[(len(query) + 1) % 5]]
     with serving(Backend(retriever), config=ServerConfig(cache_entries=10)) as running:

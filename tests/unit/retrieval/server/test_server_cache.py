@@ -1,5 +1,7 @@
 """The cache of answers: bounded in entries and bytes, documents held once."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ def hits(*ids: str) -> list[Hit]:
     return [Hit(Document(id=i, title=f"T{i}", text="text " * 20), 1.0) for i in ids]
 
 
-def test_the_answer_used_last_stays():
+def test_the_answer_used_last_stays() -> None:
     cache = AnswerCache(max_entries=2, max_bytes=10**6)
     cache.add("a", hits("1"))
     cache.add("b", hits("2"))
@@ -26,7 +28,7 @@ def test_the_answer_used_last_stays():
     assert cache.get("a") is not None
 
 
-def test_a_document_of_two_answers_is_held_once():
+def test_a_document_of_two_answers_is_held_once() -> None:
     cache = AnswerCache(max_entries=10, max_bytes=10**6)
     cache.add("a", hits("1", "2"))
     alone = cache.num_bytes
@@ -37,20 +39,20 @@ def test_a_document_of_two_answers_is_held_once():
     assert answer.documents[0] is first.documents[1]
 
 
-def test_nothing_is_kept_when_the_cache_is_off():
+def test_nothing_is_kept_when_the_cache_is_off() -> None:
     for limits in ({"max_entries": 0, "max_bytes": 10}, {"max_entries": 10, "max_bytes": 0}):
         cache = AnswerCache(**limits)
         assert cache.add("a", hits("1")).documents
         assert len(cache) == cache.num_bytes == 0
 
 
-def test_an_answer_larger_than_the_cache_is_given_out_and_not_kept():
+def test_an_answer_larger_than_the_cache_is_given_out_and_not_kept() -> None:
     cache = AnswerCache(max_entries=10, max_bytes=600)
     assert len(cache.add("a", hits("1", "2", "3")).documents) == 3
     assert len(cache) == cache.num_bytes == 0
 
 
-def test_a_score_that_is_no_number_is_an_error():
+def test_a_score_that_is_no_number_is_an_error() -> None:
     with pytest.raises(RetrieverError, match="the score nan"):
         AnswerCache(max_entries=1, max_bytes=1_000).add("a", [Hit(hits("1")[0].document, float("nan"))])
 
@@ -60,7 +62,7 @@ found = st.lists(st.sampled_from("abcdef"), max_size=4, unique=True)
 
 
 @given(st.lists(st.tuples(keys, found), max_size=40), st.integers(1, 4), st.integers(500, 6_000))
-def test_the_bounds_hold_and_the_bytes_are_those_of_what_is_held(steps, max_entries, max_bytes):
+def test_the_bounds_hold_and_the_bytes_are_those_of_what_is_held(steps: Any, max_entries: Any, max_bytes: Any) -> None:
     cache = AnswerCache(max_entries=max_entries, max_bytes=max_bytes)
     for key, ids in steps:
         answer = cache.add(key, hits(*ids))

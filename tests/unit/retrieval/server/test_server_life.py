@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -21,10 +23,10 @@ from calibadv.trajectory import Document
 DOCUMENTS = [Document(id=str(i), title="", text=f"text {i}") for i in range(5)]
 
 
-def test_health_answers_while_the_index_is_loaded_and_searches_are_told_to_wait(serving, until):
+def test_health_answers_while_the_index_is_loaded_and_searches_are_told_to_wait(serving: Any, until: Any) -> None:
     go = threading.Event()
 
-    def load(report):
+    def load(report: Any) -> Any:
         report("opening the index")
         assert go.wait(20)
         return Backend(ListRetriever(DOCUMENTS))
@@ -46,7 +48,7 @@ def test_health_answers_while_the_index_is_loaded_and_searches_are_told_to_wait(
         assert running.metric("ready") == 1
 
 
-def test_health_names_the_index_its_size_and_the_limits(serving, make_backend):
+def test_health_names_the_index_its_size_and_the_limits(serving: Any, make_backend: Any) -> None:
     with serving(make_backend(rerank=True)) as running:
         health = running.client.get("/health").json()
     assert health["status"] == "ready"
@@ -58,7 +60,9 @@ def test_health_names_the_index_its_size_and_the_limits(serving, make_backend):
     assert len(health["version"]) == 64
 
 
-def test_the_token_is_asked_for_everywhere_but_in_health_which_then_says_little(serving, make_backend):
+def test_the_token_is_asked_for_everywhere_but_in_health_which_then_says_little(
+    serving: Any, make_backend: Any
+) -> None:
     with serving(make_backend(), config=ServerConfig(token="hush")) as running:
         right = {"Authorization": "Bearer hush"}
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "hush"}, {"Authorization": "Bearer"}):
@@ -75,7 +79,7 @@ def test_the_token_is_asked_for_everywhere_but_in_health_which_then_says_little(
         assert running.client.get("/health", headers=right).json()["num_documents"] == 3
 
 
-def test_metrics_are_in_the_prometheus_format_and_count(serving, make_backend):
+def test_metrics_are_in_the_prometheus_format_and_count(serving: Any, make_backend: Any) -> None:
     with serving(make_backend()) as running:
         running.retrieve(queries=["a", "b"], topk=1)
         running.post("/retrieve", queries="wrong")
@@ -93,40 +97,40 @@ def test_metrics_are_in_the_prometheus_format_and_count(serving, make_backend):
         assert running.metric("request_seconds_count", endpoint="retrieve") == 2
 
 
-def test_two_servers_in_one_process_have_figures_of_their_own(serving, make_backend):
+def test_two_servers_in_one_process_have_figures_of_their_own(serving: Any, make_backend: Any) -> None:
     with serving(make_backend()) as one, serving(make_backend()) as two:
         one.retrieve(queries=["a"])
         assert (one.metric("queries_total"), two.metric("queries_total")) == (1, 0)
 
 
-def test_an_index_that_cannot_be_loaded_ends_the_server_with_its_error():
-    def load(report):
+def test_an_index_that_cannot_be_loaded_ends_the_server_with_its_error() -> None:
+    def load(report: Any) -> None:
         raise DataError("wiki/bm25: no manifest.json, so this is not an index")
 
     with pytest.raises(DataError, match="no manifest"):
-        serve(load, config=ServerConfig(port=0))
+        serve(load, config=ServerConfig(port=0))  # type: ignore[arg-type]
 
 
-def test_an_index_that_fails_at_the_first_search_ends_the_server():
+def test_an_index_that_fails_at_the_first_search_ends_the_server() -> None:
     with pytest.raises(RuntimeError, match="told to fail"):
         serve(lambda report: Backend(ListRetriever(DOCUMENTS, fail_first=1)), config=ServerConfig(port=0))
 
 
-def test_a_port_in_use_is_an_error_that_names_it(serving, make_backend):
+def test_a_port_in_use_is_an_error_that_names_it(serving: Any, make_backend: Any) -> None:
     with serving(make_backend()) as running:
         port = int(running.url.rpartition(":")[2])
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1, port {port}: .*in use"):
             serve(lambda report: make_backend(), config=ServerConfig(port=port))
 
 
-def test_listening_beyond_this_machine_without_a_token_is_warned_of(caplog):
-    def load(report):
+def test_listening_beyond_this_machine_without_a_token_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    def load(report: Any) -> None:
         raise DataError("enough")
 
     for config, warned in ((ServerConfig(port=0, host="0.0.0.0"), True), (ServerConfig(port=0), False)):
         caplog.clear()
         with pytest.raises(DataError):
-            serve(load, config=config)
+            serve(load, config=config)  # type: ignore[arg-type]
         assert ("without a token" in caplog.text) is warned
 
 
@@ -149,7 +153,7 @@ print("stopped", flush=True)
 """
 
 
-def test_sigterm_lets_accepted_requests_finish_and_refuses_new_ones(until):
+def test_sigterm_lets_accepted_requests_finish_and_refuses_new_ones(until: Any) -> None:
     process = subprocess.Popen([sys.executable, "-W", "error", "-c", SERVER], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     url = process.stdout.readline().strip()
@@ -179,7 +183,7 @@ def test_sigterm_lets_accepted_requests_finish_and_refuses_new_ones(until):
     assert process.returncode == 0
 
 
-def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "CALIBADV_RETRIEVER_TOKEN": ""}
     command = [sys.executable, "-m", "calibadv", "retriever", "serve", str(tmp_path), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
@@ -192,7 +196,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_cache_of_less_than_nothing_is_refused_by_the_name_of_its_option(capsys):
+def test_a_cache_of_less_than_nothing_is_refused_by_the_name_of_its_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["retriever", "serve", "index", "--cache-mb", "-1"]) == 2
     assert "cache" in capsys.readouterr().err
 
@@ -206,7 +210,7 @@ def test_an_index_that_is_not_there_is_refused_before_the_server_says_it_listens
     assert "Listening" not in said.out
 
 
-def test_the_description_has_every_endpoint_with_examples(plain):
+def test_the_description_has_every_endpoint_with_examples(plain: Any) -> None:
     described = plain.client.get("/openapi.json").json()
     assert set(described["paths"]) == {"/retrieve", "/rerank", "/health", "/metrics", "/documents/{document_id}"}
     for path in ("/retrieve", "/rerank"):
@@ -226,7 +230,7 @@ print("stopped", flush=True)
 """
 
 
-def test_sigterm_ends_a_server_that_is_still_loading(until):
+def test_sigterm_ends_a_server_that_is_still_loading(until: Any) -> None:
     process = subprocess.Popen([sys.executable, "-W", "error", "-c", LOADING], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     url = process.stdout.readline().strip()
@@ -237,7 +241,7 @@ def test_sigterm_ends_a_server_that_is_still_loading(until):
     assert process.returncode == 0
 
 
-def is_up(url):
+def is_up(url: Any) -> Any:
     try:
         return httpx2.get(f"{url}/health", trust_env=False).status_code == 503
     except httpx2.TransportError:

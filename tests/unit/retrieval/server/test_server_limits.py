@@ -2,6 +2,7 @@
 
 import json
 import socket
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ LONG = "x" * 8_193
         ({}, '"queries" is missing'),
     ],
 )  # fmt: skip
-def test_a_request_that_cannot_be_answered_is_refused_with_the_remedy(plain, fields, message):
+def test_a_request_that_cannot_be_answered_is_refused_with_the_remedy(plain: Any, fields: Any, message: str) -> None:
     response = plain.post("/retrieve", **fields)
     assert response.status_code == 422
     assert response.json()["detail"].startswith(message)
@@ -61,7 +62,7 @@ def test_a_request_that_cannot_be_answered_is_refused_with_the_remedy(plain, fie
         ({"queries": ["q"], "documents": [[]], "topk": 3}, 'unknown field "topk"'),
     ],
 )  # fmt: skip
-def test_a_rerank_request_that_cannot_be_answered_is_refused(reranking, fields, message):
+def test_a_rerank_request_that_cannot_be_answered_is_refused(reranking: Any, fields: Any, message: str) -> None:
     response = reranking.post("/rerank", **fields)
     assert response.status_code == 422
     assert response.json()["detail"].startswith(message)
@@ -80,37 +81,37 @@ def test_a_rerank_request_that_cannot_be_answered_is_refused(reranking, fields, 
     ],
     ids=["empty", "brace", "cut", "not text", "deep", "5,000 digits", "word"],
 )
-def test_a_body_that_is_not_json_is_400(plain, body):
+def test_a_body_that_is_not_json_is_400(plain: Any, body: Any) -> None:
     response = plain.client.post("/retrieve", content=body)
     assert response.status_code == 400
     assert "is not JSON" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("body", [b"[]", b"3", b'"q"', b"null", b"true", b"NaN"])
-def test_a_body_that_is_no_object_is_422(plain, body):
+def test_a_body_that_is_no_object_is_422(plain: Any, body: Any) -> None:
     response = plain.client.post("/retrieve", content=body)
     assert response.status_code == 422
     assert response.json()["detail"].startswith("the body must be a JSON object, got ")
 
 
-def test_a_whole_number_may_be_written_with_a_point(plain):
+def test_a_whole_number_may_be_written_with_a_point(plain: Any) -> None:
     assert plain.client.post("/retrieve", content=b'{"queries": ["q"], "topk": 2.0}').status_code == 200
 
 
-def test_a_query_of_a_megabyte_is_refused_and_the_server_goes_on(plain):
+def test_a_query_of_a_megabyte_is_refused_and_the_server_goes_on(plain: Any) -> None:
     response = plain.post("/retrieve", queries=["x" * 2**20])
     assert response.status_code == 422
     assert "max_query_chars" in response.json()["detail"]
     assert plain.retrieve(queries=["q"], topk=1)
 
 
-def test_half_a_surrogate_pair_in_a_query_is_replaced(plain):
+def test_half_a_surrogate_pair_in_a_query_is_replaced(plain: Any) -> None:
     response = plain.client.post("/retrieve", content=rb'{"queries": ["\ud83d lone", "\ud83d\ude00"], "topk": 1}')
     assert response.status_code == 200
     assert len(response.json()["result"]) == 2
 
 
-def test_a_body_beyond_the_limit_is_413_whether_its_length_is_announced_or_not(serving, make_backend):
+def test_a_body_beyond_the_limit_is_413_whether_its_length_is_announced_or_not(serving: Any, make_backend: Any) -> None:
     with serving(make_backend(), config=ServerConfig(max_body_bytes=1_000)) as running:
         body = json.dumps({"queries": ["x" * 2_000]}).encode()
         for content in (body, iter([body[:600], body[600:]])):
@@ -120,7 +121,7 @@ def test_a_body_beyond_the_limit_is_413_whether_its_length_is_announced_or_not(s
         assert running.retrieve(queries=["q"], topk=1)
 
 
-def test_a_body_that_does_not_arrive_is_408(serving, make_backend):
+def test_a_body_that_does_not_arrive_is_408(serving: Any, make_backend: Any) -> None:
     with serving(make_backend(), config=ServerConfig(request_timeout_s=0.2)) as running:
         host, port = running.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -128,7 +129,7 @@ def test_a_body_that_does_not_arrive_is_408(serving, make_backend):
             assert connection.recv(1_000).startswith(b"HTTP/1.1 408")
 
 
-def test_unknown_paths_and_methods_are_not_server_errors(plain):
+def test_unknown_paths_and_methods_are_not_server_errors(plain: Any) -> None:
     assert plain.client.get("/nothing").status_code == 404
     assert plain.client.get("/retrieve").status_code == 405
     assert plain.client.post("/health").status_code == 405
@@ -147,11 +148,11 @@ def test_unknown_paths_and_methods_are_not_server_errors(plain):
         ({"token": ""}, "CALIBADV_RETRIEVER_TOKEN is empty"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, message):
+def test_settings_that_make_no_sense_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ServerConfig(**settings)
     assert str(caught.value).startswith(message)
 
 
-def test_the_token_is_not_shown():
+def test_the_token_is_not_shown() -> None:
     assert "hush" not in repr(ServerConfig(token="hush"))

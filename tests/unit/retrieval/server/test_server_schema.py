@@ -1,6 +1,7 @@
 """Random requests made from the OpenAPI description: no 5xx, and every answer as described."""
 
 import collections
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -9,10 +10,10 @@ schemathesis = pytest.importorskip("schemathesis")
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
 
 
-def attack(running, *, examples):
+def attack(running: Any, *, examples: Any) -> Any:
     """What was answered to requests that the description allows and to broken ones; every check must pass."""
     schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
-    answered = collections.Counter()
+    answered: collections.Counter[Any] = collections.Counter()
     for found in schema.get_all_operations():
         operation = found.ok()
         for mode in schemathesis.GenerationMode:
@@ -28,7 +29,7 @@ def attack(running, *, examples):
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
             )
-            def ask(case):
+            def ask(case: Any) -> None:
                 # That there must be as many lists of documents as queries is beyond JSON schema.
                 excluded = [positive_data_acceptance] if case.operation.path == "/rerank" else []
                 response = case.call_and_validate(excluded_checks=excluded)
@@ -39,7 +40,7 @@ def attack(running, *, examples):
 
 
 @pytest.mark.parametrize("examples", [15, pytest.param(120, marks=pytest.mark.slow)])
-def test_no_request_that_can_be_described_breaks_the_server(plain, reranking, examples):
+def test_no_request_that_can_be_described_breaks_the_server(plain: Any, reranking: Any, examples: Any) -> None:
     for running in (plain, reranking):
         answered = attack(running, examples=examples)
         assert {path for path, _ in answered} >= {"/retrieve", "/rerank", "/health", "/documents/{document_id}"}

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -34,7 +35,7 @@ GROWTH_MB = 25
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory):
+def index(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("soak")
     rng = random.Random(0)
     words = [f"{a}{b}{c}" for a in "bdgklmnprst" for b in "aeiou" for c in "bdgklmnprst"]
@@ -95,7 +96,7 @@ class Crowd:
     def ids(self, queries: list[str], k: int) -> list[list[str]]:
         return [[hit.document.id for hit in hits] for hits in self.reference.search(queries, k)]
 
-    def be(self, character, number: int) -> threading.Thread:
+    def be(self, character: Any, number: int) -> threading.Thread:
         def live() -> None:
             rng = random.Random(f"{character.__name__} {number}")
             try:
@@ -147,7 +148,7 @@ class Crowd:
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 240)
-def test_nothing_is_lost_and_memory_stays_flat_under_clients_that_hang_up_and_restarts(index):
+def test_nothing_is_lost_and_memory_stays_flat_under_clients_that_hang_up_and_restarts(index: Any) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("resident memory is read from /proc")
     folder, words = index

@@ -104,13 +104,13 @@ def _folder(folder: Path, *, name: str, only: Sequence[str] | None = None) -> So
             by_kind[kind].append(path)
     tables, texts = [*by_kind["jsonl"], *by_kind["parquet"]], by_kind["text"]
     if not tables and not texts:
-        raise DataError(f"{name}: no {KNOWN} files there (hidden ones are passed over)")
+        raise DataError(f"{name}: no {KNOWN} files there (hidden ones are skipped)")
     notes = []
     if tables:
         check_one_set([path.relative_to(folder).as_posix() for path in tables], name=name)
         others += len(texts)
     if others:
-        notes.append(f"{name}: files of other kinds passed over: {others:,}")
+        notes.append(f"{name}: files of other kinds skipped: {others:,}")
     files = [
         _file(path, kind, document_id=path.relative_to(folder).as_posix())
         for path in tables or texts
@@ -130,7 +130,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename}: the folder cannot be read ({error.strerror}); mend that or name other folders")
+    raise DataError(f"{error.filename}: the folder cannot be read ({error.strerror}); fix that or name other folders")
 
 
 def _snapshot(folder: Path) -> Path:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -28,21 +29,21 @@ ADA = {"id": "1", "title": "Ada", "text": "Ada wrote programs."}
 BABBAGE = {"id": "2", "title": "Babbage", "text": "Babbage built engines."}
 
 
-def lines(*rows):
+def lines(*rows: Any) -> Any:
     return b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
 
 
-def write(path, content):
+def write(path: Any, content: Any) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
 
 
-def parts(document):
+def parts(document: Any) -> Any:
     return document.id, document.title, document.text
 
 
-def imported(tmp_path, *sources, **options):
+def imported(tmp_path: Path, *sources: Any, **options: Any) -> Any:
     """The report and the documents of an import."""
     out = tmp_path / "imported"
     report = import_corpus(sources, out=out, options=ImportConfig(**options))
@@ -50,7 +51,7 @@ def imported(tmp_path, *sources, **options):
     corpus.verify()
     assert report.num_documents == len(corpus)
     assert report.sha256 == corpus.sha256 == Corpus.from_documents(list(corpus)).sha256
-    assert json.loads(json.dumps(corpus.manifest.report)) == json.loads(json.dumps(report.to_record()))
+    assert json.loads(json.dumps(corpus.manifest.report)) == json.loads(json.dumps(report.to_record()))  # type: ignore[union-attr]
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
     return report, [parts(document) for document in corpus]
 
@@ -58,7 +59,7 @@ def imported(tmp_path, *sources, **options):
 # Forms
 
 
-def test_wiki_form_and_title_form_give_the_same_documents(tmp_path):
+def test_wiki_form_and_title_form_give_the_same_documents(tmp_path: Path) -> None:
     wiki = write(tmp_path / "wiki.jsonl", lines({"id": 1, "contents": '"Ada"\nAda wrote programs.'}))
     plain = write(tmp_path / "plain.jsonl", lines(BABBAGE))
     report, documents = imported(tmp_path, wiki, plain)
@@ -67,7 +68,7 @@ def test_wiki_form_and_title_form_give_the_same_documents(tmp_path):
     assert report.num_files == 2
 
 
-def test_gzip_plain_and_parquet_sources_give_one_digest(tmp_path):
+def test_gzip_plain_and_parquet_sources_give_one_digest(tmp_path: Path) -> None:
     rows = [{"id": str(i), "title": f"T{i}", "text": f"text {i} ☃"} for i in range(600)]
     sources = [write(tmp_path / "a.jsonl", lines(*rows)), write(tmp_path / "a.jsonl.gz", lines(*rows))]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=250)
@@ -76,26 +77,26 @@ def test_gzip_plain_and_parquet_sources_give_one_digest(tmp_path):
     assert digests == {read_corpus(sources[0]).sha256}
 
 
-def test_fields_of_other_names_are_mapped(tmp_path):
+def test_fields_of_other_names_are_mapped(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines({"key": 7, "headline": None, "body": "text", "contents": "unused"}))
     _, documents = imported(tmp_path, source, id_field="key", title_field="headline", text_field="body")
     assert documents == [("7", "", "text")]
 
 
-def test_contents_of_another_name_are_split(tmp_path):
+def test_contents_of_another_name_are_split(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines({"id": "7", "passage": '"Title"\ntext\nmore', "text": "unused"}))
     _, documents = imported(tmp_path, source, contents_field="passage")
     assert documents == [("7", "Title", "text\nmore")]
 
 
-def test_a_field_that_was_named_must_be_there(tmp_path):
+def test_a_field_that_was_named_must_be_there(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines(ADA, {**ADA, "id": "2", "headline": "x"}))
     report, documents = imported(tmp_path, source, title_field="headline")
     assert [document[:2] for document in documents] == [("2", "x")]
     assert "no field \"headline\"; got the fields ['id', 'text', 'title']" in report.left_out[0].message
 
 
-def test_rows_without_ids_are_numbered_and_the_report_says_so(tmp_path):
+def test_rows_without_ids_are_numbered_and_the_report_says_so(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines({"text": "a"}, {"text": " "}, {"text": "b"}, {"id": "x", "text": "c"}))
     report, documents = imported(tmp_path, source)
     assert [document[0] for document in documents] == ["0", "1"]
@@ -104,7 +105,7 @@ def test_rows_without_ids_are_numbered_and_the_report_says_so(tmp_path):
     assert "the first row had none" in report.left_out[1].message
 
 
-def test_a_first_row_without_a_text_decides_nothing(tmp_path):
+def test_a_first_row_without_a_text_decides_nothing(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines({"about": "this file"}, ADA))
     report, documents = imported(tmp_path, source)
     assert [document[0] for document in documents] == ["1"]
@@ -112,14 +113,14 @@ def test_a_first_row_without_a_text_decides_nothing(tmp_path):
     assert not report.notes
 
 
-def test_an_id_missing_later_is_a_broken_row(tmp_path):
+def test_an_id_missing_later_is_a_broken_row(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines(ADA, {"text": "b"}))
     report, _ = imported(tmp_path, source)
     assert report.counts["broken"] == 1
     assert not report.notes
 
 
-def test_an_id_field_that_was_named_is_never_made_up(tmp_path):
+def test_an_id_field_that_was_named_is_never_made_up(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines({"text": "a"}))
     with pytest.raises(
         DataError, match=r"no documents .*no field \"key\"; got the fields \['text'\]; name .*--id-field"
@@ -127,7 +128,7 @@ def test_an_id_field_that_was_named_is_never_made_up(tmp_path):
         import_corpus([source], out=tmp_path / "out", options=ImportConfig(id_field="key"))
 
 
-def test_a_text_of_another_name_is_asked_for(tmp_path):
+def test_a_text_of_another_name_is_asked_for(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines({"key": "1", "body": "a"}))
     with pytest.raises(DataError, match=r"got the fields \['body', 'key'\]; name yours with --text-field"):
         import_corpus([source], out=tmp_path / "out")
@@ -154,7 +155,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("row", "kind", "message"), BAD)
-def test_a_bad_row_is_left_out_counted_and_named(tmp_path, row, kind, message):
+def test_a_bad_row_is_left_out_counted_and_named(tmp_path: Path, row: Any, kind: str, message: str) -> None:
     source = write(tmp_path / "a.jsonl", lines(ADA, row, BABBAGE))
     report, documents = imported(tmp_path, source)
     assert [document[0] for document in documents] == ["1", "2"]
@@ -166,7 +167,9 @@ def test_a_bad_row_is_left_out_counted_and_named(tmp_path, row, kind, message):
 
 
 @pytest.mark.parametrize(("row", "kind", "message"), BAD)
-def test_strict_refuses_the_first_bad_row_and_leaves_no_folder(tmp_path, row, kind, message):
+def test_strict_refuses_the_first_bad_row_and_leaves_no_folder(
+    tmp_path: Path, row: Any, kind: str, message: str
+) -> None:
     source = write(tmp_path / "a.jsonl", lines(ADA, row, BABBAGE, b"{also broken"))
     with pytest.raises(DataError) as error:
         import_corpus([source], out=tmp_path / "out", options=ImportConfig(strict=True))
@@ -175,13 +178,13 @@ def test_strict_refuses_the_first_bad_row_and_leaves_no_folder(tmp_path, row, ki
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
 
 
-def test_strict_names_the_first_flaw_even_when_it_is_found_later(tmp_path):
+def test_strict_names_the_first_flaw_even_when_it_is_found_later(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines(ADA, ADA, b"{broken"))
     with pytest.raises(DataError, match=r"a.jsonl:2: duplicate id"):
         import_corpus([source], out=tmp_path / "out", options=ImportConfig(strict=True))
 
 
-def test_only_the_first_rows_of_a_kind_are_named(tmp_path):
+def test_only_the_first_rows_of_a_kind_are_named(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines(ADA, *[b"{"] * 50, *[ADA] * 30))
     report, _ = imported(tmp_path, source)
     assert report.counts["broken"] == 50
@@ -189,7 +192,7 @@ def test_only_the_first_rows_of_a_kind_are_named(tmp_path):
     assert [row.where for row in report.left_out if row.kind == "broken"] == [f"{source}:{n}" for n in range(2, 22)]
 
 
-def test_nothing_but_bad_rows_is_an_error(tmp_path):
+def test_nothing_but_bad_rows_is_an_error(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines(b"{", b"["))
     with pytest.raises(DataError, match=r"no documents \(2 rows read, all left out; the first: .*a.jsonl:1: not JSON"):
         import_corpus([source], out=tmp_path / "out")
@@ -198,7 +201,7 @@ def test_nothing_but_bad_rows_is_an_error(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_lines_module, "MAX_BYTES", 1000)
     source = write(tmp_path / "a.jsonl.gz", lines(ADA, b"x" * 5000, BABBAGE, b"y" * 1001, b"z" * 1000))
     report, documents = imported(tmp_path, source)
@@ -208,7 +211,7 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_gzip_file_that_breaks_off_is_always_refused_with_the_line(tmp_path, strict):
+def test_a_gzip_file_that_breaks_off_is_always_refused_with_the_line(tmp_path: Path, strict: Any) -> None:
     rows = [{"id": str(i), "text": os.urandom(100).hex()} for i in range(3000)]
     whole = gzip.compress(lines(*rows))
     for number, content in enumerate((whole[: len(whole) // 2], whole[:-4], whole[:-20] + bytes(20), b"no gzip")):
@@ -219,14 +222,14 @@ def test_a_gzip_file_that_breaks_off_is_always_refused_with_the_line(tmp_path, s
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def test_a_value_that_cannot_be_read_is_a_broken_row(tmp_path):
+def test_a_value_that_cannot_be_read_is_a_broken_row(tmp_path: Path) -> None:
     times = pa.array([2**53, None], pa.timestamp("s"))
     parquet.write_table(pa.table({"id": times, "text": ["one", "two"]}), tmp_path / "times.parquet")
     with pytest.raises(DataError, match=r"2 rows read, all left out; the first: .*:1: a value cannot be read"):
         import_corpus([tmp_path / "times.parquet"], out=tmp_path / "corpus")
 
 
-def test_a_parquet_file_with_damaged_names_is_refused(tmp_path):
+def test_a_parquet_file_with_damaged_names_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"id": ["1"], "text": ["one"]}), path)
     path.write_bytes(path.read_bytes().replace(b"text", b"te\xfft"))
@@ -234,7 +237,7 @@ def test_a_parquet_file_with_damaged_names_is_refused(tmp_path):
         import_corpus([path], out=tmp_path / "corpus")
 
 
-def test_a_parquet_file_that_breaks_off_is_refused(tmp_path):
+def test_a_parquet_file_that_breaks_off_is_refused(tmp_path: Path) -> None:
     rows = [{"id": str(i), "text": os.urandom(200).hex()} for i in range(3000)]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=500)
     whole = (tmp_path / "a.parquet").read_bytes()
@@ -246,7 +249,7 @@ def test_a_parquet_file_that_breaks_off_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_parquet_text_that_is_not_utf8_is_one_bad_row(tmp_path):
+def test_parquet_text_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
     binary = pa.array([b"fine", b"\xff\xfe", b"fine, too"], pa.binary())
     table = pa.table({"id": ["1", "2", "3"], "text": binary.cast(pa.string(), safe=False)})
     parquet.write_table(table, tmp_path / "a.parquet")
@@ -255,7 +258,7 @@ def test_parquet_text_that_is_not_utf8_is_one_bad_row(tmp_path):
     assert report.left_out[0].where.endswith("a.parquet:2")
 
 
-def test_parquet_columns_that_nobody_asks_for_are_not_read(tmp_path):
+def test_parquet_columns_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
     table = pa.table({"id": [5], "text": ["t"], "title": ["T"], "embedding": [[1.0] * 10]})
     parquet.write_table(table, tmp_path / "a.parquet")
     assert imported(tmp_path, tmp_path / "a.parquet")[1] == [("5", "T", "t")]
@@ -267,7 +270,7 @@ def test_parquet_columns_that_nobody_asks_for_are_not_read(tmp_path):
 # Duplicates
 
 
-def test_duplicates_are_found_across_files_and_kinds_of_ids(tmp_path):
+def test_duplicates_are_found_across_files_and_kinds_of_ids(tmp_path: Path) -> None:
     numbers = [{"id": str(i), "text": f"n{i}"} for i in range(3000)]
     names = [{"id": f"name-{i}", "text": f"x{i}"} for i in range(3000)]
     first = write(tmp_path / "a.jsonl", lines(*numbers[:2000], numbers[5], *names[:500], *numbers[2000:]))
@@ -278,17 +281,19 @@ def test_duplicates_are_found_across_files_and_kinds_of_ids(tmp_path):
 
 
 @given(st.lists(st.one_of(st.integers(0, 40).map(str), st.text("ab#0", min_size=1, max_size=3)), min_size=1))
-def test_the_first_row_of_an_id_is_kept_whatever_the_ids_are(tmp_path_factory, ids):
+def test_the_first_row_of_an_id_is_kept_whatever_the_ids_are(
+    tmp_path_factory: pytest.TempPathFactory, ids: Any
+) -> None:
     folder = tmp_path_factory.mktemp("ids")
     source = write(folder / "a.jsonl", lines(*({"id": one, "text": f"row {n}"} for n, one in enumerate(ids))))
-    expected = {}
+    expected: dict[Any, Any] = {}
     for number, one in enumerate(ids):
         expected.setdefault(one, f"row {number}")
     _, documents = imported(folder, source)
     assert [(document_id, text) for document_id, _, text in documents] == list(expected.items())
 
 
-def test_runs_of_hashes_on_disk_find_the_same_duplicates(tmp_path, monkeypatch):
+def test_runs_of_hashes_on_disk_find_the_same_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibadv.retrieval.corpus.importing.hash_runs.MAX_IN_MEMORY", 512)
     rows = [{"id": f"name-{i}", "text": f"x{i}"} for i in range(5000)]
     source = write(tmp_path / "a.jsonl", lines(*rows, *rows[::7]))
@@ -305,7 +310,7 @@ def test_runs_of_hashes_on_disk_find_the_same_duplicates(tmp_path, monkeypatch):
 # Passages
 
 
-def test_passages_overlap_and_keep_title_and_spacing(tmp_path):
+def test_passages_overlap_and_keep_title_and_spacing(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines({"id": "a", "title": "T", "text": " one two\n\nthree four five "}, ADA))
     _, documents = imported(tmp_path, source, chunk_words=3, chunk_overlap=1)
     assert documents == [
@@ -315,7 +320,7 @@ def test_passages_overlap_and_keep_title_and_spacing(tmp_path):
     ]
 
 
-def test_a_duplicate_document_gives_no_passages(tmp_path):
+def test_a_duplicate_document_gives_no_passages(tmp_path: Path) -> None:
     longer = {"id": "a", "text": "seven words of text are here now"}
     source = write(tmp_path / "a.jsonl", lines({"id": "a", "text": "one two"}, longer, {"id": "a#0", "text": "x"}))
     report, documents = imported(tmp_path, source, chunk_words=2)
@@ -324,17 +329,17 @@ def test_a_duplicate_document_gives_no_passages(tmp_path):
     assert report.num_rows == 3
 
 
-def test_numbered_documents_give_numbered_passages(tmp_path):
+def test_numbered_documents_give_numbered_passages(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines({"text": "one two"}, {"text": "three"}, {"text": "four five"}))
     _, documents = imported(tmp_path, source, chunk_words=1)
     assert [document[0] for document in documents] == ["0#0", "0#1", "1#0", "2#0", "2#1"]
 
 
 @given(st.lists(st.text("ab \n", max_size=5)).map(" ".join), st.integers(1, 6), st.data())
-def test_passages_cover_every_word_once_but_for_the_overlap(text, words, data):
+def test_passages_cover_every_word_once_but_for_the_overlap(text: str, words: Any, data: Any) -> None:
     overlap = data.draw(st.integers(0, words - 1))
     cut = list(passages(Document(id="d", title="", text=text + "x"), words=words, overlap=overlap))
-    found = []
+    found: list[Any] = []
     for number, passage in enumerate(cut):
         assert passage.id == f"d#{number}"
         own = passage.text.split()
@@ -349,7 +354,7 @@ def test_passages_cover_every_word_once_but_for_the_overlap(text, words, data):
 # Folders
 
 
-def test_text_files_below_a_folder_are_documents(tmp_path):
+def test_text_files_below_a_folder_are_documents(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     write(notes / "b.txt", b"\xef\xbb\xbfplain\r\ntext\n")
     write(notes / "a.md", b"# The *first* heading #\n\nBody.\n")
@@ -371,10 +376,10 @@ def test_text_files_below_a_folder_are_documents(tmp_path):
     ]
     assert {name: count for name, count in report.counts.items() if count} == {"empty": 1, "not_utf8": 1}
     assert [row.where for row in report.left_out if row.kind == "not_utf8"] == [f"{notes / 'latin.txt'}:3"]
-    assert report.notes == (f"{notes}: files of other kinds passed over: 1",)
+    assert report.notes == (f"{notes}: files of other kinds skipped: 1",)
 
 
-def test_a_huge_text_file_is_a_bad_row(tmp_path, monkeypatch):
+def test_a_huge_text_file_is_a_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_files_module, "MAX_BYTES", 10)
     write(tmp_path / "notes" / "a.txt", b"x" * 11)
     write(tmp_path / "notes" / "b.txt", b"x" * 10)
@@ -383,17 +388,17 @@ def test_a_huge_text_file_is_a_bad_row(tmp_path, monkeypatch):
     assert "longer than" in report.left_out[0].message
 
 
-def test_a_folder_with_data_files_is_read_as_a_data_set(tmp_path):
+def test_a_folder_with_data_files_is_read_as_a_data_set(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     write(folder / "README.md", b"# About")
     write(folder / "data" / "part-1.jsonl", lines(BABBAGE))
     write(folder / "data" / "part-0.jsonl.gz", lines(ADA))
     report, documents = imported(tmp_path, folder)
     assert [document[0] for document in documents] == ["1", "2"]
-    assert "files of other kinds passed over: 1" in report.notes[0]
+    assert "files of other kinds skipped: 1" in report.notes[0]
 
 
-def test_data_in_several_folders_or_forms_must_be_named(tmp_path):
+def test_data_in_several_folders_or_forms_must_be_named(tmp_path: Path) -> None:
     write(tmp_path / "set" / "en" / "a.jsonl", lines(ADA))
     write(tmp_path / "set" / "de" / "a.jsonl", lines(ADA))
     with pytest.raises(DataError, match=r"its data lies in 2 folders \(de, en\); name one of them"):
@@ -404,7 +409,7 @@ def test_data_in_several_folders_or_forms_must_be_named(tmp_path):
         import_corpus([tmp_path / "both"], out=tmp_path / "out")
 
 
-def test_sources_that_are_not_there_are_named(tmp_path):
+def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:
     for name, message in (
         ("absent.jsonl", "no such file or folder"),
         (tmp_path / "absent", "no such file or folder"),
@@ -423,7 +428,7 @@ def test_sources_that_are_not_there_are_named(tmp_path):
 # All or nothing
 
 
-def test_a_folder_that_holds_something_is_never_touched(tmp_path):
+def test_a_folder_that_holds_something_is_never_touched(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines(ADA))
     out = tmp_path / "out"
     out.mkdir()
@@ -438,7 +443,7 @@ def test_a_folder_that_holds_something_is_never_touched(tmp_path):
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_import_leaves_no_corpus(tmp_path, kill):
+def test_a_killed_import_leaves_no_corpus(tmp_path: Path, kill: Any) -> None:
     write(tmp_path / "a.jsonl", lines(*({"id": f"n{i}", "text": "x" * 50} for i in range(50_000))))
     code = """
 import signal, sys, time
@@ -453,7 +458,7 @@ import_corpus([sys.argv[1]], out=sys.argv[2], progress=progress)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "a.jsonl"), str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout.readline() == "half\n"
+        assert process.stdout.readline() == "half\n"  # type: ignore[union-attr]
         process.send_signal(kill)
         process.wait(timeout=20)
     left = [path for path in tmp_path.iterdir() if path.name != "a.jsonl"]
@@ -467,7 +472,7 @@ import_corpus([sys.argv[1]], out=sys.argv[2], progress=progress)
     assert len(Corpus.open(tmp_path / "out")) == 50_000
 
 
-def test_progress_reaches_the_end_and_never_goes_back(tmp_path):
+def test_progress_reaches_the_end_and_never_goes_back(tmp_path: Path) -> None:
     rows = [{"id": str(i), "text": os.urandom(50).hex()} for i in range(5000)]
     sources = [write(tmp_path / "a.jsonl.gz", lines(*rows[:2500])), write(tmp_path / "b.jsonl", lines(*rows[2500:]))]
     seen = []
@@ -492,13 +497,13 @@ def test_progress_reaches_the_end_and_never_goes_back(tmp_path):
         ({"id_field": ""}, "id_field must not be empty"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_options_that_make_no_sense_are_refused(options: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ImportConfig(**options)
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_input(tmp_path):
+def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
     """Ten times the rows, the same peak (but for the index of ids, mapped from disk)."""
     code = """
 import resource, sys
@@ -519,7 +524,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     assert peaks[1] - peaks[0] < 30
 
 
-def test_importing_real_passages_takes_seconds(tmp_path, miniwiki):
+def test_importing_real_passages_takes_seconds(tmp_path: Path, miniwiki: Any) -> None:
     start = time.process_time()
     report = import_corpus([miniwiki / "corpus.jsonl.gz"], out=tmp_path / "out")
     assert time.process_time() - start < 20
@@ -533,18 +538,18 @@ def test_importing_real_passages_takes_seconds(tmp_path, miniwiki):
 # Names, links and places that are not what they should be.
 
 
-def test_names_that_are_not_utf8_can_be_reported(tmp_path):
+def test_names_that_are_not_utf8_can_be_reported(tmp_path: Path) -> None:
     path = os.fsdecode(os.fsencode(tmp_path) + b"/notes-\xff.jsonl")
     Path(path).write_bytes(b'{"\\ud800": 1, "text": "one"}\n{broken\n')
     report = import_corpus([path], out=tmp_path / "corpus")
     assert report.counts["broken"] == 1
     assert "notes-\\udcff.jsonl:2" in report.left_out[0].where
     manifest = Corpus.open(tmp_path / "corpus").manifest
-    assert "notes-\\udcff.jsonl" in manifest.source[0]
-    assert "\\ud800" in manifest.report["notes"][0]
+    assert "notes-\\udcff.jsonl" in manifest.source[0]  # type: ignore[union-attr]
+    assert "\\ud800" in manifest.report["notes"][0]  # type: ignore[union-attr]
 
 
-def test_folders_behind_links_are_read_and_circles_end(tmp_path):
+def test_folders_behind_links_are_read_and_circles_end(tmp_path: Path) -> None:
     write(tmp_path / "elsewhere" / "b.txt", b"two")
     write(tmp_path / "notes" / "a.txt", b"one")
     (tmp_path / "notes" / "circle").symlink_to(tmp_path / "notes")
@@ -555,7 +560,7 @@ def test_folders_behind_links_are_read_and_circles_end(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["dead", "circle", "pipe"])
-def test_what_only_looks_like_a_file_is_refused_by_name(tmp_path, kind):
+def test_what_only_looks_like_a_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "notes"
     write(folder / "a.txt", b"one")
     odd = folder / "odd.txt"
@@ -567,12 +572,12 @@ def test_what_only_looks_like_a_file_is_refused_by_name(tmp_path, kind):
         import_corpus([folder], out=tmp_path / "corpus")
 
 
-def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "notes" / "a.txt", b"one")
     write(tmp_path / "notes" / "closed" / "b.txt", b"two")
     scan = os.scandir
 
-    def scandir(path):
+    def scandir(path: Any) -> Any:
         if str(path).endswith("closed"):
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
@@ -582,13 +587,13 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
         import_corpus([tmp_path / "notes"], out=tmp_path / "corpus")
 
 
-def test_carriage_returns_alone_end_lines_too(tmp_path):
+def test_carriage_returns_alone_end_lines_too(tmp_path: Path) -> None:
     write(tmp_path / "old.md", b"# Title\rone\rtwo")
     import_corpus([tmp_path / "old.md"], out=tmp_path / "corpus")
     assert parts(Corpus.open(tmp_path / "corpus")[0])[1:] == ("Title", "one\ntwo")
 
 
-def test_a_full_disk_is_named_and_nothing_is_left(tmp_path):
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     write(tmp_path / "big.jsonl", lines(*({"id": f"x{i}", "text": "w " * 2000} for i in range(600))))
     code = (
         "import resource, signal, sys; from calibadv.cli.main import main; signal.signal(signal.SIGXFSZ, "
@@ -602,10 +607,10 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["big.jsonl"]
 
 
-def test_of_two_imports_to_one_folder_the_slower_one_is_refused(tmp_path):
+def test_of_two_imports_to_one_folder_the_slower_one_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", b"one")
 
-    def another(done, total):
+    def another(done: Any, total: Any) -> None:
         if not (tmp_path / "corpus").exists():
             write(tmp_path / "corpus" / "mine.txt", b"mine")
 
