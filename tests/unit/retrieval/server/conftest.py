@@ -78,6 +78,8 @@ class Running:
         self.service = service
         self.client = client
         self.server = server
+        self.retriever: Any = None
+        """What is searched, where a fixture says so."""
 
     def post(self, path: str, **body: Any) -> Any:
         return self.client.post(path, json=body)
@@ -163,6 +165,7 @@ def plain() -> Iterator[Any]:
     retriever = ListRetriever(DOCUMENTS)
     retriever.corpus = Corpus(DOCUMENTS)  # type: ignore[attr-defined]
     with run_server(Backend(retriever)) as running:
+        running.retriever = retriever
         yield running
 
 

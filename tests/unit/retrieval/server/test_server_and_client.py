@@ -29,14 +29,14 @@ def test_hits_are_those_of_the_index(plain: Any) -> None:
     queries = ["who wrote", "", "naïve ☃", "half \ud800 pair", "who wrote"]
     with RemoteRetriever(plain.url) as remote:
         found = remote.search(queries, 3)
-    assert shown(found) == shown(plain.service._backend.retriever.search(queries, 3))
+    assert shown(found) == shown(plain.retriever.search(queries, 3))
 
 
 def test_the_calibadv_dialect_gives_the_same_passages_under_ids_of_its_own(plain: Any) -> None:
     with RemoteRetriever(plain.url, dialect="calibadv") as remote:
         (hits,) = remote.search(["q"], 2)
         again = remote.search(["q"], 2)[0]
-    (direct,) = plain.service._backend.retriever.search(["q"], 2)
+    (direct,) = plain.retriever.search(["q"], 2)
     assert [(h.document.title, h.document.text) for h in hits] == [(d.document.title, d.document.text) for d in direct]
     assert [len(hit.document.id) for hit in hits] == [64, 64]
     assert [hit.document.id for hit in hits] == [hit.document.id for hit in again]
