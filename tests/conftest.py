@@ -105,7 +105,7 @@ def miniwiki_questions(miniwiki: Path) -> Callable[..., list[Any]]:
     return read
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright runs an event loop, in which no other can be started
 def browser() -> Iterator[Any]:
     """Chromium, driven by playwright."""
     try:
