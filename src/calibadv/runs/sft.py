@@ -44,6 +44,7 @@ from calibadv.runs.train import quiet, way_on
 from calibadv.runs.trainer_args import micro_batch_shape, trains_on_cpu
 from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.overrides.checkpoint_saving import save_policy
+from calibadv.training.process_group import leave_process_group_at_exit
 from calibadv.training.sft.tokenize import Example, make_examples
 from calibadv.training.sft.trainer import DemonstrationTrainer, LossLines
 from calibadv.training.signals import StopRequested, StopSignals
@@ -97,6 +98,7 @@ def train_on_demonstrations(
     else:
         made = collect(config, retriever=retriever or open_for_demonstrations(config))
         trajectories = made.all
+    leave_process_group_at_exit()
     with quiet(), StopSignals() as stop:
         trainer, tokenizer = make_trainer(config, folder, trajectories, stop=stop, listeners=listeners)
         with trainer.args.main_process_first(local=False, desc="claiming the run's folder"):

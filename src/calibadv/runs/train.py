@@ -48,6 +48,7 @@ from calibadv.runs.trainer_args import trainer_config
 from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.overrides.checkpoint_saving import save_policy
+from calibadv.training.process_group import leave_process_group_at_exit
 from calibadv.training.signals import StopRequested, StopSignals
 from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
 from calibadv.trajectory import Question
@@ -114,6 +115,7 @@ def train(
         if is_interactive() if progress is None else progress:
             lines = StepLines(settings.steps, steps_per_batch=settings.updates_per_batch)
             listeners = [*listeners, stack.enter_context(lines)]
+        leave_process_group_at_exit()
         args = trainer_config(config, settings.output)
         model, tokenizer = load_model(replace(config.model, dtype="float32"))
         check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path))

@@ -8,6 +8,7 @@
   plots
 - `grpo_config`: `CalibAdvConfig`: TRL's ``GRPOConfig`` with the paper's defaults and the settings of this package
 - `overrides`: each file overrides one method of TRL's trainer
+- `process_group`: the process group of a run over several processes, and its end
 - `rollout_func`: TRL's ``rollout_func`` on top of `calibadv.rollout`: prompts in, token ids, log-probabilities and
   trajectories out
 - `sft`: supervised fine-tuning: teach a model the tags, searching and reading before it learns by reinforcement
