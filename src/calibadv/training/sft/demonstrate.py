@@ -7,16 +7,16 @@ when it really found what it then says: every hop in its documents, and the gold
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from calibadv.dialogue.observation import render_observation
 from calibadv.dialogue.prompt import SEARCH_PROMPT, render_prompt
 from calibadv.dialogue.sanitize import neutralise
 from calibadv.retrieval.base import Retriever
 from calibadv.rewards.answer_scores import normalize_answer
-from calibadv.tags import ANSWER_CLOSE, ANSWER_OPEN, SEARCH_CLOSE, SEARCH_OPEN, THINK_CLOSE
+from calibadv.tags import THINK_CLOSE
 from calibadv.training.sft import templates as phrases
 from calibadv.training.sft.plans import Hop, Plan, plain
 from calibadv.trajectory import Action, ActionKind, Document, Question, StopReason, Trajectory, Turn
@@ -24,7 +24,7 @@ from calibadv.trajectory import Action, ActionKind, Document, Question, StopReas
 YES_NO = frozenset({"yes", "no"})
 QUERIES_AT_ONCE = 256
 
-Demonstration = Generator[str, Sequence[Document], "Trajectory | str"]
+Demonstration = Generator[str, Any, Trajectory | str]
 """Yields queries, is sent documents, returns a trajectory or why there is none."""
 
 
@@ -53,47 +53,22 @@ def is_yes_no(question: Question) -> bool:
     return any(normalize_answer(answer) in YES_NO for answer in question.golden_answers)
 
 
-@dataclass(slots=True)
-class _Session:
-    """A demonstration in the making."""
-
-    question: Question
-    rng: Random
-    max_searches: int
-    turns: list[Turn]
-    seen: list[Document]
-
-    def search(self, thought: str, query: str) -> Generator[str, Sequence[Document], tuple[Document, ...]]:
-        documents = yield query
-        text, shown = render_observation(documents, think_prefill=True)
-        self.turns.append(search_turn(thought, query, observation=text, documents=shown))
-        self.seen += shown
-        return shown
-
-    def finish(self, thought: str, answer: str) -> Trajectory:
-        return demonstration(self.question, [*self.turns, answer_turn(thought, answer)])
-
-
-def search_turn(thought: str, query: str, *, observation: str, documents: Sequence[Document]) -> Turn:
-    """A turn that thinks and searches; the opening think tag is the prefill."""
-    thought, query = neutralise(thought), one_line(query)
-    return Turn(
-        text=f"{thought}{THINK_CLOSE}\n{SEARCH_OPEN}{query}{SEARCH_CLOSE}",
-        thinking=thought,
-        action=Action(ActionKind.SEARCH, query),
-        documents=tuple(documents),
-        observation=observation,
-    )
+def search_turn(thought: str, query: str, documents: Sequence[Document]) -> Turn:
+    """A turn that thinks, searches and is shown documents; the opening think tag is the prefill."""
+    observation, shown = render_observation(documents, think_prefill=True)
+    turn = _turn(thought, ActionKind.SEARCH, query)
+    return replace(turn, documents=tuple(shown), observation=observation)
 
 
 def answer_turn(thought: str, answer: str) -> Turn:
     """A turn that thinks and answers."""
-    thought, answer = neutralise(thought), one_line(answer)
-    return Turn(
-        text=f"{thought}{THINK_CLOSE}\n{ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
-        thinking=thought,
-        action=Action(ActionKind.ANSWER, answer),
-    )
+    return _turn(thought, ActionKind.ANSWER, answer)
+
+
+def _turn(thought: str, kind: ActionKind, content: str) -> Turn:
+    thought, content = neutralise(thought), one_line(content)
+    text = f"{thought}{THINK_CLOSE}\n<{kind}>{content}</{kind}>"
+    return Turn(text=text, thinking=thought, action=Action(kind, content))
 
 
 def one_line(text: str) -> str:
@@ -109,29 +84,34 @@ def demonstration(question: Question, turns: Sequence[Turn]) -> Trajectory:
 
 def demonstrate(question: Question, plan: Plan, *, rng: Random, max_searches: int) -> Demonstration:
     """Carry out a plan."""
-    session = _Session(question, rng, max_searches, [], [])
-    thought, found = "", list[tuple[Hop, Evidence]]()
+    turns: list[Turn] = []
+    seen: list[Document] = []
+    thought = ""
     for number, hop in enumerate(plan.hops):
-        if not is_known(hop, question, session.seen):
+        if not is_known(hop, question, seen):
             return "an article that nothing leads to"
         templates = phrases.FIRST if number == 0 else phrases.NEXT
         thought = joined(thought, phrases.say(rng, templates, need=hop.need, question=question.text))
         evidence, queries = None, list(hop.queries)
         while evidence is None:
-            if not queries or len(session.turns) >= max_searches:
+            if not queries or len(turns) >= max_searches:
                 return "a hop that the retriever does not find"
-            documents = yield from session.search(thought, queries.pop(0))
-            evidence = evidence_for(hop, documents, question=question, is_last=number == len(plan.hops) - 1, plan=plan)
+            query = queries.pop(0)
+            turn = search_turn(thought, query, (yield query))
+            turns.append(turn)
+            seen += turn.documents
+            is_last = number == len(plan.hops) - 1
+            evidence = evidence_for(hop, turn.documents, question=question, is_last=is_last, plan=plan)
             thought = phrases.say(rng, phrases.NOT_FOUND, need=hop.need) if evidence is None else ""
-        found.append((hop, evidence))
         thought = read_aloud(hop, evidence, rng=rng, question=question)
-    answer = final_answer(question, session.seen)
+    answer = final_answer(question, seen)
     if answer is None:
         return "no golden answer in what was found"
-    if plan.kind == "comparison" and all(hop.answer for hop, _ in found):
-        facts = [phrases.say(rng, phrases.COMPARED, subject=hop.subject, value=hop.answer) for hop, _ in found]
+    if plan.kind == "comparison" and all(hop.answer for hop in plan.hops):
+        facts = [phrases.say(rng, phrases.COMPARED, subject=hop.subject, value=hop.answer) for hop in plan.hops]
         thought = joined(thought, *facts)
-    return session.finish(joined(thought, phrases.say(rng, phrases.LAST, answer=answer)), answer)
+    last = answer_turn(joined(thought, phrases.say(rng, phrases.LAST, answer=answer)), answer)
+    return demonstration(question, [*turns, last])
 
 
 def is_known(hop: Hop, question: Question, seen: Sequence[Document]) -> bool:
@@ -168,17 +148,21 @@ def is_labelled(hop: Hop, document: Document) -> bool:
 
 def read_aloud(hop: Hop, evidence: Evidence, *, rng: Random, question: Question) -> str:
     """What the agent says about the document that helped."""
-    document = evidence.document
-    wanted = [hop.answer] if hop.answer else list(question.golden_answers)
-    if evidence.in_text:
-        around = next((answer for answer in wanted if answer.lower() in document.text.lower()), "")
-        sentence = phrases.quote(document.text, around=around).replace('"', "'")
-        said = phrases.say(rng, phrases.FOUND, number=evidence.number, title=document.title, sentence=sentence)
+    number, document, in_text = evidence
+    if in_text:
+        said = quoted(number, document, [hop.answer] if hop.answer else question.golden_answers, rng=rng)
     else:
-        said = phrases.say(rng, phrases.IN_TITLE, number=evidence.number, title=document.title)
+        said = phrases.say(rng, phrases.IN_TITLE, number=number, title=document.title)
     if not hop.answer:
         return said
     return joined(said, phrases.say(rng, phrases.SO, need=hop.need, answer=hop.answer))
+
+
+def quoted(number: int, document: Document, wanted: Sequence[str], *, rng: Random) -> str:
+    """A document's sentence that holds one of the answers, with where it stands."""
+    around = next((answer for answer in wanted if answer.lower() in document.text.lower()), "")
+    sentence = phrases.quote(document.text, around=around).replace('"', "'")
+    return phrases.say(rng, phrases.FOUND, number=number, title=document.title, sentence=sentence)
 
 
 def final_answer(question: Question, seen: Sequence[Document]) -> str | None:
@@ -198,33 +182,20 @@ def play_together(
     demonstrations: Iterable[Demonstration], *, retriever: Retriever, top_k: int
 ) -> Iterator[Trajectory | str]:
     """Run demonstrations side by side, their searches collected into calls of the retriever; results in order."""
+    playing = list(demonstrations)
     results: dict[int, Trajectory | str] = {}
-    waiting: list[tuple[int, Demonstration, str]] = []
-    for number, playing in enumerate(demonstrations):
-        advance(number, playing, None, waiting=waiting, results=results)
-    while waiting:
-        round_, waiting = waiting, []
-        for start in range(0, len(round_), QUERIES_AT_ONCE):
-            part = round_[start : start + QUERIES_AT_ONCE]
-            rows = retriever.search([query for _, _, query in part], top_k)
-            for (number, playing, _), hits in zip(part, rows, strict=True):
-                documents = [hit.document for hit in hits]
-                advance(number, playing, documents, waiting=waiting, results=results)
+    found: dict[int, list[Document] | None] = dict.fromkeys(range(len(playing)))  # None starts a demonstration
+    while found:
+        queries: dict[int, str] = {}
+        for number, documents in found.items():
+            try:
+                queries[number] = playing[number].send(documents)
+            except StopIteration as end:
+                results[number] = end.value
+        found = {}
+        asked = list(queries)
+        for start in range(0, len(asked), QUERIES_AT_ONCE):
+            part = asked[start : start + QUERIES_AT_ONCE]
+            rows = retriever.search([queries[number] for number in part], top_k)
+            found |= {number: [hit.document for hit in hits] for number, hits in zip(part, rows, strict=True)}
     yield from (results[number] for number in sorted(results))
-
-
-def advance(
-    number: int,
-    playing: Demonstration,
-    documents: Sequence[Document] | None,
-    *,
-    waiting: list[tuple[int, Demonstration, str]],
-    results: dict[int, Trajectory | str],
-) -> None:
-    """Continue a demonstration until its next search or its end."""
-    try:
-        query = next(playing) if documents is None else playing.send(documents)
-    except StopIteration as end:
-        results[number] = end.value
-    else:
-        waiting.append((number, playing, query))

@@ -17,51 +17,9 @@ from calibadv.trajectory import Question
 Kind = Literal["chain", "comparison", "single"]
 
 _EARLIER = re.compile(r"#(\d+)")
-_QUESTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "at",
-        "be",
-        "been",
-        "by",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "has",
-        "have",
-        "how",
-        "in",
-        "is",
-        "it",
-        "its",
-        "many",
-        "much",
-        "of",
-        "on",
-        "or",
-        "s",
-        "that",
-        "the",
-        "their",
-        "this",
-        "to",
-        "was",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "whom",
-        "whose",
-        "why",
-        "with",
-    ]
+_QUESTION_WORD = re.compile(
+    r"a|an|and|are|at|be|been|by|did|do|does|for|from|has|have|how|in|is|it|its|many|much|of|on|"
+    r"or|s|that|the|their|this|to|was|were|what|when|where|which|who|whom|whose|why|with"
 )
 
 
@@ -111,15 +69,12 @@ def make_plan(question: Question) -> Plan | None:
         return _from_titles(question, titles)
     if "hops" in metadata or "titles_from" in metadata or metadata.get("evidence_in_rollout") is False:
         return None  # several hops, and nothing said about them; or an answer found by accident only
-    return Plan(kind="single", hops=(_single(question),))
+    queries = _distinct(key_words(question.text), question.text.rstrip("?"))
+    return Plan(kind="single", hops=(Hop(need=f'the answer to "{question.text}"', queries=queries),))
 
 
-def _single(question: Question) -> Hop:
-    words = key_words(question.text)
-    return Hop(
-        need=f'the answer to "{question.text}"',
-        queries=tuple(dict.fromkeys(query for query in (words, question.text.rstrip("?")) if query)),
-    )
+def _distinct(*queries: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(query for query in queries if query))
 
 
 def key_words(text: str) -> str:
@@ -129,24 +84,23 @@ def key_words(text: str) -> str:
     'sang most national anthems'
     """
     words = re.findall(r"[\w'\u2019.-]+", text)
-    return " ".join(word for word in words if word.lower().strip(".") not in _QUESTION_WORDS).rstrip(".")
+    return " ".join(word for word in words if not _QUESTION_WORD.fullmatch(word.lower().strip("."))).rstrip(".")
 
 
 def _from_triples(question: Question, steps: Sequence[Mapping[str, Any]]) -> Plan:
     titles = _titles(question)
     asked = question.metadata.get("sub_questions")
-    spoken = [str(s.get("question", "")) for s in asked] if isinstance(asked, list) and len(asked) == len(steps) else []
+    if not isinstance(asked, list) or len(asked) != len(steps):
+        asked = [{}] * len(steps)
     hops = []
-    for number, step in enumerate(steps):
+    for step, sub_question in zip(steps, asked, strict=True):
         subject, relation, answer = (str(step[name]) for name in ("subject", "relation", "object"))
         title = next((t for t in titles if plain(t) == plain(subject)), "")
-        queries = [f"{subject} {relation}", f"{relation} of {subject}", title or subject]
-        if spoken and spoken[number]:
-            queries.insert(1, spoken[number].rstrip("?"))
+        spoken = str(sub_question.get("question", "")).rstrip("?")
         hops.append(
             Hop(
                 need=f"the {relation} of {subject}",
-                queries=tuple(dict.fromkeys(queries)),
+                queries=_distinct(f"{subject} {relation}", spoken, f"{relation} of {subject}", title or subject),
                 answer=answer,
                 subject=subject,
                 title=title,
@@ -173,16 +127,17 @@ def _from_sub_questions(question: Question, steps: Sequence[Mapping[str, Any]]) 
         title = str(step.get("supporting_title") or "")
         subject, arrow, relation = text.partition(" >> ")
         if arrow:
-            need, queries = f"the {relation} of {subject}", [f"{subject} {relation}", subject]
+            need, queries = f"the {relation} of {subject}", _distinct(f"{subject} {relation}", subject)
         else:
             subject = answers[references[-1] - 1] if references else ""
-            need, queries = f'the answer to "{text.rstrip("?").strip()}"', [text.rstrip("?").strip(), key_words(text)]
+            text = text.rstrip("?").strip()
+            need, queries = f'the answer to "{text}"', _distinct(text, key_words(text))
         hops.append(
             Hop(
                 need=need,
-                queries=tuple(dict.fromkeys(query for query in queries if query)),
+                queries=queries,
                 answer=answers[number],
-                subject=subject if arrow or references else "",
+                subject=subject,
                 title=title,
                 ids=titles.get(title, frozenset()),
             )

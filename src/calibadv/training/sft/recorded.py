@@ -14,7 +14,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from calibadv.dialogue.observation import render_observation
 from calibadv.errors import DataError
 from calibadv.io.files import read_json_lines
 from calibadv.rewards.answer_scores import exact_match
@@ -27,6 +26,7 @@ from calibadv.training.sft.demonstrate import (
     final_answer,
     joined,
     one_line,
+    quoted,
     says,
     search_turn,
 )
@@ -74,8 +74,7 @@ def read_trace(row: Mapping[str, Any], question: Question, *, rng: Random, max_s
         if not thought:
             templates = phrases.FIRST if number == 0 else phrases.NEXT
             thought = phrases.say(rng, templates, need=f'more about "{query}"', question=question.text)
-        text, shown = render_observation(turn.documents, think_prefill=True)
-        turns.append(search_turn(thought, query, observation=text, documents=shown))
+        turns.append(search_turn(thought, query, turn.documents))
     answer = one_line(recorded.answer)
     last = thought_of(recorded.turns[-1]) or conclusion(answer, turns[-1].documents, rng=rng)
     trajectory = demonstration(question, [*turns, answer_turn(last, answer)])
@@ -99,8 +98,5 @@ def conclusion(answer: str, documents: tuple[Document, ...], *, rng: Random) -> 
     last = phrases.say(rng, phrases.LAST, answer=answer)
     for number, document in enumerate(documents, start=1):
         if says(document.text, answer):
-            around = answer if answer.lower() in document.text.lower() else ""
-            sentence = phrases.quote(document.text, around=around).replace('"', "'")
-            slots = {"number": number, "title": document.title, "sentence": sentence}
-            return joined(phrases.say(rng, phrases.FOUND, **slots), last)
+            return joined(quoted(number, document, [answer], rng=rng), last)
     return last
