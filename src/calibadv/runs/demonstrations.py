@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -16,6 +15,7 @@ from calibadv.data.config import load_split
 from calibadv.data.questions import load_questions
 from calibadv.data.trajectory_files import Record, read_trajectories, write_trajectories
 from calibadv.errors import DataError
+from calibadv.io.files import write_json
 from calibadv.retrieval.base import Retriever
 from calibadv.rewards.answer_scores import normalize_answer
 from calibadv.rewards.format import is_well_formed
@@ -35,34 +35,41 @@ SOURCES = ("programmatic", "traces", "stored")
 class Collection:
     """Demonstrations by where they come from, and what was left out and why."""
 
-    programmatic: list[Trajectory] = field(default_factory=list)
-    traces: list[Trajectory] = field(default_factory=list)
-    stored: list[Trajectory] = field(default_factory=list)
+    by_source: dict[str, list[Trajectory]] = field(default_factory=lambda: {source: [] for source in SOURCES})
     left_out: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     test_questions: int = 0
 
     @property
     def all(self) -> list[Trajectory]:
         """Every demonstration."""
-        return [*self.programmatic, *self.traces, *self.stored]
+        return [trajectory for trajectories in self.by_source.values() for trajectory in trajectories]
+
+    def add(self, source: str, result: Trajectory | str) -> None:
+        """Keep a well-formed demonstration, or count why there is none."""
+        if isinstance(result, Trajectory) and not is_well_formed(result):
+            result = "not well formed"
+        if isinstance(result, str):
+            self.left_out[source][result] += 1
+        else:
+            self.by_source[source].append(result)
 
     def keep(self, limit: int, *, rng: Random) -> None:
         """A draw of ``limit`` demonstrations, whatever their source."""
-        places = [(source, n) for source in SOURCES for n in range(len(getattr(self, source)))]
+        places = [(source, n) for source, held in self.by_source.items() for n in range(len(held))]
         kept = set(places if len(places) <= limit else rng.sample(places, limit))
-        for source in SOURCES:
-            held = getattr(self, source)
+        for source, held in self.by_source.items():
             chosen = [t for n, t in enumerate(held) if (source, n) in kept]
             if len(chosen) < len(held):
                 self.left_out[source]["over sft.limit"] += len(held) - len(chosen)
-            setattr(self, source, chosen)
+            self.by_source[source] = chosen
 
     def report(self) -> dict[str, Any]:
-        """Counts, as plain values."""
-        return {
-            "programmatic": by_dataset(self.programmatic),
-            "traces": by_dataset(self.traces),
-            "stored": by_dataset(self.stored),
+        """Counts, as plain values; of a source by data set."""
+        counts = {
+            source: dict(sorted(Counter(t.question.dataset for t in held).items()))
+            for source, held in self.by_source.items()
+        }
+        return counts | {
             "demonstrations": len(self.all),
             "searches": dict(sorted(Counter(len(t.search_turns) for t in self.all).items())),
             "left_out": {source: dict(counts.most_common()) for source, counts in self.left_out.items()},
@@ -70,22 +77,22 @@ class Collection:
         }
 
 
-def by_dataset(trajectories: Iterable[Trajectory]) -> dict[str, int]:
-    """How many there are of each data set."""
-    return dict(sorted(Counter(t.question.dataset for t in trajectories).items()))
-
-
 def collect(config: RunConfig, *, retriever: Retriever) -> Collection:
     """Make all demonstrations that [sft] asks for."""
     settings = config.sft
     collection = Collection()
-    questions = without_test(config, demonstrated_questions(config), collection)
+    is_test = test_question_filter(config)
+    asked = demonstrated_questions(config)
+    questions = [question for question in asked if not is_test(question)]
+    collection.test_questions = len(asked) - len(questions)
     if settings.programmatic != 0:
         add_programmatic(config, questions, retriever=retriever, collection=collection)
     for path in settings.traces:
         add_traces(config, path, questions, collection=collection)
     for path in settings.trajectories:
-        add_stored(path, questions_left_out=test_keys(config), collection=collection)
+        for record in read_trajectories(path):
+            stored = record.trajectory
+            collection.add("stored", "test question" if is_test(stored.question) else stored)
     if not collection.all:
         raise DataError(
             "there are no demonstrations: no question has a plan that the retriever can follow, and sft.traces and "
@@ -103,21 +110,14 @@ def demonstrated_questions(config: RunConfig) -> list[Question]:
     return [question for path in config.sft.questions for question in load_questions(path)]
 
 
-def test_keys(config: RunConfig) -> tuple[set[tuple[str, str]], set[str]]:
-    """Ids and normalised texts of the test questions."""
+def test_question_filter(config: RunConfig) -> Callable[[Question], bool]:
+    """Tells whether a question is one of data.test, by id or by normalised text."""
     if not config.data.test:
         logger.warning("data.test is empty: nothing keeps test questions out of the demonstrations")
-        return set(), set()
+        return lambda question: False
     test = load_split(config.data, "test")
-    return {(q.dataset, q.id) for q in test}, {normalize_answer(q.text) for q in test}
-
-
-def without_test(config: RunConfig, questions: Sequence[Question], collection: Collection) -> list[Question]:
-    """Those that are no test questions, by id and by text."""
-    ids, texts = test_keys(config)
-    kept = [q for q in questions if (q.dataset, q.id) not in ids and normalize_answer(q.text) not in texts]
-    collection.test_questions = len(questions) - len(kept)
-    return kept
+    ids, texts = {(q.dataset, q.id) for q in test}, {normalize_answer(q.text) for q in test}
+    return lambda question: (question.dataset, question.id) in ids or normalize_answer(question.text) in texts
 
 
 def add_programmatic(
@@ -129,7 +129,7 @@ def add_programmatic(
     for question in order:
         plan = make_plan(question)
         if plan is None:
-            collection.left_out["programmatic"]["no plan in the question's row"] += 1
+            collection.add("programmatic", "no plan in the question's row")
             continue
         rng = Random(f"{settings.seed}/{question.dataset}/{question.id}")
         playing.append(demonstrate(question, plan, rng=rng, max_searches=config.rollout.max_searches))
@@ -137,14 +137,9 @@ def add_programmatic(
         if settings.programmatic is not None and len(playing) >= 4 * settings.programmatic:
             break
     for result in play_together(playing, retriever=retriever, top_k=config.rollout.top_k):
-        if isinstance(result, str):
-            collection.left_out["programmatic"][result] += 1
-        elif not is_well_formed(result):
-            collection.left_out["programmatic"]["not well formed"] += 1
-        else:
-            collection.programmatic.append(result)
+        collection.add("programmatic", result)
     if settings.programmatic is not None:
-        del collection.programmatic[settings.programmatic :]
+        del collection.by_source["programmatic"][settings.programmatic :]
 
 
 def add_traces(config: RunConfig, path: Path, questions: Sequence[Question], *, collection: Collection) -> None:
@@ -155,45 +150,26 @@ def add_traces(config: RunConfig, path: Path, questions: Sequence[Question], *, 
     for line, row in read_rows(path):
         key = (str(row["dataset"]), str(row["id"]))
         if key not in by_id:
-            collection.left_out["traces"]["not one of the questions"] += 1
+            collection.add("traces", "not one of the questions")
             continue
         rng = Random(f"{settings.seed}/{key}/{line}")
         result = read_trace(row, by_id[key], rng=rng, max_searches=config.rollout.max_searches)
-        if isinstance(result, str):
-            collection.left_out["traces"][result] += 1
-            continue
-        signature = "\n".join(result.queries)
-        if signature in taken[key] or len(taken[key]) >= settings.traces_per_question:
-            collection.left_out["traces"]["enough of this question"] += 1
-            continue
-        taken[key].add(signature)
-        collection.traces.append(result)
-
-
-def add_stored(
-    path: Path, *, questions_left_out: tuple[set[tuple[str, str]], set[str]], collection: Collection
-) -> None:
-    """Well-formed stored trajectories that are no test questions."""
-    ids, texts = questions_left_out
-    for record in read_trajectories(path):
-        question = record.trajectory.question
-        if (question.dataset, question.id) in ids or normalize_answer(question.text) in texts:
-            collection.left_out["stored"]["test question"] += 1
-        elif not is_well_formed(record.trajectory):
-            collection.left_out["stored"]["not well formed"] += 1
-        else:
-            collection.stored.append(record.trajectory)
+        if isinstance(result, Trajectory):
+            signature = "\n".join(result.queries)
+            if signature in taken[key] or len(taken[key]) >= settings.traces_per_question:
+                result = "enough of this question"
+            taken[key].add(signature)
+        collection.add("traces", result)
 
 
 def write_collection(collection: Collection, folder: Path) -> dict[str, Any]:
     """Write the demonstrations and report.json; the report comes back."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in SOURCES:
-        trajectories = getattr(collection, name)
+    for name, trajectories in collection.by_source.items():
         if trajectories:
             write_trajectories(folder / f"{name}.jsonl.gz", (Record(trajectory=t) for t in trajectories))
     report = collection.report()
-    (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / REPORT, report, indent=1)
     return report
 
 

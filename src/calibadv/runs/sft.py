@@ -6,7 +6,6 @@ step), ``checkpoint-N/`` and ``model/``; ``model.path`` of a reinforcement run t
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ from calibadv.data.config import draw, load_split
 from calibadv.data.run_files import MODEL, SFT_METRICS, checkpoint_step, cut_metrics
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.evaluate import EvalResult, evaluate
+from calibadv.io.files import write_json
 from calibadv.io.retry import Retry
 from calibadv.models.config import check_trainable_engine
 from calibadv.models.load import load_model, load_policy, resolve_model
@@ -223,7 +223,7 @@ def look_at_format(config: RunConfig, folder: Path, *, retriever: Retriever | No
     record = {"questions": len(result.grades)} | {
         name: value if value is None or math.isfinite(value) else None for name, value in means.items()
     }
-    (folder / "format_check.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "format_check.json", record, indent=1)
     return result
 
 

@@ -211,9 +211,9 @@ def config(tmp_path):
 
 def test_test_questions_are_left_out_by_id_and_by_text(config, tmp_path):
     collection = collect(config, retriever=ListRetriever(library))
-    assert [t.question.id for t in collection.programmatic if t.question.dataset == "2wiki"] == ["b3"]
+    assert [t.question.id for t in collection.by_source["programmatic"] if t.question.dataset == "2wiki"] == ["b3"]
     assert collection.test_questions == 1
-    assert [t.question.id for t in collection.traces] == ["t1"]
+    assert [t.question.id for t in collection.by_source["traces"]] == ["t1"]
     report = collection.report()
     assert report["left_out"]["traces"] == {"enough of this question": 1, "not one of the questions": 1}
     assert write_collection(collection, tmp_path / "out") == report
