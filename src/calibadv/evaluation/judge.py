@@ -7,14 +7,14 @@ neutralised, and only a JSON verdict comes out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,8 @@ from calibadv.config_class import Name, PositiveFloat, PositiveInt, config_class
 from calibadv.dialogue.sanitize import neutralise
 from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.evaluate import EvalResult
-from calibadv.io.http import retry_after_s
+from calibadv.io.http import Transient, exchange, hider, require_httpx2
+from calibadv.io.provenance import text_sha256
 from calibadv.io.retry import Retry
 
 if TYPE_CHECKING:
@@ -42,19 +43,12 @@ names something else, several different things, nothing, or when it only talks a
 Reply with one JSON object and nothing else: {"correct": true} or {"correct": false}.
 """
 _VERDICT = re.compile(r'\{[^{}]*"correct"\s*:\s*(true|false|"(?:true|false|yes|no)")[^{}]*\}', re.IGNORECASE)
-_RETRY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_RETRY_STATUS = frozenset({408, 409, 425, 500, 529})
+"""Besides those that are transient everywhere."""
 
 
 class JudgeError(CalibAdvError, RuntimeError):
     """The judge cannot be asked, or does not give verdicts."""
-
-
-class _NoVerdict(Exception):
-    """A failure that may pass."""
-
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
 
 @config_class()
@@ -92,13 +86,10 @@ class Judge:
     config: JudgeConfig
     asked: int = 0
     """Requests that were answered, cached verdicts not counted."""
-    _client: httpx2.Client | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _stopping: threading.Event = field(default_factory=threading.Event)
 
     def identity(self) -> dict[str, str]:
         """What verdicts depend on."""
-        return {"model": self.config.model, "prompt_sha256": hashlib.sha256(INSTRUCTIONS.encode()).hexdigest()}
+        return {"model": self.config.model, "prompt_sha256": text_sha256(INSTRUCTIONS)}
 
     def judge(
         self, result: EvalResult, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
@@ -117,107 +108,98 @@ class Judge:
 
     def verdicts(self, cases: Sequence[str], *, progress: Callable[[int, int], None] | None = None) -> dict[str, bool]:
         """Case -> verdict; asks about those that the cache does not hold, and caches each verdict as it comes."""
-        verdicts: dict[str, bool] = {}
-        self._stopping.clear()
-        with _Cache(self.config.cache) as cache:
-            for case in cases:
-                known = cache.get(self._key(case))
-                if known is not None:
-                    verdicts[case] = known
-            missing = iter([case for case in cases if case not in verdicts])
-            with self._connected(), ThreadPoolExecutor(max_workers=self.config.concurrency) as pool:
-                running: dict[Future[bool], str] = {}
-                try:
-                    while True:
-                        while len(running) < self.config.concurrency and (todo := next(missing, None)) is not None:
-                            running[pool.submit(self._ask, todo)] = todo
-                        if not running:
-                            return verdicts
-                        for future in wait(running, return_when=FIRST_COMPLETED).done:
-                            case = running.pop(future)
-                            verdicts[case] = future.result()
-                            cache.put(self._key(case), verdicts[case])
-                            if progress is not None:
-                                progress(len(verdicts), len(cases))
-                finally:
-                    self._stopping.set()
-                    self._keep_what_comes(running, cache)
+        stop = threading.Event()
+        with (
+            closing(_Cache(self.config.cache)) as cache,
+            self._client() as client,
+            ThreadPoolExecutor(max_workers=self.config.concurrency) as pool,
+        ):
+            known = {case: cache.get(self._key(case)) for case in cases}
+            verdicts = {case: verdict for case, verdict in known.items() if verdict is not None}
 
-    def _keep_what_comes(self, running: dict[Future[bool], str], cache: _Cache) -> None:
-        """Requests under way when another one failed have been paid for: their verdicts are cached too."""
-        waited = [future for future in running if not future.cancel()]
-        for future in wait(waited).done:
-            if future.exception() is None:
-                cache.put(self._key(running[future]), future.result())
+            def ask(case: str) -> None:
+                if stop.is_set():
+                    return
+                try:
+                    verdicts[case] = self._ask(client, case, stop=stop)
+                    cache.put(self._key(case), verdicts[case])
+                except CalibAdvError:
+                    stop.set()
+                    raise
+
+            try:
+                for future in as_completed([pool.submit(ask, case) for case in cases if case not in verdicts]):
+                    future.result()
+                    self.asked += 1
+                    if progress is not None:
+                        progress(len(verdicts), len(cases))
+            finally:
+                stop.set()  # requests under way have been paid for: the pool's end waits for them and their verdicts
+        return verdicts
 
     def _key(self, case: str) -> str:
-        whole = "\x1f".join((self.config.model, INSTRUCTIONS, case))
-        return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
+        return text_sha256("\x1f".join((self.config.model, INSTRUCTIONS, case)))
 
-    def _connected(self) -> httpx2.Client:
-        try:
-            import httpx2
-        except ImportError as error:
-            raise ConfigError("a judge needs httpx2: pip install 'calibadv[retrieval]'") from error
-        name = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
-        key = "" if name is None else os.environ[name].strip()
-        if not (key.isascii() and key.isprintable()):  # the client's own message would show the key
-            raise ConfigError(f"{name} holds a character that no header takes; set it to the key alone")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx2.Client(timeout=self.config.timeout_s, headers=headers)
-        return self._client
+    def _client(self) -> httpx2.Client:
+        require_httpx2("a judge")
+        import httpx2
 
-    def _ask(self, case: str) -> bool:
+        key, headers = _api_key(), {"Accept-Encoding": "gzip"}
+        return httpx2.Client(
+            timeout=self.config.timeout_s, headers=headers | ({"Authorization": f"Bearer {key}"} if key else {})
+        )
+
+    def _ask(self, client: httpx2.Client, case: str, *, stop: threading.Event) -> bool:
         """One verdict, with retries. Runs in a thread of the pool."""
-        attempts = self.config.retry.start(stop=self._stopping)
+        attempts = self.config.retry.start(stop=stop)
         while True:
             try:
-                verdict = self._try(case)
-            except _NoVerdict as error:
+                return self._try(client, case)
+            except Transient as error:
                 if not attempts.wait(f"judge: {error}", retry_after_s=error.retry_after_s):
                     raise JudgeError(
                         f"the judge {self.config.model} at {self.config.url} gave no verdict after {attempts.failed} "
                         f"attempts: {error}. Verdicts so far are kept in {self.config.cache}; run the command again"
                     ) from error
-            else:
-                with self._lock:
-                    self.asked += 1
-                return verdict
 
-    def _try(self, case: str) -> bool:
-        """A verdict; `_NoVerdict` when there may be one next time, `JudgeError` when not."""
-        import httpx2
-
-        assert self._client is not None
+    def _try(self, client: httpx2.Client, case: str) -> bool:
+        """A verdict; `Transient` when there may be one next time, `JudgeError` when not."""
+        url = f"{self.config.url.rstrip('/')}/chat/completions"
         body = {
             "model": self.config.model,
             "messages": [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": case}],
             "temperature": 0,
             "max_tokens": self.config.max_tokens,
         }
-        try:
-            answer = self._client.post(f"{self.config.url.rstrip('/')}/chat/completions", json=body)
-        except httpx2.HTTPError as error:
-            raise _NoVerdict(f"{type(error).__name__}: {error}") from error
-        if answer.status_code in _RETRY_STATUS:
-            raise _NoVerdict(f"HTTP {answer.status_code}", retry_after_s=retry_after_s(answer.headers))
-        if answer.status_code in (401, 403):
+        request = client.build_request("POST", url, json=body)
+        answer = exchange(
+            client, request, timeout_s=self.config.timeout_s, where=url, hide=hider(list(filter(None, [_api_key()])))
+        )
+        problem = f"the judge at {self.config.url} answers HTTP {answer.status}: {answer.message}"
+        if answer.status in _RETRY_STATUS:
+            raise Transient(problem, answer=answer)
+        if answer.status in (401, 403):
             raise JudgeError(
-                f"the judge at {self.config.url} refuses the key (HTTP {answer.status_code}); set {KEY_VARIABLES[0]}"
+                f"the judge at {self.config.url} refuses the key (HTTP {answer.status}); set {KEY_VARIABLES[0]}"
             )
-        if answer.status_code != 200:
-            raise JudgeError(
-                f"the judge at {self.config.url} answers HTTP {answer.status_code}: {answer.text[:200]!r}; check "
-                "--judge and --judge-url"
-            )
+        if answer.status != 200:
+            raise JudgeError(f"{problem}; check --judge and --judge-url")
         try:
-            content = answer.json()["choices"][0]["message"]["content"]
+            content = json.loads(answer.body)["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
-            raise _NoVerdict(f"not a chat completion: {answer.text[:200]!r}") from None
+            raise Transient(f"not a chat completion: {answer.message}") from None
         verdict = read_verdict(content if isinstance(content, str) else "")
         if verdict is None:
-            raise _NoVerdict(f"no verdict in {content!r:.200}")
+            raise Transient(f"no verdict in {content!r:.200}")
         return verdict
+
+
+def _api_key() -> str:
+    name = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
+    key = "" if name is None else os.environ[name].strip()
+    if not (key.isascii() and key.isprintable()):  # the client's own message would show the key
+        raise ConfigError(f"{name} holds a character that no header takes; set it to the key alone")
+    return key
 
 
 def read_verdict(text: str) -> bool | None:
@@ -245,21 +227,19 @@ def _harmless(text: str) -> str:
 
 
 class _Cache:
-    """Verdicts in an SQLite file."""
+    """Verdicts in an SQLite file; safe in any thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=30)
+            self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
             self._connection.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, correct INTEGER)")
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"--judge-cache {path}: cannot be used ({error}); name another file") from error
 
-    def __enter__(self) -> _Cache:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._connection.close()
 
     def get(self, key: str) -> bool | None:
@@ -271,7 +251,7 @@ class _Cache:
 
     def _execute(self, statement: str, *values: str | int) -> list[tuple[int]]:
         try:
-            with self._connection:
+            with self._lock, self._connection:
                 return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise JudgeError(f"--judge-cache {self._path}: {error}; make room or name another file") from error
