@@ -43,7 +43,7 @@ def load_split(config: DataConfig, split: Split, *, limit: int | None = None) ->
     return draw(questions, limit=limit, seed=config.seed)
 
 
-def draw(questions: Sequence[Question], *, limit: int | None, seed: int) -> list[Question]:
+def draw(questions: Sequence[Question], *, limit: int | None, seed: int | str) -> list[Question]:
     """A seeded subset in the original order; everything when the limit allows it."""
     if limit is None or limit >= len(questions):
         return list(questions)

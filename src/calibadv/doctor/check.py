@@ -38,9 +38,13 @@ class Check:
     summary: str
     """What was found, in plain words."""
     remedy: str = ""
-    """What to do about it; empty when all is well."""
+    """What to do about it; dropped when all is well."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """The figures behind it, as plain values."""
+
+    def __post_init__(self) -> None:
+        if self.level is Level.OK:
+            object.__setattr__(self, "remedy", "")
 
     def as_row(self) -> dict[str, Any]:
         """Plain values, for JSON."""

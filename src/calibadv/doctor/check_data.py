@@ -21,9 +21,7 @@ def check_data(config: RunConfig) -> list[Check]:
             level=Level.BLOCKER if len(train) < settings.questions_per_batch else Level.OK,
             summary=f"{len(train):,} questions ({', '.join(f'{n:,} {name}' for name, n in counts.items())}); the run "
             f"asks {settings.steps // settings.updates_per_batch * settings.questions_per_batch:,}",
-            remedy=f"training.questions_per_batch is {settings.questions_per_batch}: lower it, or give more questions"
-            if len(train) < settings.questions_per_batch
-            else "",
+            remedy=f"training.questions_per_batch is {settings.questions_per_batch}: lower it, or give more questions",
             facts={"questions": len(train), "by_dataset": counts},
         )
     ]
@@ -48,9 +46,7 @@ def check_data(config: RunConfig) -> list[Check]:
             level=Level.WARNING if shared else Level.OK,
             summary=f"{len(test):,} questions"
             + (f"; {len(shared):,} of them are training questions too, such as {shared[0].id!r}" if shared else ""),
-            remedy="drop them from data.train (calibadv data prepare does), or the evaluation is worth little"
-            if shared
-            else "",
+            remedy="drop them from data.train (calibadv data prepare does), or the evaluation is worth little",
             facts={"questions": len(test), "also_in_train": len(shared)},
         ),
     ]

@@ -28,9 +28,7 @@ def check_disk(config: RunConfig, shape: ModelShape) -> Check:
         level=level,
         summary=f"{kept} checkpoints of {readable(checkpoint)} and the trained model take {readable(needed)}; "
         f"{readable(free)} are free at {folder}",
-        remedy=""
-        if level is Level.OK
-        else "set training.keep_checkpoints, save less often (training.save_every), or name another training.output",
+        remedy="set training.keep_checkpoints, save less often (training.save_every), or name another training.output",
         facts={"checkpoint": checkpoint, "kept": kept, "needed": needed, "free": free},
     )
 

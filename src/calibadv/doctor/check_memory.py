@@ -49,7 +49,7 @@ def check_memory(
         summary=f"{shape.parameters / 1e6:,.1f} M parameters{trained}: about {readable(expected.total)} with "
         f"{'measured' if measured else 'typical'} lengths, at most "
         f"{readable(longest.total)}; {device} has {readable(free)} free. {largest_parts(expected)}",
-        remedy="" if level is Level.OK else memory_remedy(config, expected, free=free),
+        remedy=memory_remedy(config, expected, free=free),
         facts={
             "device": device,
             "free": free,

@@ -119,9 +119,7 @@ def signal_check(facts: dict[str, Any], *, failed: int) -> Check:
     silent = 1.0 - facts["groups_with_signal"]
     level = Level.BLOCKER if silent >= NO_SIGNAL_BLOCKS else Level.WARNING if silent >= NO_SIGNAL_WARNS else Level.OK
     reward = facts["reward"] or 0.0
-    if level is Level.OK:
-        remedy = ""
-    elif (facts["format_valid"] or 0.0) < FEW_FORMATS:
+    if (facts["format_valid"] or 0.0) < FEW_FORMATS:
         remedy = "start from an SFT checkpoint (calibadv sft)"
     elif reward > 0.5:
         remedy = "the questions are too easy for this policy: take harder ones"
@@ -149,7 +147,7 @@ def format_check(facts: dict[str, Any]) -> Check:
         level=level,
         summary=f"{share:.0%} of rollouts have a valid format, {facts['answered'] or 0.0:.0%} answer, "
         f"{facts['searches'] or 0.0:.1f} searches and {facts['tokens'] or 0.0:.0f} tokens each",
-        remedy="" if level is Level.OK else "teach the tags first: calibadv sft",
+        remedy="teach the tags first: calibadv sft",
         facts={name: facts[name] for name in ("format_valid", "answered", "searches", "turns", "tokens")},
     )
 
@@ -169,8 +167,7 @@ def evidence_check(facts: dict[str, Any]) -> Check:
         name="evidence",
         level=level,
         summary=f"in {rate:.0%} of the rollouts that searched, a golden answer stands in a retrieved document",
-        remedy=""
-        if level is Level.OK
-        else "the policy asks badly or the corpus lacks the answers: raise rollout.top_k, re-rank, or audit the corpus",
+        remedy="the policy asks badly or the corpus lacks the answers: raise rollout.top_k, re-rank, or audit the "
+        "corpus",
         facts={"retrieval_hit_rate": rate},
     )

@@ -29,9 +29,7 @@ def check_retriever(retriever: Retriever, *, questions: Sequence[Question], top_
         level=Level.BLOCKER if not documents else Level.WARNING if least < top_k or empty else Level.OK,
         summary=f"answers {len(queries)} questions with at least {least} of {top_k} documents, "
         f"{as_ms(seconds)} a query" + (f"; {empty} documents have no text" if empty else ""),
-        remedy="check the corpus: every search should find rollout.top_k documents with text"
-        if least < top_k or empty
-        else "",
+        remedy="check the corpus: every search should find rollout.top_k documents with text",
         facts={"queries": len(queries), "documents": least, "seconds_per_query": seconds} | identity(retriever),
     )
     return [found, check_index(retriever, documents, top_k=top_k)] if documents else [found]
@@ -62,10 +60,8 @@ def check_index(retriever: Retriever, documents: Sequence[Document], *, top_k: i
         name="index",
         level=level,
         summary=f"{again} of {len(asked)} documents are found again by their own words",
-        remedy=""
-        if level is Level.OK
-        else "the index does not seem to belong to the encoder (or the corpus) that answers: calibadv index verify, or "
-        "build it again with the same model, pooling, prefixes and length",
+        remedy="the index does not seem to belong to the encoder (or the corpus) that answers: calibadv index verify, "
+        "or build it again with the same model, pooling, prefixes and length",
         facts={"found_again": again, "asked": len(asked)},
     )
 

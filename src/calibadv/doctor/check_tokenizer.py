@@ -72,9 +72,7 @@ def check_chat(tokenizer: Tokenizer, *, rollout: RolloutConfig) -> Check:
         summary="earlier messages stay as they were"
         if keeps
         else "the template rewrites earlier messages (it is not prefix-preserving), as some do to drop old thoughts",
-        remedy=""
-        if keeps
-        else "nothing to do for rollouts, training and evaluation: they render the prompt once and only append token "
+        remedy="nothing to do for rollouts, training and evaluation: they render the prompt once and only append token "
         "ids; do not rebuild episodes from messages elsewhere",
         facts={"template": True, "prefix_preserving": keeps, "prompt_tokens": len(tokenizer.encode(full))},
     )

@@ -96,15 +96,8 @@ class MemoryPlan:
     @property
     def update(self) -> int:
         """While the optimizer steps are made."""
-        return int(
-            OVERHEAD
-            + self.weights
-            + self.gradients
-            + self.optimizer
-            + self.half_copies
-            + self.activations
-            + self.logits
-        )
+        fixed = self.weights + self.gradients + self.optimizer + self.half_copies
+        return int(OVERHEAD + fixed + self.activations + self.logits)
 
     @property
     def rollout(self) -> int:
@@ -159,6 +152,4 @@ def readable(num_bytes: float) -> str:
     >>> readable(3 * 2**30), readable(5 * 2**20)
     ('3.0 GiB', '5 MiB')
     """
-    if num_bytes >= 2**30:
-        return f"{num_bytes / 2**30:.1f} GiB"
-    return f"{num_bytes / 2**20:.0f} MiB"
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"

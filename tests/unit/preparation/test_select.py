@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibadv.data.prepare.selection import Known, draw, parse_weights, repeated, shares, text_key, without_duplicates
+from calibadv.data.config import draw
+from calibadv.data.prepare.selection import Known, parse_weights, repeated, shares, text_key, without_duplicates
 from calibadv.errors import ConfigError
 from calibadv.trajectory import Question
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from calibadv.config_class import config_class
+from calibadv.data.config import draw
 from calibadv.data.prepare.datasets import DATASETS, SPLITS, check_names, published_count
 from calibadv.data.prepare.parquet import write_rows
-from calibadv.data.prepare.selection import Known, Removed, draw, repeated, shares, without_duplicates
+from calibadv.data.prepare.selection import Known, Removed, repeated, shares, without_duplicates
 from calibadv.data.prepare.sources import WHOLE, Source
 from calibadv.data.questions import load_questions
 from calibadv.dialogue.prompt import PROMPTS
@@ -198,7 +199,7 @@ def _know_tests(source: Source, options: PrepareConfig, *, known: Known, compare
     for name in names:
         found = source.find(name, "test")
         if found.path not in compared:
-            questions = _load(found.path, name, on_bad=lambda message: None)
+            questions = load_questions(found.path, dataset=name, on_bad=lambda message: None)
             known.add(questions)
             compared[found.path] = f"{name} ({len(questions):,})"
 
@@ -211,9 +212,9 @@ def _read(
     for name in options.datasets:
         found = source.find(name, split)
         bad: list[str] = []
-        questions = _load(found.path, name, on_bad=bad.append if options.skip_bad else _refuse)
+        questions = load_questions(found.path, dataset=name, on_bad=bad.append if options.skip_bad else _refuse)
         if not options.keep_metadata:
-            questions = [_bare(question) for question in questions]
+            questions = [replace(question, metadata={}) for question in questions]
         published = published_count(name, split if found.split == WHOLE else found.split)
         reports.append(
             DatasetReport(
@@ -228,16 +229,6 @@ def _read(
 
 def _refuse(message: str) -> None:
     raise DataError(f"{message}; fix it, or leave such rows out with --skip-bad")
-
-
-def _load(path: Path, name: str, *, on_bad: Any) -> list[Question]:
-    return load_questions(path, dataset=name, on_bad=on_bad)
-
-
-def _bare(question: Question) -> Question:
-    return Question(
-        id=question.id, text=question.text, golden_answers=question.golden_answers, dataset=question.dataset
-    )
 
 
 def _count_warnings(sets: Sequence[DatasetReport], *, published: bool, allow: bool) -> list[str]:
@@ -277,7 +268,8 @@ def _selected(
     else:
         counts = {name: len(questions) for name, questions in parts.items()}
         numbers = dict(shares(counts, weights=options.mix, limit=options.limit))
-    chosen = {name: draw(questions, limit=numbers[name], seed=options.seed) for name, questions in parts.items()}
+    # The data set's name is in the seed, so that other data sets do not change a draw.
+    chosen = {name: draw(part, limit=numbers[name], seed=f"{options.seed}/{name}") for name, part in parts.items()}
     for report in sets:
         report.kept = len(chosen[report.name])
     questions = [question for part in chosen.values() for question in part]

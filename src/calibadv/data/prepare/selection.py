@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
 
 from calibadv.errors import ConfigError
 from calibadv.rewards.answer_scores import normalize_answer
@@ -83,24 +82,8 @@ def without_duplicates(questions: Sequence[Question], *, known: Known) -> tuple[
 def repeated(questions: Sequence[Question]) -> list[tuple[str, str]]:
     """Questions whose text an earlier one has, as (``data set/id``, the earlier one's)."""
     seen: dict[str, str] = {}
-    found = []
-    for question in questions:
-        name = f"{question.dataset}/{question.id}"
-        other = seen.setdefault(text_key(question.text), name)
-        if other != name:
-            found.append((name, other))
-    return found
-
-
-def draw(questions: Sequence[Question], *, limit: int | None, seed: int) -> list[Question]:
-    """A seeded subset in the original order; everything when the limit allows it.
-
-    The draw depends on the data set's name, so that other data sets do not change it.
-    """
-    if limit is None or limit >= len(questions):
-        return list(questions)
-    rng = Random(f"{seed}/{questions[0].dataset}")
-    return [questions[index] for index in sorted(rng.sample(range(len(questions)), limit))]
+    named = [(f"{question.dataset}/{question.id}", text_key(question.text)) for question in questions]
+    return [(name, other) for name, key in named if (other := seen.setdefault(key, name)) != name]
 
 
 def shares(counts: Mapping[str, int], *, weights: Mapping[str, float], limit: int | None) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,9 +69,8 @@ class LocalSource:
 
     def find(self, name: str, split: str) -> Found:
         there = self._splits(name)
-        for wanted in (*candidates(split), *((WHOLE,) if split != "train" else ())):
-            if wanted in there:
-                return Found(path=there[wanted], split=wanted)
+        if (wanted := self._best(there, split)) is not None:
+            return Found(path=there[wanted], split=wanted)
         if there:
             raise DataError(f"{self._folder} has no {split} split of {name}; it has {', '.join(sorted(there))}")
         known = self._names()
@@ -79,8 +78,7 @@ class LocalSource:
         raise DataError(f"{self._folder} has no data set {name}{suggestion(name, known)}; {what}")
 
     def has(self, name: str, split: str) -> bool:
-        there = self._splits(name)
-        return any(wanted in there for wanted in (*candidates(split), *((WHOLE,) if split != "train" else ())))
+        return self._best(self._splits(name), split) is not None
 
     def identity(self) -> dict[str, Any]:
         return {"folder": str(self._folder.absolute())}
@@ -94,6 +92,11 @@ class LocalSource:
         if not files:
             raise DataError(f"{self._folder}: no {split} questions in this folder (NAME/{split}.jsonl or the like)")
         return files
+
+    def _best(self, there: Mapping[str, Path], split: str) -> str | None:
+        """Of the splits that are there the best one to read for ``split``."""
+        wanted = (*candidates(split), *((WHOLE,) if split != "train" else ()))
+        return next((name for name in wanted if name in there), None)
 
     def _splits(self, name: str) -> dict[str, Path]:
         return {split: path for found, split, path in self._files() if found == name}
