@@ -63,32 +63,13 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "calibadv.evaluation.compare": (
-            "Comparison",
-            "read_evaluation",
-        ),
+        "calibadv.evaluation.compare": ("Comparison", "read_evaluation"),
         "calibadv.evaluation.config": ("EvaluationConfig",),
-        "calibadv.evaluation.evaluate": (
-            "EvalResult",
-            "rollout_config_of",
-        ),
-        "calibadv.evaluation.folder": (
-            "as_json",
-            "table",
-            "write_evaluation",
-        ),
+        "calibadv.evaluation.evaluate": ("EvalResult", "rollout_config_of"),
+        "calibadv.evaluation.folder": ("as_json", "table", "write_evaluation"),
         "calibadv.evaluation.grade": ("Grade",),
         "calibadv.evaluation.journal": ("Journal",),
-        "calibadv.evaluation.statistics": (
-            "Estimate",
-            "Summary",
-            "pass_at_k",
-            "summarise",
-        ),
-        "calibadv.evaluation.traces": (
-            "Trace",
-            "read_traces",
-            "score_traces",
-        ),
+        "calibadv.evaluation.statistics": ("Estimate", "Summary", "pass_at_k", "summarise"),
+        "calibadv.evaluation.traces": ("Trace", "read_traces", "score_traces"),
     },
 )

@@ -65,43 +65,16 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "calibadv.retrieval.base": (
-            "Hit",
-            "Retriever",
-        ),
-        "calibadv.retrieval.bm25": (
-            "BM25Config",
-            "BM25Retriever",
-            "build_bm25",
-        ),
-        "calibadv.retrieval.client.retriever": (
-            "RemoteClientConfig",
-            "RemoteRetriever",
-        ),
+        "calibadv.retrieval.base": ("Hit", "Retriever"),
+        "calibadv.retrieval.bm25": ("BM25Config", "BM25Retriever", "build_bm25"),
+        "calibadv.retrieval.client.retriever": ("RemoteClientConfig", "RemoteRetriever"),
         "calibadv.retrieval.config": ("RetrievalConfig",),
-        "calibadv.retrieval.corpus.corpus": (
-            "Corpus",
-            "check_top_k",
-        ),
-        "calibadv.retrieval.corpus.importing": (
-            "ImportConfig",
-            "ImportReport",
-            "import_corpus",
-        ),
+        "calibadv.retrieval.corpus.corpus": ("Corpus", "check_top_k"),
+        "calibadv.retrieval.corpus.importing": ("ImportConfig", "ImportReport", "import_corpus"),
         "calibadv.retrieval.dense.retriever": ("DenseRetriever",),
-        "calibadv.retrieval.hybrid": (
-            "HybridConfig",
-            "HybridRetriever",
-        ),
+        "calibadv.retrieval.hybrid": ("HybridConfig", "HybridRetriever"),
         "calibadv.retrieval.list_retriever": ("ListRetriever",),
-        "calibadv.retrieval.open": (
-            "open_index",
-            "open_retriever",
-        ),
-        "calibadv.retrieval.web": (
-            "OnlineRetriever",
-            "WebSearchConfig",
-            "open_online",
-        ),
+        "calibadv.retrieval.open": ("open_index", "open_retriever"),
+        "calibadv.retrieval.web": ("OnlineRetriever", "WebSearchConfig", "open_online"),
     },
 )

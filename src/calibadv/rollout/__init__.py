@@ -45,23 +45,10 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "calibadv.rollout.batch": (
-            "RolloutResult",
-            "rollout",
-        ),
+        "calibadv.rollout.batch": ("RolloutResult", "rollout"),
         "calibadv.rollout.config": ("RolloutConfig",),
         "calibadv.rollout.policies.scripted": ("ScriptedPolicy",),
-        "calibadv.rollout.policy": (
-            "Completion",
-            "GenerationRequest",
-            "Policy",
-            "RequestQueue",
-            "SamplingParams",
-        ),
-        "calibadv.rollout.tokenizer": (
-            "CharTokenizer",
-            "HFTokenizer",
-            "Tokenizer",
-        ),
+        "calibadv.rollout.policy": ("Completion", "GenerationRequest", "Policy", "RequestQueue", "SamplingParams"),
+        "calibadv.rollout.tokenizer": ("CharTokenizer", "HFTokenizer", "Tokenizer"),
     },
 )

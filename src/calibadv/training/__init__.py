@@ -52,17 +52,8 @@ __getattr__, __dir__ = lazily(
         "calibadv.data.run_files": ("read_metrics",),
         "calibadv.training.credit": ("assign_credit",),
         "calibadv.training.grpo_config": ("CalibAdvConfig",),
-        "calibadv.training.rollout_func": (
-            "handed_over_reward",
-            "make_rollout_func",
-        ),
-        "calibadv.training.trainer": (
-            "CalibAdvTrainer",
-            "NoSignalError",
-        ),
-        "calibadv.training.trl_batch": (
-            "question_order",
-            "question_rows",
-        ),
+        "calibadv.training.rollout_func": ("handed_over_reward", "make_rollout_func"),
+        "calibadv.training.trainer": ("CalibAdvTrainer", "NoSignalError"),
+        "calibadv.training.trl_batch": ("question_order", "question_rows"),
     },
 )
