@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from calibadv.errors import ConfigError
+from calibadv.errors import ConfigError, first_line
 
 
 def usable_device(name: str, *, setting: str) -> str:
@@ -34,11 +34,6 @@ def usable_device(name: str, *, setting: str) -> str:
                 f'{setting} is {name!r}, which cannot be used ({first_line(error)}); try "cpu"'
             ) from error
     return name
-
-
-def first_line(error: Exception) -> str:
-    """What a library's error says, short enough for a message."""
-    return next((line.strip(" :") for line in str(error).splitlines() if line.strip(" :")), type(error).__name__)[:300]
 
 
 @contextlib.contextmanager

@@ -67,3 +67,12 @@ class TokenMismatchError(CalibAdvError, AssertionError):
 
 class SaveError(CalibAdvError, OSError):
     """A checkpoint or a model could not be written, for instance because the disk is full; older ones are intact."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, short enough for a message.
+
+    >>> first_line(ValueError("\\n no such file:\\nsee above")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return next((line.strip(" :") for line in str(error).splitlines() if line.strip(" :")), type(error).__name__)[:300]

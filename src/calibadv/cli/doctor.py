@@ -13,7 +13,7 @@ from calibadv.cli.options import Json, Overrides, Verbose, command, print_json, 
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
 from calibadv.runs.progress import about, progress_bars
-from calibadv.runs.targets import read_run_config
+from calibadv.runs.targets import load_config
 
 EXAMPLES = """\
   calibadv doctor configs/lab.toml                the changed settings, then the checks
@@ -40,7 +40,7 @@ def doctor(
     overrides: Overrides = (),
 ) -> None:
     """Check a run before it starts: settings, data, tokenizer, retriever, memory, disk, and a probe."""
-    run = read_run_config(config, overrides=overrides)
+    run = load_config(config, overrides=overrides)
     if config.is_dir():
         raise ConfigError(f"{config} is a run that exists already; name the .toml config of one to come")
     require_packages("torch", "transformers", extra="train", what="the doctor")

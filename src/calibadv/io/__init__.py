@@ -10,6 +10,7 @@
 - `retry`: retry with exponential backoff and jitter, within one deadline for all attempts
 - `serving`: what every server of this package needs: a bound socket, request bodies within limits, tokens, graceful
   shutdown
+- `signals`: handlers of signals for the length of a block
 - `terminal`: text for a terminal: labelled blocks, tables, and nothing that could steer it
 - `thread_pool`: A pool of threads that survives a fork
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
-from calibadv.errors import ConfigError, DataError, SaveError
+from calibadv.errors import ConfigError, DataError, SaveError, first_line
 from calibadv.io.packages import require_packages
 
 Kind = Literal["model", "dataset"]
@@ -116,7 +116,7 @@ def fetch_folder(
     hub = _hub(repo)
     where = hub.HfApi().endpoint
     which: dict[str, Any] = {"repo_type": kind, "revision": revision}
-    which |= {"allow_patterns": _listed(patterns), "ignore_patterns": _listed(ignore)}
+    which |= {"allow_patterns": patterns and list(patterns), "ignore_patterns": ignore and list(ignore)}
     with _explained(repo, revision=revision, endpoint=where, remedy=remedy):
         try:
             check_reachable(where)
@@ -148,7 +148,7 @@ def upload_folder(folder: Path, repo: str, *, option: str, message: str = "Uploa
         return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
     except (OSError, HTTPError) as error:
         raise SaveError(
-            f"{option} {repo}: the upload failed ({_reason(error)}). The model is in {folder}; upload it by hand: "
+            f"{option} {repo}: the upload failed ({first_line(error)}). The model is in {folder}; upload it by hand: "
             f"hf upload {repo} {folder}"
         ) from error
 
@@ -186,7 +186,7 @@ def check_reachable(endpoint: str) -> None:
     thread.start()
     thread.join(CONNECT_S)
     if failure:
-        raise ConnectionError(_reason(failure[0]))
+        raise ConnectionError(first_line(failure[0]))
 
 
 @contextmanager
@@ -204,13 +204,13 @@ def _explained(repo: str, *, revision: str | None, endpoint: str, remedy: str) -
             f"{repo}: the hub has no such repository, or it needs a token (log in: hf auth login)"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise NotOnHub(f"{repo}: the hub has no such file ({_reason(error)})") from error
+        raise NotOnHub(f"{repo}: the hub has no such file ({first_line(error)})") from error
     except ConnectionError as error:
         raise HubUnreachable(
-            f"{repo}: the Hugging Face hub at {endpoint} is unreachable ({_reason(error)}); {remedy}"
+            f"{repo}: the Hugging Face hub at {endpoint} is unreachable ({first_line(error)}); {remedy}"
         ) from error
     except (OSError, ValueError, HTTPError) as error:
-        raise DataError(f"{repo}: cannot be read from the hub at {endpoint} ({_reason(error)}); {remedy}") from error
+        raise DataError(f"{repo}: cannot be read from the hub at {endpoint} ({first_line(error)}); {remedy}") from error
 
 
 def _hub(repo: str) -> Any:
@@ -219,12 +219,3 @@ def _hub(repo: str) -> Any:
     import huggingface_hub.errors
 
     return huggingface_hub
-
-
-def _listed(patterns: Sequence[str] | None) -> list[str] | None:
-    return None if patterns is None else list(patterns)
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

@@ -8,13 +8,13 @@ import hmac
 import logging
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
 
 from calibadv.errors import ConfigError
+from calibadv.io.signals import handled
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +42,8 @@ class GracefulServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
+        with handled(self.handle_exit, signal.SIGINT, signal.SIGTERM):
             yield
-            return
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def listen(host: str, port: int, *, token: str | None, token_variable: str) -> socket.socket:

@@ -10,15 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from calibadv.data.run_files import EVALUATIONS, METRICS, MODEL, is_run, read_metrics
 from calibadv.errors import CalibAdvError
+from calibadv.io.signals import handled
 from calibadv.lab.arms import Arm
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -113,7 +112,7 @@ def play(jobs: Sequence[Job], *, workers: int, watch: Watch | None = None, lock:
     waiting = [job for job in jobs if not job.finished]
     running: list[Job] = []
     try:
-        with interrupted_by(*STOPS):
+        with handled(signal.default_int_handler, *STOPS):
             while waiting or running:
                 while waiting and len(running) < workers:
                     job = waiting.pop(0)
@@ -132,24 +131,6 @@ def play(jobs: Sequence[Job], *, workers: int, watch: Watch | None = None, lock:
         for job in running:
             if job.process is not None:
                 job.process.wait()
-
-
-@contextmanager
-def interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    """These signals raise KeyboardInterrupt (in the main thread; elsewhere they cannot be caught)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {signum: signal.signal(signum, interrupt) for signum in signals}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:

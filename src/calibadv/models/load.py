@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibadv.devices import first_line, usable_device, without_progress_bars
-from calibadv.errors import ConfigError, DataError
+from calibadv.devices import usable_device, without_progress_bars
+from calibadv.errors import ConfigError, DataError, first_line
 from calibadv.io.hub import fetch_folder
 from calibadv.io.packages import install_command, require_packages
 from calibadv.io.provenance import model_fingerprint, text_sha256

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from annotated_types import Interval, MinLen
 
 from calibadv.config_class import PositiveInt, Remedy, config_class
-from calibadv.errors import ConfigError
+from calibadv.errors import ConfigError, first_line
 
 ADAPTER_CONFIG = "adapter_config.json"
 ALL_LINEAR = "all-linear"
@@ -70,7 +70,7 @@ def add_adapter(model: Any, *, settings: LoraConfig, base: str, seed: int = 0) -
             torch.manual_seed(seed)
             adapted = peft.get_peft_model(model, config)
     except ValueError as error:
-        raise ConfigError(f"lora.targets {list(settings.targets)}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"lora.targets {list(settings.targets)}: {first_line(error)}") from error
     adapted.peft_config["default"].base_model_name_or_path = base
     return adapted
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from calibadv.devices import first_line, quiet_loading, usable_device
-from calibadv.errors import ConfigError, RetrieverError
+from calibadv.devices import quiet_loading, usable_device
+from calibadv.errors import ConfigError, RetrieverError, first_line
 from calibadv.io.packages import require_packages
 from calibadv.io.provenance import json_sha256, model_fingerprint
 from calibadv.retrieval.base import Hit, Retriever

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +34,7 @@ from calibadv.io.packages import require_packages
 from calibadv.io.provenance import file_sha256, text_sha256, versions
 from calibadv.models.engine import Engine
 from calibadv.models.load import fingerprint, resolve_model
-from calibadv.models.open_policy import OpenedPolicy, open_policy
+from calibadv.models.open_policy import open_policy
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import open_retriever
 from calibadv.retrieval.plugin import checked
@@ -98,16 +98,20 @@ def evaluate(
     retriever = checked(retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k))
     with open_policy(config.model, threads=config.training.threads, engine=policy) as opened:
         play = partial(
-            _play,
-            config,
+            play_questions,
             questions,
-            opened=opened,
-            reward=reward,
+            policy=opened.policy,
             retriever=retriever,
+            tokenizer=opened.tokenizer,
+            config=rollout_config_of(config.evaluation, config.rollout),
+            samples=config.evaluation.samples,
+            seed=config.training.seed,
+            score=config.reward.score,
+            reward=reward,
             progress=about(progress, "rollouts"),
         )
         if out is None:
-            return _judged(play(journal=None), config, judge=judge, progress=progress)
+            return _judged(play(), config, judge=judge, progress=progress)
         manifest = manifest_of(
             config, split=split, questions=questions, index=index_of(retriever), tokenizer=opened.tokenizer
         )
@@ -227,31 +231,6 @@ def read_result(folder: Path) -> EvalResult:
         trajectories=tuple(record.trajectory for record in read_trajectories(folder / TRAJECTORIES)),
         grades=tuple(grades),
         summaries=tuple(read_results(folder)),
-    )
-
-
-def _play(
-    config: RunConfig,
-    questions: Sequence[Question],
-    *,
-    opened: OpenedPolicy,
-    reward: Reward,
-    retriever: Retriever,
-    journal: Journal | None,
-    progress: Callable[[int, int], None] | None,
-) -> EvalResult:
-    return play_questions(
-        questions,
-        policy=opened.policy,
-        retriever=retriever,
-        tokenizer=opened.tokenizer,
-        config=rollout_config_of(config.evaluation, config.rollout),
-        samples=config.evaluation.samples,
-        seed=config.training.seed,
-        score=config.reward.score,
-        reward=reward,
-        progress=progress,
-        journal=journal,
     )
 
 

@@ -88,12 +88,7 @@ def load_config(path: Path | str, *, overrides: Sequence[str] = (), arm: str | N
     Raises:
         ConfigError: The file, a setting or an override is wrong; the message names it.
     """
-    return read_run_config(Path(path), overrides=overrides, arm=arm)
-
-
-def read_run_config(target: Path, *, overrides: Sequence[str] = (), arm: str | None = None) -> RunConfig:
-    """The config of a TOML file, of a run's folder, or of an arm of a lab."""
-    target = run_of(target, arm=arm)
+    target = run_of(Path(path), arm=arm)
     if target.is_dir():
         if not is_run(target):
             raise ConfigError(f"{target} is not a run's folder: it has no {CONFIG}; name a .toml config or a run")
@@ -126,7 +121,7 @@ def config_to_run(
         overrides.append(f"{output}={resume}")
     if target is None:
         raise ConfigError("name a config, such as configs/lab.toml, or a run with --resume RUN")
-    return read_run_config(target, overrides=overrides)
+    return load_config(target, overrides=overrides)
 
 
 def config_of(
@@ -157,7 +152,7 @@ def config_of(
     if is_config(target):
         named = [f"retrieval.{name}={as_toml(value)}" for name, value in retrieval.items()]
         path = run_of(path, arm=arm)
-        config = read_run_config(path, overrides=[*named, *overrides])
+        config = load_config(path, overrides=[*named, *overrides])
         return with_checkpoint(config, run=path if is_run(path) else None, checkpoint=checkpoint)
     if arm is not None:
         raise ConfigError(f"--arm {arm}: {target} is not the folder of a lab; leave the option out")

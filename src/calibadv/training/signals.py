@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from calibadv.io.signals import handled
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +40,14 @@ class StopSignals:
         self.one_process = True
         """With several processes none may leave a batch alone: the others would wait for it for ever."""
         self._inside = 0
-        self._before: dict[int, Any] = {}
+        self._handlers = ExitStack()
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {signum: signal.signal(signum, self._handle) for signum in HANDLED}
+        self._handlers.enter_context(handled(self._handle, *HANDLED))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-        self._before = {}
+        self._handlers.close()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from calibadv.devices import first_line
-from calibadv.errors import DataError
+from calibadv.errors import DataError, first_line
 from calibadv.io.hub import HubFile
 from calibadv.io.retry import Retry
 

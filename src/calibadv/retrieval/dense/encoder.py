@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibadv.devices import first_line, quiet_loading, usable_device
-from calibadv.errors import ConfigError, RetrieverError
+from calibadv.devices import quiet_loading, usable_device
+from calibadv.errors import ConfigError, RetrieverError, first_line
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.corpus.text import contents
 from calibadv.retrieval.dense.encoder_config import EncoderConfig, EncoderSpec, describe

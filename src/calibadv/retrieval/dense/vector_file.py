@@ -17,8 +17,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calibadv.devices import first_line
-from calibadv.errors import DataError
+from calibadv.errors import DataError, first_line
 from calibadv.io.packages import require_packages
 
 VectorType = Literal["float32", "float16"]

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from calibadv.errors import CalibAdvError, ConfigError, PolicyError
+from calibadv.errors import CalibAdvError, ConfigError, PolicyError, first_line
 from calibadv.rollout.policies.async_policy import AsynchronousPolicy
 from calibadv.rollout.policies.stop_strings import TurnReader
 from calibadv.rollout.policy import Completion, GenerationRequest
@@ -87,8 +87,8 @@ class VllmPolicy(AsynchronousPolicy):
             raise
         except Exception as error:  # vLLM's own errors, and whatever its engine met
             raise PolicyError(
-                f"episode {request.episode}: vLLM failed ({_reason(error)}); its log above says more. With too little "
-                "memory, lower model.max_rows, or gpu_memory_utilization in model.engine_args"
+                f"episode {request.episode}: vLLM failed ({first_line(error)}); its log above says more. With too "
+                "little memory, lower model.max_rows, or gpu_memory_utilization in model.engine_args"
             ) from error
         ids = list(written.token_ids)
         logprobs = [position[token].logprob for position, token in zip(written.logprobs, ids, strict=False)]
@@ -108,7 +108,7 @@ class VllmPolicy(AsynchronousPolicy):
             await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.absolute())})
             await self._engine.reset_prefix_cache()
         except Exception as error:
-            raise PolicyError(f"vLLM cannot load the weights of {folder} ({_reason(error)})") from error
+            raise PolicyError(f"vLLM cannot load the weights of {folder} ({first_line(error)})") from error
 
     async def shut_down(self) -> None:
         """End vLLM's processes."""
@@ -130,7 +130,7 @@ async def _start(arguments: dict[str, Any]) -> Any:
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
     except ImportError as error:
-        raise ConfigError(f'model.engine "vllm" needs vLLM ({_reason(error)}): {INSTALL}') from error
+        raise ConfigError(f'model.engine "vllm" needs vLLM ({first_line(error)}): {INSTALL}') from error
     if current_platform.is_cpu():
         # vLLM 0.32 rewinds a request's random state after each piece of its prompt but the last, which generators on a
         # CPU cannot do: the engine dies. So prompts are read whole.
@@ -138,15 +138,11 @@ async def _start(arguments: dict[str, Any]) -> Any:
     try:
         engine_args = AsyncEngineArgs(**arguments)
     except TypeError as error:
-        raise ConfigError(f"model.engine_args: vLLM does not know such an argument ({_reason(error)})") from error
+        raise ConfigError(f"model.engine_args: vLLM does not know such an argument ({first_line(error)})") from error
     try:
         return AsyncLLM.from_engine_args(engine_args)
     except Exception as error:
         raise ConfigError(
-            f"vLLM cannot start with model {arguments['model']} ({_reason(error)}); its log above says more. Check "
+            f"vLLM cannot start with model {arguments['model']} ({first_line(error)}); its log above says more. Check "
             "model.path, model.dtype, model.max_context and model.engine_args"
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
