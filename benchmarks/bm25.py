@@ -148,7 +148,7 @@ def main() -> None:
                     results["engines"].append(engine_row(engine, folder, queries, threads=arguments.threads))
         if arguments.miniwiki is not None:
             folder = Path(name) / "miniwiki"
-            import_corpus([str(arguments.miniwiki / "corpus.jsonl.gz")], out=folder / "corpus", options=ImportConfig())
+            import_corpus([str(arguments.miniwiki / "corpus.jsonl.gz")], out=folder / "corpus", config=ImportConfig())
             queries = [question["question"] for question in read_set(arguments.miniwiki, "hotpotqa")][:NUM_QUERIES]
             for engine in engines:
                 row = engine_row(engine, folder, queries, threads=arguments.threads)
@@ -182,7 +182,7 @@ def write_synthetic(folder: Path, size: int) -> list[str]:
             file.write(json.dumps({"id": str(row), "title": words[0], "text": " ".join(words[1:])}) + "\n")
             if row % every == 0 and len(queries) < NUM_QUERIES:
                 queries.append(" ".join(words[i] for i in rng.choice(CONTENT_WORDS, 6, replace=False)))
-    import_corpus([str(source)], out=folder / "corpus", options=ImportConfig())
+    import_corpus([str(source)], out=folder / "corpus", config=ImportConfig())
     source.unlink()
     return queries
 

@@ -65,7 +65,7 @@ def import_(
     config = fill(ImportConfig, options)
     start = time.perf_counter()
     with progress_bar("importing", is_bytes=True) as progress:
-        report = import_corpus(sources, out=out, options=config, progress=progress)
+        report = import_corpus(sources, out=out, config=config, progress=progress)
     seconds = time.perf_counter() - start
     if json:
         print_json({"out": str(out), "seconds": round(seconds, 3), **report.to_record()})

@@ -77,7 +77,7 @@ def run_pull(
         manifest = pull_index(
             name,
             out=out,
-            options=config,
+            config=config,
             progress=None if progress is None else lambda _, done, total: progress(done, total),
         )
     print(f"{manifest.num_documents:,} documents in {out / 'corpus'}, their index in {out / config.kind}")

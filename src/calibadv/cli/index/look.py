@@ -15,7 +15,7 @@ from calibadv.io.files import leaves
 from calibadv.io.packages import require_packages
 from calibadv.io.terminal import BOLD, DIM, Blocks, clean
 from calibadv.retrieval.corpus.read import read_corpus
-from calibadv.retrieval.index.verify import VerifyConfig, verify_index
+from calibadv.retrieval.index.verify import verify_index
 from calibadv.retrieval.open import open_index
 from calibadv.retrieval.server.backend import BackendConfig
 from calibadv.runs.index import describe_index
@@ -23,6 +23,9 @@ from calibadv.runs.progress import progress_bars
 
 Folder = Annotated[Path, Parameter(name="INDEX", help="A folder of calibadv index build.")]
 CorpusOption = Annotated[Path | None, Parameter(metavar="DIR", help="The corpus, when it is not where the index says.")]
+EncoderOption = Annotated[
+    str | None, Parameter(help="The encoder of a dense index, when it is not where the index says.")
+]
 SEARCH_EXAMPLES = """\
   calibadv index search corpora/wiki/bm25 "who wrote the first program"
   calibadv index search corpora/wiki/dense "who wrote the first program" -k 10
@@ -80,13 +83,14 @@ def run_info(index: Folder, /, *, json: Json = False) -> None:
 
 
 @verify.default
-@takes(VerifyConfig, skip=("progress",))
-def run_verify(index: Folder, /, *, corpus: CorpusOption = None, json: Json = False, **options: Any) -> None:
+def run_verify(
+    index: Folder, /, *, corpus: CorpusOption = None, encoder: EncoderOption = None, json: Json = False
+) -> None:
     """Compare an index with its manifest, its corpus and its encoder; a problem makes the command fail."""
     require_packages("pyarrow", "tantivy", extra="retrieval", what="an index")
     opened = None if corpus is None else read_corpus(corpus)
     with progress_bars() as progress:
-        checks = verify_index(index, corpus=opened, options=VerifyConfig(**options, progress=progress))
+        checks = verify_index(index, corpus=opened, encoder=encoder, progress=progress)
     if json:
         print_json([{"check": c.name, "ok": c.ok, "found": c.figures, "problem": c.problem} for c in checks])
     else:

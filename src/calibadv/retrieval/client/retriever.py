@@ -79,7 +79,7 @@ class RemoteRetriever:
         dialect: Dialect = "search-r1",
         timeout_s: float = 60.0,
         retry: Retry = DEFAULT_RETRY,
-        options: RemoteClientConfig | None = None,
+        config: RemoteClientConfig | None = None,
     ) -> None:
         require_httpx2("a retriever on a server")
         urls = [urls] if isinstance(urls, str) else list(urls)
@@ -92,19 +92,19 @@ class RemoteRetriever:
         self.dialect: Dialect = dialect
         self.timeout_s = timeout_s
         self.retry = retry
-        self.options = options or RemoteClientConfig()
+        self.config = config or RemoteClientConfig()
         self._version: str | None = None
         token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
         _check_token(token, servers=ServerSet(urls).servers)
         self._hide = hider([token] if token else [])
         self._closing = threading.Event()
-        self._pool = Threads(self.options.max_connections, name="calibadv-remote")
+        self._pool = Threads(self.config.max_connections, name="calibadv-remote")
 
         def connect() -> None:
             self._set = ServerSet(urls)
             self._lock = threading.Lock()
-            self._slots = threading.Semaphore(self.options.max_connections)
-            self._client = _new_client(token, timeout_s=timeout_s, options=self.options)
+            self._slots = threading.Semaphore(self.config.max_connections)
+            self._client = _new_client(token, timeout_s=timeout_s, config=self.config)
             self._process = os.getpid()
 
         self._connect = connect
@@ -183,7 +183,7 @@ class RemoteRetriever:
             raise RetrieverError("the retriever is closed; open a new one", is_transient=False)
 
     def _search_part(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        body = search_body(queries, k=k, dialect=self.dialect, candidates=self.options.candidates)
+        body = search_body(queries, k=k, dialect=self.dialect, candidates=self.config.candidates)
 
         def ask(server: Server) -> list[list[Hit]]:
             quotes = self._info(server).ours
@@ -257,8 +257,8 @@ class RemoteRetriever:
         return known or self._somewhere(self._info)
 
     def _queries_at_once(self, k: int) -> int:
-        if self.options.max_queries is not None:
-            return self.options.max_queries
+        if self.config.max_queries is not None:
+            return self.config.max_queries
         self._known_info()
         known = (server.info for server in self._set.servers)
         return min((info.queries_at_once(k) for info in known if info is not None), default=ServerInfo().max_queries)
@@ -326,7 +326,7 @@ def _check_token(token: str | None, *, servers: Sequence[Server]) -> None:
             logger.warning("the token goes to %s unencrypted; use https unless that network is yours", server.name)
 
 
-def _new_client(token: str | None, *, timeout_s: float, options: RemoteClientConfig) -> httpx2.Client:
+def _new_client(token: str | None, *, timeout_s: float, config: RemoteClientConfig) -> httpx2.Client:
     import httpx2
 
     from calibadv.version import __version__
@@ -336,9 +336,7 @@ def _new_client(token: str | None, *, timeout_s: float, options: RemoteClientCon
         headers["Authorization"] = f"Bearer {token}"
     return httpx2.Client(
         headers=headers,
-        timeout=httpx2.Timeout(timeout_s, connect=min(options.connect_timeout_s, timeout_s)),
-        limits=httpx2.Limits(
-            max_connections=options.max_connections, max_keepalive_connections=options.max_connections
-        ),
+        timeout=httpx2.Timeout(timeout_s, connect=min(config.connect_timeout_s, timeout_s)),
+        limits=httpx2.Limits(max_connections=config.max_connections, max_keepalive_connections=config.max_connections),
         trust_env=False,
     )

@@ -85,25 +85,25 @@ def pull(
     name: str,
     *,
     out: Path,
-    options: PullConfig | None = None,
+    config: PullConfig | None = None,
     progress: Progress | None = None,
     retry: Retry = DOWNLOAD_RETRY,
 ) -> IndexManifest:
     """Fetch corpus and index into ``out`` and make an index folder around the published file."""
-    options = options or PullConfig()
-    published = options.published or PUBLISHED.get(name)
+    config = config or PullConfig()
+    published = config.published or PUBLISHED.get(name)
     if published is None:
         raise ConfigError(f"{name}: nothing is published under that name; known: {', '.join(PUBLISHED)}")
-    if options.kind not in published.index_repos:
-        raise ConfigError(f"--kind {options.kind}: {name} has the indexes {', '.join(published.index_repos)}")
-    index_dir = out / options.kind
+    if config.kind not in published.index_repos:
+        raise ConfigError(f"--kind {config.kind}: {name} has the indexes {', '.join(published.index_repos)}")
+    index_dir = out / config.kind
     if (index_dir / MANIFEST).exists():
         raise ConfigError(f"{index_dir} holds an index already; remove it or name another folder (--out)")
     revisions = _Revisions(out)
-    corpus_files = revisions.list(published.corpus_repo, options.endpoint)
-    index_files = revisions.list(published.index_repos[options.kind], options.endpoint)
+    corpus_files = revisions.list(published.corpus_repo, config.endpoint)
+    index_files = revisions.list(published.index_repos[config.kind], config.endpoint)
     corpus_file, parts = _corpus_file(corpus_files), _index_parts(index_files)
-    index_path, packed = index_dir / published.index_files[options.kind], out / "downloads" / corpus_file.name
+    index_path, packed = index_dir / published.index_files[config.kind], out / "downloads" / corpus_file.name
     _check_disk(out, corpus=corpus_file, packed=packed, parts=parts, index_path=index_path)
     revisions.write()
     corpus = _fetch_corpus(corpus_file, packed, out=out / "corpus", progress=progress, retry=retry)
@@ -114,7 +114,7 @@ def pull(
             f"{index_path}: {found.source.num_vectors:,} vectors, but the corpus has {len(corpus):,} documents; "
             "the published files do not belong together"
         )
-    spec = encoder_spec(EncoderConfig(model=options.encoder or published.encoder), dimension=found.source.dimension)
+    spec = encoder_spec(EncoderConfig(model=config.encoder or published.encoder), dimension=found.source.dimension)
     return adopt(found, corpus=corpus, spec=spec, out=index_dir)
 
 
@@ -184,7 +184,7 @@ def _fetch_corpus(file: HubFile, packed: Path, *, out: Path, progress: Progress 
         lines = without_tar(packed)
         # Rows of the corpus are rows of the index: a document left out would shift all that follow.
         import_corpus(
-            [lines], out=out, options=ImportConfig(strict=True), progress=_named(progress, "importing the corpus")
+            [lines], out=out, config=ImportConfig(strict=True), progress=_named(progress, "importing the corpus")
         )
         shutil.rmtree(packed.parent)
     return Corpus.open(out)

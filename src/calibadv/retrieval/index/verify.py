@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibadv.config_class import config_class
 from calibadv.errors import ConfigError, DataError, RetrieverError
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.hybrid import part_folders, read_manifest
@@ -15,16 +14,6 @@ from calibadv.retrieval.index.manifest import IndexManifest
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being read, how much of it is done, and how much there is."""
-
-
-@config_class()
-class VerifyConfig:
-    """What is done besides comparing, and with what."""
-
-    encoder: str | None = None
-    """The encoder of a dense index, where it is not at the manifest's place."""
-    progress: Progress | None = None
-    """Told about what takes long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,25 +33,26 @@ class Check:
 
 
 def verify_index(
-    index_dir: Path | str, *, corpus: Corpus | None = None, options: VerifyConfig | None = None
+    index_dir: Path | str, *, corpus: Corpus | None = None, encoder: str | None = None, progress: Progress | None = None
 ) -> list[Check]:
     """Every check of the index in ``index_dir``; a later one is made even when an earlier one fails.
 
-    ``corpus`` where it is not at the manifest's place. A folder without a readable manifest is an error.
+    ``corpus`` and ``encoder`` (of a dense index) where they are not at the manifest's place; ``progress`` is told about
+    what takes long. A folder without a readable manifest is an error.
     """
-    index_dir, options = Path(index_dir), options or VerifyConfig()
+    index_dir = Path(index_dir)
     manifest = IndexManifest.read(index_dir)
     found: list[Corpus] = []
 
     def check_corpus() -> str:
         found.append(corpus_of(index_dir, manifest, corpus=corpus))
         if found[0].path is not None:
-            found[0].verify(progress=_of(options, "the corpus"))
+            found[0].verify(progress=_named(progress, "the corpus"))
         return f"{manifest.num_documents:,} documents, sha256 {manifest.corpus_sha256[:12]}"
 
     checks = [_checked("corpus", check_corpus)]
     steps = {"bm25": _bm25_steps, "dense": _dense_steps, "hybrid": _hybrid_steps}[manifest.method]
-    return checks + [_checked(name, step) for name, step in steps(index_dir, manifest, options)]
+    return checks + [_checked(name, step) for name, step in steps(index_dir, manifest, encoder, progress)]
 
 
 def _checked(name: str, step: Callable[[], str]) -> Check:
@@ -75,11 +65,11 @@ def _checked(name: str, step: Callable[[], str]) -> Check:
 Steps = Iterator[tuple[str, Callable[[], str]]]
 
 
-def _bm25_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig) -> Steps:
+def _bm25_steps(index_dir: Path, manifest: IndexManifest, encoder: str | None, progress: Progress | None) -> Steps:
     from calibadv.retrieval.bm25.retriever import open_engine, read_manifest
 
     def files() -> str:
-        return _compare(FileList.read(index_dir), index_dir, options)
+        return _compare(FileList.read(index_dir), index_dir, progress)
 
     def engine() -> str:
         read_manifest(index_dir)
@@ -90,7 +80,7 @@ def _bm25_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig)
     yield "engine", engine
 
 
-def _dense_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig) -> Steps:
+def _dense_steps(index_dir: Path, manifest: IndexManifest, encoder: str | None, progress: Progress | None) -> Steps:
     from calibadv.retrieval.dense.encoder_config import EncoderSpec, describe
     from calibadv.retrieval.dense.folder import check_encoder, open_index_file, open_vectors, part_files
 
@@ -115,20 +105,20 @@ def _dense_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig
         listed = FileList.read(index_dir, elsewhere=names)
         if missing := [name for name in names if name not in listed.files]:
             raise DataError(f"{index_dir / FILES}: does not list {missing[0]}; build the index again")
-        return _compare(listed, index_dir, options)
+        return _compare(listed, index_dir, progress)
 
-    def encoder() -> str:
+    def conventions() -> str:
         indexed = EncoderSpec.from_parameters(manifest.parameters.get("encoder"), where=str(index_dir))
-        check_encoder(describe(indexed.config(model=options.encoder)), manifest, where=index_dir)
-        return f"{options.encoder or indexed.model}, {indexed.pooling} pooling, dimension {indexed.dimension}"
+        check_encoder(describe(indexed.config(model=encoder)), manifest, where=index_dir)
+        return f"{encoder or indexed.model}, {indexed.pooling} pooling, dimension {indexed.dimension}"
 
     yield "index", index
     yield "vectors", vectors
     yield "files", files
-    yield "encoder", encoder
+    yield "encoder", conventions
 
 
-def _hybrid_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfig) -> Steps:
+def _hybrid_steps(index_dir: Path, manifest: IndexManifest, encoder: str | None, progress: Progress | None) -> Steps:
     manifest, folders = read_manifest(index_dir), part_folders(index_dir)
     for name, version in manifest.parameters["parts"].items():
         if name not in folders:
@@ -144,15 +134,14 @@ def _hybrid_steps(index_dir: Path, manifest: IndexManifest, options: VerifyConfi
         yield name, identity
         part = IndexManifest.read(folder)
         steps = _bm25_steps if part.method == "bm25" else _dense_steps
-        for step_name, step in steps(folder, part, options):
+        for step_name, step in steps(folder, part, encoder, progress):
             yield f"{name} {step_name}", step
 
 
-def _compare(listed: FileList, index_dir: Path, options: VerifyConfig) -> str:
-    listed.check_digests(index_dir, progress=_of(options, f"the files of {index_dir.name}"))
+def _compare(listed: FileList, index_dir: Path, progress: Progress | None) -> str:
+    listed.check_digests(index_dir, progress=_named(progress, f"the files of {index_dir.name}"))
     return f"{len(listed.files)} files, {listed.num_bytes / 1e6:,.1f} MB, all as they were built"
 
 
-def _of(options: VerifyConfig, what: str) -> Callable[[int, int], None] | None:
-    tell = options.progress
-    return None if tell is None else lambda done, total: tell(f"reading {what}", done, total)
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(f"reading {what}", done, total)

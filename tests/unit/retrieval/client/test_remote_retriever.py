@@ -43,7 +43,7 @@ def remote() -> Iterator[Any]:
     opened = []
 
     def make(*urls: Any, **settings: Any) -> Any:
-        opened.append(RemoteRetriever(urls, **{"retry": SHORT, "timeout_s": 5.0, "options": FAST, **settings}))
+        opened.append(RemoteRetriever(urls, **{"retry": SHORT, "timeout_s": 5.0, "config": FAST, **settings}))
         return opened[-1]
 
     yield make
@@ -557,7 +557,7 @@ def test_version_and_manifest_are_those_of_the_served_index(ours: Any, remote: A
 
 def test_many_threads_share_a_few_connections(ours: Any, remote: Any) -> None:
     server = ours()
-    retriever = remote(server.url, options=RemoteClientConfig(max_connections=4))
+    retriever = remote(server.url, config=RemoteClientConfig(max_connections=4))
     with ThreadPoolExecutor(16) as threads:
         found = list(threads.map(lambda i: ids(retriever.search([f"q{i}"], 1)), range(100)))
     assert found == [[[f"q{i}-0"]] for i in range(100)]
@@ -568,7 +568,7 @@ def test_waiting_for_a_connection_is_no_part_of_the_time_of_a_request(ours: Any,
     def slow(request: Any) -> None:
         time.sleep(0.1 if request.path == "/retrieve" else 0)
 
-    retriever = remote(ours(slow).url, retry=NO_RETRY, timeout_s=0.8, options=RemoteClientConfig(max_connections=1))
+    retriever = remote(ours(slow).url, retry=NO_RETRY, timeout_s=0.8, config=RemoteClientConfig(max_connections=1))
     with ThreadPoolExecutor(12) as threads:
         found = list(threads.map(lambda i: ids(retriever.search([f"q{i}"], 1)), range(12)))
     assert found == [[[f"q{i}-0"]] for i in range(12)]

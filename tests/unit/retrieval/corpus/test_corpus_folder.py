@@ -68,7 +68,7 @@ def test_any_text_comes_back_from_disk_and_from_memory(
     folder = tmp_path_factory.mktemp("any") / "corpus"
     in_memory = Corpus.from_documents(documents)
     report = ImportReport(
-        num_documents=len(documents), num_rows=0, num_files=0, options={}, counts={}, left_out=(), notes=(), sha256=""
+        num_documents=len(documents), num_rows=0, num_files=0, config={}, counts={}, left_out=(), notes=(), sha256=""
     )
     with CorpusWriter(folder) as writer:
         ids = HashRuns(writer.partial, name="ids")

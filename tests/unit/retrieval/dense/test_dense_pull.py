@@ -171,7 +171,7 @@ def test_corpus_and_index_are_fetched_joined_and_searchable(
     manifest = pull(
         "wiki-18",
         out=tmp_path / "wiki",
-        options=options(published, encoder, kind=kind),
+        config=options(published, encoder, kind=kind),
         progress=lambda what, done, total: seen.append((what, done, total)),
     )
     assert manifest.num_documents == 300
@@ -187,13 +187,13 @@ def test_corpus_and_index_are_fetched_joined_and_searchable(
 def test_the_second_kind_uses_the_corpus_of_the_first(
     published: Any, corpus: Any, encoder: Any, tmp_path: Path
 ) -> None:
-    pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+    pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     published.requests.clear()
-    pull("wiki-18", out=tmp_path / "w", options=options(published, encoder, kind="hnsw64"))
+    pull("wiki-18", out=tmp_path / "w", config=options(published, encoder, kind="hnsw64"))
     assert not [path for path, _ in published.requests if "jsonl" in path]
     check(tmp_path / "w" / "hnsw64", corpus, encoder)
     with pytest.raises(ConfigError, match="holds an index already"):
-        pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+        pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
 
 
 def test_cut_connections_and_busy_servers_are_tried_again_from_where_they_stopped(
@@ -201,7 +201,7 @@ def test_cut_connections_and_busy_servers_are_tried_again_from_where_they_stoppe
 ) -> None:
     published.break_after = [100, 1000, 0, 0, 5000, 300]
     published.statuses = [503, 429]
-    pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+    pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     check(tmp_path / "w" / "flat", corpus, encoder)
     starts = [ranges for path, ranges in published.requests if "wiki-18.jsonl.gz" in path]
     assert starts[:2] == ["bytes=0-", "bytes=0-"]
@@ -215,12 +215,12 @@ def test_a_pull_that_was_stopped_goes_on_with_the_same_command(
     size = len(published.files[FLAT, "part_aa"])
     published.break_after = [10**9, size, 2000, *[0] * 50]  # the corpus comes; the index stops in its second part
     with pytest.raises(DataError, match=r"part_ab: the download stopped after .* bytes .*the same command continues"):
-        pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+        pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     partial = tmp_path / "w" / "flat" / "e5_Flat.index.partial"
     assert partial.stat().st_size == size + 2000
     published.break_after = []
     published.requests.clear()
-    pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+    pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     fetched = [(path.rpartition("/")[2], ranges) for path, ranges in published.requests if "resolve" in path]
     assert fetched == [("part_ab", "bytes=2000-")]
     assert not partial.exists()
@@ -232,18 +232,18 @@ def test_a_server_that_ignores_ranges_costs_time_but_no_bytes(
 ) -> None:
     published.ranges = False
     published.break_after = [700, 900]
-    pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+    pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     check(tmp_path / "w" / "flat", corpus, encoder)
 
 
 def test_a_part_that_came_damaged_is_fetched_anew(published: Any, corpus: Any, encoder: Any, tmp_path: Path) -> None:
-    pull("wiki-18", out=tmp_path / "w", options=options(published, encoder, kind="hnsw64"))
+    pull("wiki-18", out=tmp_path / "w", config=options(published, encoder, kind="hnsw64"))
     published.damage = True
     with pytest.raises(DataError, match=r"part_aa: its digest is .* damaged on the way"):
-        pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+        pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     assert (tmp_path / "w" / "flat" / "e5_Flat.index.partial").stat().st_size == 0
     published.damage = False
-    pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+    pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     check(tmp_path / "w" / "flat", corpus, encoder)
 
 
@@ -256,7 +256,7 @@ def test_a_corpus_that_is_an_archive_under_another_name_is_unpacked(
         member.size = len(published.lines)
         archive.addfile(member, io.BytesIO(published.lines))
     published.files[CORPUS, "wiki-18.jsonl.gz"] = buffer.getvalue()
-    pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+    pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     check(tmp_path / "w" / "flat", corpus, encoder)
 
 
@@ -264,15 +264,15 @@ def test_a_broken_corpus_and_one_of_another_size_are_refused(published: Any, enc
     whole = published.files[CORPUS, "wiki-18.jsonl.gz"]
     published.files[CORPUS, "wiki-18.jsonl.gz"] = whole[:-50]
     with pytest.raises(DataError, match="gzip"):
-        pull("wiki-18", out=tmp_path / "a", options=options(published, encoder))
+        pull("wiki-18", out=tmp_path / "a", config=options(published, encoder))
     shorter = b"\n".join(published.lines.splitlines()[:-1])
     published.files[CORPUS, "wiki-18.jsonl.gz"] = gzip.compress(shorter)
     with pytest.raises(DataError, match="300 vectors, but the corpus has 299 documents"):
-        pull("wiki-18", out=tmp_path / "b", options=options(published, encoder))
+        pull("wiki-18", out=tmp_path / "b", config=options(published, encoder))
     with_hole = published.lines.replace(b'"contents"', b'"nothing"', 1)
     published.files[CORPUS, "wiki-18.jsonl.gz"] = gzip.compress(with_hole)
     with pytest.raises(DataError, match=r"jsonl.gz:1"):
-        pull("wiki-18", out=tmp_path / "c", options=options(published, encoder))
+        pull("wiki-18", out=tmp_path / "c", config=options(published, encoder))
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(
@@ -282,7 +282,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(
 
     monkeypatch.setattr(pulling.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000}))  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"are needed there, 1000 B are free"):
-        pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+        pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     assert not [path for path, _ in published.requests if "resolve" in path]
     assert not (tmp_path / "w").exists()
 
@@ -290,14 +290,14 @@ def test_too_little_room_is_said_before_anything_is_fetched(
 def test_refused_and_unknown_data_sets_say_what_to_do(published: Any, encoder: Any, tmp_path: Path) -> None:
     published.statuses = [403]
     with pytest.raises(DataError, match="the hub refuses the file"):
-        pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+        pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     del published.files[FLAT, "part_aa"], published.files[FLAT, "part_ab"]
     with pytest.raises(DataError, match=r"no part_\* files and no .index file"):
-        pull("wiki-18", out=tmp_path / "w", options=options(published, encoder))
+        pull("wiki-18", out=tmp_path / "w", config=options(published, encoder))
     with pytest.raises(ConfigError, match="nothing is published under that name; known: wiki-18"):
         pull("wiki-19", out=tmp_path / "w")
     with pytest.raises(ConfigError, match="has the indexes flat, hnsw64"):
-        pull("wiki-18", out=tmp_path / "w", options=options(published, encoder, kind="ivf"))
+        pull("wiki-18", out=tmp_path / "w", config=options(published, encoder, kind="ivf"))
 
 
 def test_a_machine_without_a_hub_is_told_how_to_do_it_by_hand(

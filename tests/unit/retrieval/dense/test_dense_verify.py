@@ -16,7 +16,7 @@ from calibadv.retrieval.dense.encoder_config import EncoderConfig
 from calibadv.retrieval.dense.retriever import DenseRetriever
 from calibadv.retrieval.index import folder as index_folder
 from calibadv.retrieval.index.folder import FILES
-from calibadv.retrieval.index.verify import VerifyConfig, verify_index
+from calibadv.retrieval.index.verify import verify_index
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,7 @@ def problems(checks: Any) -> Any:
 @pytest.mark.parametrize(("kind", "num_files"), [("flat", 1), ("sq8", 2)])
 def test_a_whole_index_passes_and_says_how_much_was_read(built: Any, kind: str, num_files: Any) -> None:
     seen = []
-    options = VerifyConfig(progress=lambda *told: seen.append(told))
-    checks = verify_index(built / kind, options=options)
+    checks = verify_index(built / kind, progress=lambda *told: seen.append(told))
     assert [check.name for check in checks] == ["corpus", "index", "vectors", "files", "encoder"]
     assert not problems(checks)
     assert f"{num_files} files, " in checks[3].figures

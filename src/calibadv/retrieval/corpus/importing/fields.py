@@ -15,13 +15,13 @@ class FieldReader:
     """Reads rows with one set of field names.
 
     The first row with a text decides whether rows have ids of their own; when not, documents are numbered from 0 in the
-    order in which they are kept. A later row that says otherwise would give two kinds of ids, so it is a error.
+    order in which they are kept. A later row that says otherwise would give two kinds of ids, so it is an error.
     """
 
-    def __init__(self, options: ImportConfig, *, may_number: bool) -> None:
-        self._options = options
-        self._id_field = options.id_field or "id"
-        self._may_number = may_number and options.id_field is None
+    def __init__(self, config: ImportConfig, *, may_number: bool) -> None:
+        self._config = config
+        self._id_field = config.id_field or "id"
+        self._may_number = may_number and config.id_field is None
         self.first_fields: tuple[str, ...] | None = None
         """The fields of the first row with a text; None before it."""
         self.numbered = False
@@ -46,9 +46,9 @@ class FieldReader:
 
     def columns(self, names: list[str]) -> list[str]:
         """Those of these fields that are read at all."""
-        options = self._options
-        fields = [options.id_field or "id", options.contents_field or "contents"]
-        fields += [options.title_field or "title", options.text_field or "text"]
+        config = self._config
+        fields = [config.id_field or "id", config.contents_field or "contents"]
+        fields += [config.title_field or "title", config.text_field or "text"]
         return [name for name in names if name in fields]
 
     def _id(self, row: Mapping[str, Any], number: int) -> str | RowError:
@@ -67,20 +67,20 @@ class FieldReader:
         return RowError("broken", f'"{name}" must be a string or an integer, got {value!r:.80}')
 
     def _title_and_text(self, row: Mapping[str, Any]) -> tuple[str, str] | RowError:
-        options = self._options
-        contents_field = options.contents_field
-        if contents_field is None and options.text_field is None and options.title_field is None and "contents" in row:
+        config = self._config
+        contents_field = config.contents_field
+        if contents_field is None and config.text_field is None and config.title_field is None and "contents" in row:
             contents_field = "contents"
         if contents_field is not None:
             contents = _string(row, contents_field)
             return contents if isinstance(contents, RowError) else split_contents(contents)
-        text_field = options.text_field or "text"
-        if text_field not in row and options.text_field is None:
+        text_field = config.text_field or "text"
+        if text_field not in row and config.text_field is None:
             return _absent('neither "contents" nor "text"', row, remedy="yours with --text-field or --contents-field")
         text = _string(row, text_field)
         title: str | RowError = ""
-        if options.title_field is not None or row.get("title") is not None:
-            title = _string(row, options.title_field or "title", null="")
+        if config.title_field is not None or row.get("title") is not None:
+            title = _string(row, config.title_field or "title", null="")
         if isinstance(title, RowError):
             return title
         return text if isinstance(text, RowError) else (title, text)

@@ -32,31 +32,31 @@ def import_corpus(
     sources: Sequence[Path | str],
     *,
     out: Path | str,
-    options: ImportConfig | None = None,
+    config: ImportConfig | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Make the corpus folder ``out`` from files, folders and data sets of the Hugging Face hub.
 
-    Rows that cannot be used are left out, counted and named in the report, or refused with ``options.strict``. A source
+    Rows that cannot be used are left out, counted and named in the report, or refused with ``config.strict``. A source
     that breaks off in the middle is always an error. When anything fails, no folder is left.
     """
-    options, writer = options or ImportConfig(), CorpusWriter(Path(out))
+    config, writer = config or ImportConfig(), CorpusWriter(Path(out))
     found = find_sources(sources)
     with writer:
-        return _Import(found, writer=writer, options=options, progress=progress).run()
+        return _Import(found, writer=writer, config=config, progress=progress).run()
 
 
 class _Import:
     def __init__(
-        self, sources: Sources, *, writer: CorpusWriter, options: ImportConfig, progress: Progress | None
+        self, sources: Sources, *, writer: CorpusWriter, config: ImportConfig, progress: Progress | None
     ) -> None:
         self.sources = sources
         self.writer = writer
-        self.options = options
+        self.config = config
         self.progress = progress
-        self.fields = FieldReader(options, may_number=True)
+        self.fields = FieldReader(config, may_number=True)
         self.tally = Tally()
-        is_cut = options.chunk_words is not None
+        is_cut = config.chunk_words is not None
         document_ids = HashRuns(writer.partial, name="documents")
         self.seen = SeenIds(document_ids, stored_id=self._stored_id, may_number=not is_cut)
         self.ids = HashRuns(writer.partial, name="passages") if is_cut else document_ids
@@ -77,7 +77,7 @@ class _Import:
             num_documents=self.writer.num_documents,
             num_rows=self.num_rows,
             num_files=len(self.sources.files),
-            options=asdict(self.options),
+            config=asdict(self.config),
             counts=dict(self.tally.counts),
             left_out=tuple(self.tally.left_out),
             notes=tuple(map(encodable, (*self.sources.notes, *self._notes()))),
@@ -121,18 +121,18 @@ class _Import:
         self.seen.add(taken, rows)
 
     def _write(self, document: Document) -> None:
-        words = self.options.chunk_words
+        words = self.config.chunk_words
         if words is None:
             self.writer.add(document)
             return
         first_row, ids = self.writer.num_documents, []
-        for passage in passages(document, words=words, overlap=self.options.chunk_overlap):
+        for passage in passages(document, words=words, overlap=self.config.chunk_overlap):
             self.writer.add(passage)
             ids.append(passage.id)
         self.ids.add(hash_ids(ids), first_row)
 
     def _leave_out(self, error: RowError, *, where: str) -> None:
-        if self.options.strict:
+        if self.config.strict:
             self._write_waiting()  # a duplicate that came earlier is the first error
             raise DataError(f"{where}: {error.message}")
         self.tally.add(error, where=where)
@@ -140,7 +140,7 @@ class _Import:
     def _stored_id(self, row: int) -> str:
         """The document id in a row: that of its passage without the passage's number."""
         stored = self.writer.stored_id(row)
-        return stored if self.options.chunk_words is None else stored.rpartition("#")[0]
+        return stored if self.config.chunk_words is None else stored.rpartition("#")[0]
 
     def _nothing(self) -> str:
         message = f"{', '.join(self.sources.names)}: no documents"

@@ -18,7 +18,7 @@ def read_rows(path: Path, *, at: Callable[[int], None] | None = None) -> Iterato
     """Line number from 1, and the parsed line or its `RowError`; blank lines are skipped.
 
     ``at`` is told now and then how many bytes of the file were read. What lies behind a broken place of a gzip file
-    is lost, so that is a DataError, never a error.
+    is lost, so that is a DataError, never a `RowError`.
     """
     for number, line in read_lines(path, longest=MAX_BYTES, at=at):
         if len(line) > MAX_BYTES:

@@ -32,7 +32,7 @@ class ImportReport:
     num_rows: int
     """Rows read: lines, rows of parquet files, text files."""
     num_files: int
-    options: Mapping[str, Any]
+    config: Mapping[str, Any]
     """The `ImportConfig`."""
     counts: Mapping[str, int]
     """Rows left out, by kind: broken, not_utf8, duplicate, empty."""

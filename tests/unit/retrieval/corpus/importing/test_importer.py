@@ -46,7 +46,7 @@ def parts(document: Any) -> Any:
 def imported(tmp_path: Path, *sources: Any, **options: Any) -> Any:
     """The report and the documents of an import."""
     out = tmp_path / "imported"
-    report = import_corpus(sources, out=out, options=ImportConfig(**options))
+    report = import_corpus(sources, out=out, config=ImportConfig(**options))
     corpus = Corpus.open(out)
     corpus.verify()
     assert report.num_documents == len(corpus)
@@ -125,7 +125,7 @@ def test_an_id_field_that_was_named_is_never_made_up(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"no documents .*no field \"key\"; got the fields \['text'\]; name .*--id-field"
     ):
-        import_corpus([source], out=tmp_path / "out", options=ImportConfig(id_field="key"))
+        import_corpus([source], out=tmp_path / "out", config=ImportConfig(id_field="key"))
 
 
 def test_a_text_of_another_name_is_asked_for(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_strict_refuses_the_first_bad_row_and_leaves_no_folder(
 ) -> None:
     source = write(tmp_path / "a.jsonl", lines(ADA, row, BABBAGE, b"{also broken"))
     with pytest.raises(DataError) as error:
-        import_corpus([source], out=tmp_path / "out", options=ImportConfig(strict=True))
+        import_corpus([source], out=tmp_path / "out", config=ImportConfig(strict=True))
     assert f"{source}:2: " in str(error.value)
     assert message in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
@@ -181,7 +181,7 @@ def test_strict_refuses_the_first_bad_row_and_leaves_no_folder(
 def test_strict_names_the_first_flaw_even_when_it_is_found_later(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", lines(ADA, ADA, b"{broken"))
     with pytest.raises(DataError, match=r"a.jsonl:2: duplicate id"):
-        import_corpus([source], out=tmp_path / "out", options=ImportConfig(strict=True))
+        import_corpus([source], out=tmp_path / "out", config=ImportConfig(strict=True))
 
 
 def test_only_the_first_rows_of_a_kind_are_named(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_gzip_file_that_breaks_off_is_always_refused_with_the_line(tmp_path: P
         source = tmp_path / f"{number}.jsonl.gz"
         source.write_bytes(content)
         with pytest.raises(DataError, match=r"\.jsonl\.gz:\d+: cannot be read.* fetch or write it again"):
-            import_corpus([source], out=tmp_path / "out", options=ImportConfig(strict=strict))
+            import_corpus([source], out=tmp_path / "out", config=ImportConfig(strict=strict))
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
