@@ -98,6 +98,17 @@ def cut_at_stop(text: str) -> str:
     return text
 
 
+def without_end_markers(text: str) -> str:
+    """A response without special end tokens at its very end.
+
+    >>> without_end_markers("<answer>a</answer><|im_end|> </s>")
+    '<answer>a</answer>'
+    """
+    while (stripped := text.rstrip()).endswith(END_MARKERS):
+        text = next(stripped.removesuffix(marker) for marker in END_MARKERS if stripped.endswith(marker))
+    return text
+
+
 def turn_parts(text: str, *, think_open: bool) -> tuple[str, Pair | None]:
     """A turn's thinking (stripped, "" without a complete think pair) and its action."""
     span = thinking_span(text, think_open=think_open)

@@ -13,13 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from calibadv.tags import (
-    END_MARKERS,
-    THINK_OPEN,
-    split_documents,
-    split_response,
-    turn_parts,
-)
+from calibadv.tags import THINK_OPEN, split_documents, split_response, turn_parts, without_end_markers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,13 +160,13 @@ class Trajectory:
         """
         if think_prefill is None:
             think_prefill = prompt.rstrip().endswith(THINK_OPEN)
-        turns = _read_turns(_without_end_markers(response), think_prefill=think_prefill)
+        turns = _read_turns(without_end_markers(response), think_prefill=think_prefill)
         return cls(
             question=question,
             rollout_index=rollout_index,
             prompt=prompt,
             turns=turns,
-            stop_reason=_stop_reason(turns[-1]),
+            stop_reason=reason_after(turns[-1]),
             think_prefill=think_prefill,
         )
 
@@ -219,20 +213,13 @@ def document_hash(source: str) -> str:
     return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _stop_reason(last: Turn) -> StopReason:
+def reason_after(last: Turn) -> StopReason:
+    """Why an episode that is only known by its text ended with this turn."""
     if last.observation:
         return StopReason.CONTEXT_LENGTH  # cut off before the next turn
     if last.action.kind is ActionKind.ANSWER:
         return StopReason.ANSWER
     return StopReason.SEARCH_LIMIT if last.action.kind is ActionKind.SEARCH else StopReason.INVALID_ACTION
-
-
-def _without_end_markers(response: str) -> str:
-    """The response without special end tokens at its very end."""
-    text = response
-    while (stripped := text.rstrip()).endswith(END_MARKERS):
-        text = next(stripped.removesuffix(marker) for marker in END_MARKERS if stripped.endswith(marker))
-    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

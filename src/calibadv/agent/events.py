@@ -40,8 +40,7 @@ class Finished:
     @property
     def answer(self) -> str | None:
         """The answer, or None when the episode ended without one."""
-        action = self.trajectory.turns[-1].action if self.trajectory.turns else None
-        return action.content if action is not None and action.kind is ActionKind.ANSWER else None
+        return self.trajectory.answer
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -59,6 +58,12 @@ class Finished:
     def completion_tokens(self) -> int:
         """Tokens that the policy wrote."""
         return sum(len(turn.token_ids) for turn in self.trajectory.turns)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """The token counts as OpenAI's format has them."""
+        given, written = self.prompt_tokens, self.completion_tokens
+        return {"prompt_tokens": given, "completion_tokens": written, "total_tokens": given + written}
 
     def explanation(self) -> str | None:
         """Why there is no answer, in plain words; None when there is one."""
@@ -94,8 +99,7 @@ class Source:
 
 def find_sources(trajectory: Trajectory) -> tuple[Source, ...]:
     """The documents of a trajectory, each once, with whether they hold its answer."""
-    last = trajectory.turns[-1].action if trajectory.turns else None
-    answer = plain_words(last.content) if last is not None and last.kind is ActionKind.ANSWER else ""
+    answer = plain_words(trajectory.answer or "")
     sources: dict[str, Source] = {}
     for number, turn in enumerate(trajectory.turns):
         for document in turn.documents:
@@ -128,11 +132,7 @@ def as_json(event: Event) -> dict[str, object]:
         "sources": sources_json(event.sources),
         "searches": len(event.trajectory.search_turns),
         "turns": len(event.trajectory.turns),
-        "usage": {
-            "prompt_tokens": event.prompt_tokens,
-            "completion_tokens": event.completion_tokens,
-            "total_tokens": event.prompt_tokens + event.completion_tokens,
-        },
+        "usage": event.usage,
         "seconds": round(event.seconds, 3),
     }
 

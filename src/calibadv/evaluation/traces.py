@@ -21,19 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.data.trajectory_files import FORMAT, read_trajectories
+from calibadv.dialogue.parse import read_turn
 from calibadv.errors import DataError
 from calibadv.evaluation.evaluate import EvalResult, grade_all
 from calibadv.io.files import read_json_lines
-from calibadv.tags import (
-    END_MARKERS,
-    INFORMATION_CLOSE,
-    INFORMATION_OPEN,
-    THINK_OPEN,
-    first_action,
-    thinking_span,
-    turn_parts,
-)
-from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
+from calibadv.tags import INFORMATION_CLOSE, INFORMATION_OPEN, THINK_OPEN, without_end_markers
+from calibadv.trajectory import Action, ActionKind, Question, Trajectory, Turn, reason_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,14 +122,13 @@ def _reclaimed(trajectory: Trajectory) -> Trajectory:
         opened = trajectory.think_prefill and own.startswith(THINK_OPEN)
         own = own.removeprefix(THINK_OPEN) if opened else own
         turns[number - 1] = replace(before, observation=before.observation + text.removesuffix(own))
-        thinking, pair = turn_parts(own, think_open=opened)
-        action = Action(ActionKind.INVALID) if pair is None else Action(ActionKind(pair.role), pair.content.strip())
+        thinking, action = read_turn(own, think_open=opened)
         turns[number] = replace(turns[number], text=own, thinking=thinking, action=action)
     if turns == list(trajectory.turns):
         return trajectory
     if len(turns) > 1 and not turns[-1].text and not turns[-1].observation:
         turns.pop()
-    return replace(trajectory, turns=tuple(turns), stop_reason=_stop_reason(turns[-1]))
+    return replace(trajectory, turns=tuple(turns), stop_reason=reason_after(turns[-1]))
 
 
 def _in_dialect(prompt: str, response: str, question: Question, dialect: _Dialect) -> Trajectory:
@@ -145,39 +137,26 @@ def _in_dialect(prompt: str, response: str, question: Question, dialect: _Dialec
     for match in dialect.observation.finditer(response):
         turns.append(_turn(response[start : match.start()], match[0], dialect))
         start = match.end()
-    rest = response[start:]
-    while (stripped := rest.rstrip()).endswith(END_MARKERS):
-        rest = next(stripped.removesuffix(marker) for marker in END_MARKERS if stripped.endswith(marker))
+    rest = without_end_markers(response[start:])
     if rest or not turns:
         turns.append(_turn(rest, "", dialect))
     return Trajectory(
         question=question,
         prompt=prompt,
         turns=tuple(turns),
-        stop_reason=_stop_reason(turns[-1]),
+        stop_reason=reason_after(turns[-1]),
         think_prefill=False,
     )
 
 
-def _stop_reason(last: Turn) -> StopReason:
-    if last.observation:
-        return StopReason.CONTEXT_LENGTH
-    reasons = {ActionKind.ANSWER: StopReason.ANSWER, ActionKind.SEARCH: StopReason.SEARCH_LIMIT}
-    return reasons.get(last.action.kind, StopReason.INVALID_ACTION)
-
-
 def _turn(text: str, observation: str, dialect: _Dialect) -> Turn:
+    thinking, action = read_turn(text, think_open=False)
     query = dialect.query.search(text)
-    pair = first_action(text)
     if query is not None:
         content = next((group for group in query.groups() if group is not None), "")
         action = Action(ActionKind.SEARCH, content.strip())
-    elif pair is not None and pair.role == "answer":
-        action = Action(ActionKind.ANSWER, pair.content.strip())
-    else:
+    elif action.kind is ActionKind.SEARCH:  # in tags that this system does not use
         action = Action(ActionKind.INVALID)
-    span = thinking_span(text, think_open=False)
-    thinking = "" if span is None else text[slice(*span)].strip()
     return Turn(text=text, thinking=thinking, action=action, observation=observation)
 
 

@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from calibadv.data.run_files import TRAJECTORIES
 from calibadv.data.trajectory_files import Record, read_trajectories
+from calibadv.io.terminal import clean
 from calibadv.report.read_runs import Run
 from calibadv.trajectory import Turn
 
 T = TypeVar("T")
 
 TAGS = re.compile(r"&lt;/?(?:think|search|information|answer)&gt;")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def escape(text: str) -> str:
@@ -28,7 +28,7 @@ def escape(text: str) -> str:
     >>> escape("a < b\\x00")
     'a &lt; b\\ufffd'
     """
-    return html.escape(CONTROL.sub("\ufffd", text))
+    return html.escape(clean(text))
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from calibadv.data.run_files import trajectory_files, trajectory_step
 from calibadv.data.trajectory_files import Record, read_trajectories
 from calibadv.errors import DataError
 from calibadv.io.terminal import BOLD, CYAN, DIM, GREEN, YELLOW, Blocks, clean
@@ -50,8 +50,8 @@ def files_of(target: Path, *, step: int | None, every_step: bool) -> list[Path]:
     if not target.is_dir():
         raise DataError(f"{target}: no such folder; name the folder of a run or an evaluation")
     by_step: dict[int, list[Path]] = {}
-    for path in sorted((target / "trajectories").glob("step-*.jsonl*")):
-        by_step.setdefault(int(re.split(r"[-.]", path.name)[1]), []).append(path)
+    for path in trajectory_files(target):
+        by_step.setdefault(trajectory_step(path), []).append(path)
     if by_step and step is not None and step not in by_step:
         raise DataError(f"{target}: no trajectories of step {step}; there are those of {_ranges(sorted(by_step))}")
     if by_step:

@@ -167,25 +167,15 @@ def completion(chat: Chat, events: list[Event]) -> dict[str, Any]:
     """The answer in one piece."""
     finished = events[-1]
     assert isinstance(finished, Finished)
-    return {
-        "id": chat.id,
-        "object": "chat.completion",
-        "created": chat.created,
-        "model": chat.model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {
-                    "role": "assistant",
-                    "content": answer_text(finished),
-                    "reasoning_content": "".join(filter(None, map(reasoning, events))),
-                    "refusal": None,
-                },
-                "logprobs": None,
-                "finish_reason": finish_reason(finished),
-            }
-        ],
-        "usage": usage(finished),
+    message = {
+        "role": "assistant",
+        "content": answer_text(finished),
+        "reasoning_content": "".join(map(reasoning, events)),
+        "refusal": None,
+    }
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(finished)}
+    return _envelope(chat, "chat.completion", [choice]) | {
+        "usage": finished.usage,
         "calibadv": extension(chat, finished) | {"events": [as_json(event) for event in events[:-1]]},
     }
 
@@ -196,7 +186,7 @@ def chunks(chat: Chat, event: Event) -> Iterator[dict[str, Any]]:
         yield _chunk(chat, {"content": answer_text(event)})
         yield _chunk(chat, {}, finish=finish_reason(event)) | {"calibadv": extension(chat, event)}
         if chat.with_usage:
-            yield _chunk(chat, None) | {"usage": usage(event)}
+            yield _chunk(chat, None) | {"usage": event.usage}
     else:
         yield _chunk(chat, {"reasoning_content": reasoning(event)}) | {"calibadv": {"event": as_json(event)}}
 
@@ -208,13 +198,11 @@ def opening(chat: Chat) -> dict[str, Any]:
 
 def _chunk(chat: Chat, delta: dict[str, Any] | None, *, finish: str | None = None) -> dict[str, Any]:
     choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
-    return {
-        "id": chat.id,
-        "object": "chat.completion.chunk",
-        "created": chat.created,
-        "model": chat.model,
-        "choices": choices,
-    }
+    return _envelope(chat, "chat.completion.chunk", choices)
+
+
+def _envelope(chat: Chat, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": chat.id, "object": kind, "created": chat.created, "model": chat.model, "choices": choices}
 
 
 def reasoning(event: Event) -> str:
@@ -239,12 +227,6 @@ def finish_reason(finished: Finished) -> str:
     turns = finished.trajectory.turns
     is_cut = finished.answer is None and bool(turns) and turns[-1].truncated
     return "length" if is_cut or finished.trajectory.stop_reason is StopReason.CONTEXT_LENGTH else "stop"
-
-
-def usage(finished: Finished) -> dict[str, int]:
-    """Token counts: given to the model (prompt and observations) and written by it."""
-    given, written = finished.prompt_tokens, finished.completion_tokens
-    return {"prompt_tokens": given, "completion_tokens": written, "total_tokens": given + written}
 
 
 def extension(chat: Chat, finished: Finished) -> dict[str, Any]:

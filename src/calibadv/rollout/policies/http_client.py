@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from calibadv.errors import ConfigError, PolicyError
-from calibadv.io.http import retry_after_s
+from calibadv.errors import PolicyError
+from calibadv.io.http import require_httpx2, retry_after_s
 from calibadv.io.retry import Retry
 
 DEFAULT_RETRY = Retry(retries=5)
@@ -29,12 +29,9 @@ class ServerCalls:
     """A client of one server. Use it in one event loop."""
 
     def __init__(self, url: str, *, key: str | None, timeout_s: float, retry: Retry) -> None:
-        try:
-            import httpx2
-        except ImportError as error:
-            raise ConfigError(
-                f"generating with a server needs httpx2 ({error}): pip install 'calibadv[retrieval]'"
-            ) from error
+        require_httpx2("generating with a server")
+        import httpx2
+
         self.url = url.rstrip("/").removesuffix("/v1")
         self._key = key
         self._retry = retry
@@ -84,6 +81,14 @@ class ServerCalls:
                     f"{self.url}{path} was unreachable after {attempts.failed} attempts (model.retries = "
                     f"{self._retry.retries}): {problem}. Check that the server runs and model.url is its address"
                 )
+
+
+def first_choice(answer: Any, *, url: str, kind: str) -> dict[str, Any]:
+    """The one completion in an answer of OpenAI's form."""
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not choices or not isinstance(choices[0], dict):
+        raise PolicyError(f"{url} answered without a choice; is it {kind}?")
+    return dict(choices[0])
 
 
 def _json(answer: Any, *, url: str) -> Any:

@@ -14,10 +14,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from calibadv.errors import ConfigError, PolicyError
+from calibadv.errors import ConfigError
 from calibadv.io.retry import Retry
 from calibadv.rollout.policies.async_policy import AsynchronousPolicy
-from calibadv.rollout.policies.http_client import DEFAULT_RETRY, ServerCalls, ServerError
+from calibadv.rollout.policies.http_client import DEFAULT_RETRY, ServerCalls, ServerError, first_choice
 from calibadv.rollout.policies.text_tokenizer import TextTokenizer
 from calibadv.rollout.policy import Completion, GenerationRequest, RequestQueue
 from calibadv.tags import THINK_OPEN
@@ -115,15 +115,12 @@ class OpenAIPolicy(AsynchronousPolicy):
         return True
 
     def _choice(self, answer: Any, *, path: str) -> dict[str, Any]:
-        choices = answer.get("choices") if isinstance(answer, dict) else None
-        if not choices or not isinstance(choices[0], dict):
-            raise PolicyError(f"{self._calls.url}{path} answered without a choice; is it an OpenAI-compatible server?")
+        choice = first_choice(answer, url=f"{self._calls.url}{path}", kind="an OpenAI-compatible server")
         usage = answer.get("usage") or {}
         self.usage["requests"] += 1
         for name in ("prompt_tokens", "completion_tokens"):
             self.usage[name] += int(usage.get(name) or 0)
         self.usage["cached_tokens"] += int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-        choice: dict[str, Any] = choices[0]
         return choice
 
     def _content(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 from calibadv.errors import ConfigError, PolicyError, TokenMismatchError
 from calibadv.io.retry import Retry
 from calibadv.rollout.policies.async_policy import AsynchronousPolicy
-from calibadv.rollout.policies.http_client import DEFAULT_RETRY, ServerCalls, ServerError
+from calibadv.rollout.policies.http_client import DEFAULT_RETRY, ServerCalls, ServerError, first_choice
 from calibadv.rollout.policies.stop_strings import TurnReader
 from calibadv.rollout.policy import Completion, GenerationRequest
 from calibadv.rollout.tokenizer import Tokenizer, as_tokenizer
@@ -113,11 +113,7 @@ class VllmServerPolicy(AsynchronousPolicy):
         }  # fmt: skip
 
     def _choice(self, answer: Any) -> dict[str, Any]:
-        choices = answer.get("choices") if isinstance(answer, dict) else None
-        if not choices or not isinstance(choices[0], dict):
-            raise PolicyError(f"{self._calls.url}/v1/completions answered without a choice; is it vllm serve?")
-        choice: dict[str, Any] = choices[0]
-        return choice
+        return first_choice(answer, url=f"{self._calls.url}/v1/completions", kind="vllm serve")
 
     async def _open(
         self, calls: ServerCalls, *, model: str, served_name: str | None
