@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -126,7 +125,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Path):
         return str(value.absolute())
-    return value.value if isinstance(value, enum.Enum) else value
+    return value
 
 
 def _toml(table: Mapping[str, Any], *, name: str = "") -> str:
