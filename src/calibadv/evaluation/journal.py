@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from calibadv.data.trajectory_files import Record, from_row, to_row, write_trajectories
 from calibadv.errors import ConfigError, DataError
+from calibadv.io.clock import SYSTEM_CLOCK, Clock
 from calibadv.io.files import json_line, read_json_lines
 from calibadv.trajectory import Trajectory
 
@@ -33,8 +33,9 @@ class Journal:
     once a second while rollouts finish. A torn last record is cut off when the file is opened again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.path = path
+        self.clock = clock
         self.finished: dict[Key, Trajectory] = {}
         self.latency_s: dict[Key, float] = {}
         self._elapsed: dict[tuple[int, str], float] = {}
@@ -63,7 +64,7 @@ class Journal:
 
     def start(self, dataset: str) -> None:
         """The clock of a data set begins to run."""
-        self._started[dataset] = time.monotonic()
+        self._started[dataset] = self.clock.now()
 
     def add(self, trajectory: Trajectory, latency_s: float) -> None:
         """Keep a rollout. One that is there already is skipped, unless it had failed."""
@@ -71,7 +72,7 @@ class Journal:
         if key in self.finished and not self.finished[key].failed:
             return
         dataset = trajectory.question.dataset
-        elapsed = time.monotonic() - self._started.setdefault(dataset, time.monotonic())
+        elapsed = self.clock.now() - self._started.setdefault(dataset, self.clock.now())
         row = to_row(Record(trajectory=trajectory))
         row |= {"latency_s": latency_s, "session": self._session, "elapsed_s": elapsed}
         self._append(json_line(row))
@@ -89,9 +90,9 @@ class Journal:
             written = 0
             while written < len(line):
                 written += os.write(self._file, line[written:])
-            if time.monotonic() - self._synced > _SYNC_EVERY_S:
+            if self.clock.now() - self._synced > _SYNC_EVERY_S:
                 os.fsync(self._file)
-                self._synced = time.monotonic()
+                self._synced = self.clock.now()
         except OSError as error:
             os.ftruncate(self._file, end)  # half a record is none
             raise OSError(

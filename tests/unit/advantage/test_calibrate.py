@@ -113,7 +113,7 @@ def test_interpolation_moves_a_negative_turn_towards_the_best_of_its_group_only(
     got, _ = calibrate(
         [1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
         group_ids=["a", "a", "b", "b", "b", "a"],
-        correctness_NK=[[0, 0], [1.0, 0], [1.0, 0], [0, 0], [0, 0], [0.5, 0]],
+        correctness_NK=[[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.5, 0.0]],
         num_tokens_NK=np.full((6, 2), 3),
         config=config,
     )

@@ -1,6 +1,8 @@
 """Which questions a corpus can answer at all, and how fast that is found out."""
 
 import tracemalloc
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,24 +23,24 @@ DOCUMENTS = [
 
 
 @pytest.fixture(scope="module")
-def corpus():
+def corpus() -> Any:
     return Corpus.from_documents(DOCUMENTS, name="small")
 
 
-def question(number, *answers, dataset="geo", titles=None):
+def question(number: Any, *answers: Any, dataset: str = "geo", titles: Any = None) -> Any:
     metadata = {} if titles is None else {"supporting_titles": titles}
     return Question(
         id=str(number), text=f"question {number}", golden_answers=answers, dataset=dataset, metadata=metadata
     )
 
 
-def coverage(questions, corpus, **settings):
+def coverage(questions: Any, corpus: Any, **settings: Any) -> Any:
     return {
         row.name: row for row in measure_coverage(questions, scan=scan_corpus(questions, corpus=corpus), **settings)
     }
 
 
-def test_questions_without_an_answer_in_any_document_are_listed(corpus):
+def test_questions_without_an_answer_in_any_document_are_listed(corpus: Any) -> None:
     questions = [question(1, "Norway"), question(2, "Sweden"), question(3, "Denmark", "RAINY"), question(4, "rain")]
     row = coverage(questions, corpus)["geo"]
     assert (row.num_questions, row.num_answers, row.answer_in_corpus) == (4, 4, 0.5)
@@ -46,7 +48,7 @@ def test_questions_without_an_answer_in_any_document_are_listed(corpus):
     assert row.answer_in_top_k is None
 
 
-def test_yes_no_questions_are_counted_apart(corpus):
+def test_yes_no_questions_are_counted_apart(corpus: Any) -> None:
     row = coverage([question(1, "yes"), question(2, "No"), question(3, "Norway")], corpus)["geo"]
     assert (row.num_questions, row.num_yes_no, row.num_answers, row.answer_in_corpus) == (3, 2, 1, 1.0)
     assert row.unanswerable == ()
@@ -54,7 +56,7 @@ def test_yes_no_questions_are_counted_apart(corpus):
     assert (only.num_answers, only.answer_in_corpus) == (0, None)
 
 
-def test_supporting_titles_without_an_article_are_listed(corpus):
+def test_supporting_titles_without_an_article_are_listed(corpus: Any) -> None:
     questions = [
         question(1, "Norway", titles=["Oslo", "bergen"]),
         question(2, "Norway", titles=["Oslo", "Stockholm", "Malmö"]),
@@ -65,7 +67,7 @@ def test_supporting_titles_without_an_article_are_listed(corpus):
     assert row.missing_titles == {"2": ("Stockholm", "Malmö")}
 
 
-def test_within_top_k_comes_from_the_searches(corpus):
+def test_within_top_k_comes_from_the_searches(corpus: Any) -> None:
     questions = [question(1, "Norway", titles=["Oslo"]), question(2, "programs", titles=["Ada Lovelace"])]
     found = find_evidence(questions, retriever=ListRetriever(DOCUMENTS), k=3)
     row = coverage(questions, corpus, found=found, k=2)["geo"]
@@ -73,7 +75,7 @@ def test_within_top_k_comes_from_the_searches(corpus):
     assert (row.titles_in_corpus, row.support_in_top_k) == (1.0, 0.5)
 
 
-def test_ids_are_listed_per_data_set_and_figures_for_all(corpus):
+def test_ids_are_listed_per_data_set_and_figures_for_all(corpus: Any) -> None:
     questions = [question(1, "Sweden", dataset="a"), question(1, "Norway", dataset="b"), question(2, "x", dataset="b")]
     rows = coverage(questions, corpus)
     assert [(name, row.num_unanswerable, row.unanswerable) for name, row in rows.items()] == [
@@ -84,19 +86,19 @@ def test_ids_are_listed_per_data_set_and_figures_for_all(corpus):
     assert rows["all"].answer_in_corpus == pytest.approx(1 / 3)
 
 
-def test_an_answer_is_attributed_to_the_first_document_that_holds_it(corpus):
+def test_an_answer_is_attributed_to_the_first_document_that_holds_it(corpus: Any) -> None:
     scan = scan_corpus([question(1, "Oslo", "capital of norway", "nowhere")], corpus=corpus)
     assert scan.answers == {"oslo": "1", "capital of norway": "1"}
     assert scan.num_documents == 3
 
 
-def test_progress_is_told(corpus):
+def test_progress_is_told(corpus: Any) -> None:
     told = []
     scan_corpus([question(1, "x")], corpus=corpus, progress=lambda *p: told.append(p))
     assert told == [(3, 3)]
 
 
-def test_no_questions_are_an_error(corpus):
+def test_no_questions_are_an_error(corpus: Any) -> None:
     with pytest.raises(DataError, match="no questions"):
         scan_corpus([], corpus=corpus)
 
@@ -106,7 +108,7 @@ texts = st.lists(words, min_size=1, max_size=8).map(" ".join)
 
 
 @given(st.lists(texts, max_size=12), st.lists(texts, max_size=12), st.integers(0, 12))
-def test_the_scan_finds_exactly_what_a_plain_search_finds(texts, wanted, sampled):
+def test_the_scan_finds_exactly_what_a_plain_search_finds(texts: Any, wanted: Any, sampled: Any) -> None:
     documents = [Document(id=str(row), title="", text=text) for row, text in enumerate(texts)]
     answers = [words for text in wanted if (words := padded(text.split()).strip())]
     scan = AnswerScan(answers, sample=documents[:sampled])
@@ -118,14 +120,17 @@ def test_the_scan_finds_exactly_what_a_plain_search_finds(texts, wanted, sampled
     assert scan.found == {answer: row for answer, row in first.items() if row is not None}
 
 
-def test_memory_depends_on_the_questions_and_not_on_the_corpus():
-    class Stream:
-        def __len__(self):
+def test_memory_depends_on_the_questions_and_not_on_the_corpus() -> None:
+    class Stream(Corpus):
+        def __init__(self) -> None:
+            """Without documents in memory: they are made as they are read."""
+
+        def __len__(self) -> int:
             return 12_000
 
-        def iter_batches(self, size):
-            for start in range(0, len(self), size):
-                yield [Document(id=str(i), title=f"T{i}", text=f"text {i} " * 20) for i in range(start, start + size)]
+        def iter_batches(self, size: int, start: int = 0) -> Iterator[list[Document]]:
+            for first in range(start, len(self), size):
+                yield [Document(id=str(i), title=f"T{i}", text=f"text {i} " * 20) for i in range(first, first + size)]
 
     tracemalloc.start()
     scan = scan_corpus([question(1, "11999"), question(2, "nowhere")], corpus=Stream())

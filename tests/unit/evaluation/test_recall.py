@@ -1,6 +1,7 @@
 """Recall of answers, of supporting passages and of exact search, on corpora small enough to count by hand."""
 
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,13 +23,13 @@ PASSAGES = [
 BY_ID = {document.id: document for document in PASSAGES}
 
 
-def question(number, *answers, dataset="geo", **metadata):
+def question(number: Any, *answers: Any, dataset: str = "geo", **metadata: Any) -> Any:
     return Question(
         id=str(number), text=f"question {number}", golden_answers=answers, dataset=dataset, metadata=metadata
     )
 
 
-def found_by(**orders):
+def found_by(**orders: Any) -> Any:
     """A retriever that finds for "question N" the passages whose ids are given."""
     return ListRetriever({f"question {n[1:]}": [BY_ID[i] for i in order] for n, order in orders.items()})
 
@@ -50,13 +51,13 @@ def found_by(**orders):
         ("lighthouse", Document(id="x", title="", text="a light\u00adhouse"), True),
     ],
 )
-def test_an_answer_counts_as_whole_words_in_title_or_text(answer, passage, expected):
+def test_an_answer_counts_as_whole_words_in_title_or_text(answer: Any, passage: Any, expected: Any) -> None:
     asked = question(1, answer)
     found = find_evidence([asked], retriever=ListRetriever([passage]), k=1)
     assert (found[0].ranks.answer == 1) is expected
 
 
-def test_what_is_not_found_is_within_no_k():
+def test_what_is_not_found_is_within_no_k() -> None:
     (row,) = measure_recall(
         [question(1, "Stockholm", supporting_titles=["Stockholm"])],
         retriever=found_by(q1="12"),
@@ -65,11 +66,11 @@ def test_what_is_not_found_is_within_no_k():
     assert row.answers == row.supports == {10**9: 0.0, 10**12: 0.0}
 
 
-def test_titles_match_with_accents_composed_or_not():
+def test_titles_match_with_accents_composed_or_not() -> None:
     assert title_key("Kaka\u0301") == title_key("Kak\u00e1")
 
 
-def test_recall_counts_the_questions_whose_answer_is_among_the_first_k():
+def test_recall_counts_the_questions_whose_answer_is_among_the_first_k() -> None:
     questions = [question(1, "rainy"), question(2, "Norway"), question(3, "Babbage", "Byron"), question(4, "nowhere")]
     retriever = found_by(q1=["1", "2"], q2=["1"], q3=["1", "2", "4", "3"], q4=["1"])
     (row,) = measure_recall(questions, retriever=retriever, config=RecallConfig(ks=(1, 2, 4)))
@@ -78,7 +79,7 @@ def test_recall_counts_the_questions_whose_answer_is_among_the_first_k():
     assert (row.num_supports, row.supports, row.num_exact, row.exact) == (0, {}, 0, {})
 
 
-def test_yes_no_questions_and_answers_without_words_are_left_out():
+def test_yes_no_questions_and_answers_without_words_are_left_out() -> None:
     questions = [question(1, "Yes"), question(2, "no.", "No"), question(3, "?!"), question(4, "yes", "rainy")]
     retriever = ListRetriever([Document(id="9", title="no", text="yes ?!")])
     (row,) = measure_recall(questions, retriever=retriever)
@@ -88,15 +89,15 @@ def test_yes_no_questions_and_answers_without_words_are_left_out():
     assert not evidence_of(questions[2]).searchable
 
 
-def test_every_supporting_title_needs_one_of_its_passages():
-    names = {"supporting_titles": ["Oslo", "Ada Lovelace"], "supporting_ids": [["1"], ["3", "4"]]}
+def test_every_supporting_title_needs_one_of_its_passages() -> None:
+    names: dict[str, Any] = {"supporting_titles": ["Oslo", "Ada Lovelace"], "supporting_ids": [["1"], ["3", "4"]]}
     questions = [question(1, "x", **names), question(2, "x", **names), question(3, "x", **names), question(4, "x")]
     retriever = found_by(q1=["1", "4"], q2=["1", "2", "3"], q3=["3", "4"])
     (row,) = measure_recall(questions, retriever=retriever, config=RecallConfig(ks=(2, 3)))
     assert (row.num_supports, row.supports) == (3, {2: 1 / 3, 3: 2 / 3})
 
 
-def test_supporting_passages_are_matched_by_title_where_no_ids_are_given():
+def test_supporting_passages_are_matched_by_title_where_no_ids_are_given() -> None:
     facts = {"title": ["Ada_Lovelace", '"Oslo"', "Ada_Lovelace"], "sent_id": [0, 1, 2]}
     questions = [question(1, "x", supporting_facts=facts), question(2, "x", supporting_titles=None)]
     found = find_evidence(questions, retriever=found_by(q1=["2", "4", "1"]), k=3)
@@ -104,8 +105,8 @@ def test_supporting_passages_are_matched_by_title_where_no_ids_are_given():
     assert evidence_of(questions[0]).titles == ("Ada_Lovelace", '"Oslo"')
 
 
-def test_ids_of_another_corpus_are_not_believed(caplog):
-    metadata = {"supporting_titles": ["Oslo"], "supporting_ids": [["3"]]}  # 3 is Ada Lovelace here
+def test_ids_of_another_corpus_are_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    metadata: dict[str, Any] = {"supporting_titles": ["Oslo"], "supporting_ids": [["3"]]}  # 3 is Ada Lovelace here
     retriever = found_by(q1=["3", "1"])
     retriever.corpus = Corpus.from_documents(PASSAGES)
     with caplog.at_level(logging.WARNING):
@@ -114,7 +115,7 @@ def test_ids_of_another_corpus_are_not_believed(caplog):
     assert "belong to another corpus (0 of 1 carry their title here)" in caplog.text
 
 
-def test_data_sets_have_rows_of_their_own_and_one_together():
+def test_data_sets_have_rows_of_their_own_and_one_together() -> None:
     questions = [question(1, "rainy", dataset="a"), question(1, "Norway", dataset="b"), question(2, "x", dataset="b")]
     retriever = ListRetriever([PASSAGES[1]])
     rows = {row.name: row for row in measure_recall(questions, retriever=retriever, config=RecallConfig(ks=(1,)))}
@@ -130,18 +131,18 @@ class Approximate(ListRetriever):
 
     is_exact = False
 
-    def search_exact(self, queries, k):
+    def search_exact(self, queries: Any, k: Any) -> Any:
         return [[Hit(document, 1.0) for document in list(reversed(PASSAGES))[:k]] for _ in queries]
 
 
-def test_recall_against_exact_search_is_the_share_of_its_hits_that_were_found():
+def test_recall_against_exact_search_is_the_share_of_its_hits_that_were_found() -> None:
     questions = [question(1, "x", dataset="a"), question(2, "x", dataset="b")]
     rows = measure_recall(questions, retriever=Approximate(PASSAGES), config=RecallConfig(ks=(3, 4)))
     assert [row.num_exact for row in rows] == [1, 1, 2]
     assert rows[-1].exact == {3: pytest.approx(2 / 3), 4: 1.0}
 
 
-def test_exact_kinds_and_zero_questions_skip_the_exact_search():
+def test_exact_kinds_and_zero_questions_skip_the_exact_search() -> None:
     exact = Approximate(PASSAGES)
     exact.is_exact = True
     for retriever, num_exact in ((exact, 5), (Approximate(PASSAGES), 0)):
@@ -149,9 +150,9 @@ def test_exact_kinds_and_zero_questions_skip_the_exact_search():
         assert row.num_exact == 0
 
 
-def test_an_index_without_its_vectors_is_measured_without_exact_search(caplog):
+def test_an_index_without_its_vectors_is_measured_without_exact_search(caplog: pytest.LogCaptureFixture) -> None:
     class WithoutVectors(Approximate):
-        def search_exact(self, queries, k):
+        def search_exact(self, queries: Any, k: Any) -> None:
             raise DataError("its vectors were not kept")
 
     (row,) = measure_recall([question(1, "rainy")], retriever=WithoutVectors(PASSAGES))
@@ -159,7 +160,7 @@ def test_an_index_without_its_vectors_is_measured_without_exact_search(caplog):
     assert "its vectors were not kept" in caplog.text
 
 
-def test_progress_is_told_and_a_failed_search_ends_the_measurement():
+def test_progress_is_told_and_a_failed_search_ends_the_measurement() -> None:
     told = []
     questions = [question(i, "x") for i in range(300)]
     measure_recall(questions, retriever=ListRetriever(PASSAGES), progress=lambda *p: told.append(p))
@@ -168,7 +169,7 @@ def test_progress_is_told_and_a_failed_search_ends_the_measurement():
         measure_recall(questions, retriever=ListRetriever(PASSAGES, fail_first=9))
 
 
-def test_wrong_settings_and_metadata_are_named():
+def test_wrong_settings_and_metadata_are_named() -> None:
     with pytest.raises(ConfigError, match="ks must not be empty"):
         RecallConfig(ks=())
     with pytest.raises(ConfigError, match=r"ks must be >= 1, got \[0\]"):
@@ -179,14 +180,14 @@ def test_wrong_settings_and_metadata_are_named():
         evidence_of(question(1, "x", supporting_ids=7))
     with pytest.raises(DataError, match=r"question '1': metadata\.supporting_titles must hold text"):
         evidence_of(question(1, "x", supporting_titles=[None]))
-    assert evidence_of(question(1, "x", supporting_ids=[7, ["8", 9]])).ids == ({"7"}, {"8", "9"})
+    assert evidence_of(question(1, "x", supporting_ids=[7, ["8", 9]])).ids == (frozenset({"7"}), frozenset({"8", "9"}))
 
 
-def test_titles_are_compared_without_case_quotes_and_underscores():
+def test_titles_are_compared_without_case_quotes_and_underscores() -> None:
     assert title_key('""Ada_Lovelace""') == title_key(" ADA  lovelace")
 
 
 @given(st.lists(st.sampled_from(["oslo", "the", "a", "1905", "x", "naïve"])), st.lists(st.sampled_from(["oslo", "x"])))
-def test_an_answer_is_found_in_every_text_that_was_made_around_it(around, answer):
+def test_an_answer_is_found_in_every_text_that_was_made_around_it(around: Any, answer: Any) -> None:
     text = " ".join([*around, *answer, *around])
     assert not answer or holds(padded(raw_words(text)), [plain_words("-".join(answer))])

@@ -6,7 +6,8 @@
 
 import gzip
 import json
-import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,18 +22,18 @@ SEARCH = "<think>hm</think><search>capital</search>"
 PROMPT = "Write <answer> Paris </answer> like this. Question: Capital of France? <answer>Paris</answer>\n"
 
 
-def write(path, *rows):
+def write(path: Any, *rows: Any) -> Any:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
 
 
-def row(response, **changes):
+def row(response: Any, **changes: Any) -> Any:
     fields = {"id": "q", "dataset": "geo", "question": QUESTION.text, "golden_answers": ["Paris"], "prompt": PROMPT}
     return fields | {"response": response} | changes
 
 
-def answer_of(response, prompt=PROMPT):
+def answer_of(response: Any, prompt: Any = PROMPT) -> Any:
     return trajectory_of(prompt, response, QUESTION).answer
 
 
@@ -56,14 +57,14 @@ def answer_of(response, prompt=PROMPT):
         "<|im_end|>\n<|im_start|>assistant\n<answer>Paris</answer></tool_response><|im_end|>\n<|im_start|>assistant\nNo",
     ],
 )  # fmt: skip
-def test_an_answer_that_the_model_did_not_write_never_counts(response):
+def test_an_answer_that_the_model_did_not_write_never_counts(response: Any) -> None:
     assert answer_of(response) is None
     result = score_traces([_trace(response)])[""]
     assert result.overall.estimates["cem"].mean == 0
     assert result.overall.estimates["answered"].mean == 0
 
 
-def _trace(response):
+def _trace(response: Any) -> Any:
     from calibadv.evaluation import Trace
 
     return Trace(run="", trajectory=trajectory_of(PROMPT, response, QUESTION))
@@ -83,7 +84,7 @@ def _trace(response):
          "<|im_start|>assistant\n<think>\nhm</think><answer>Rome</answer><|im_end|>", 1),
     ],
 )  # fmt: skip
-def test_what_the_model_wrote_counts(response, queries):
+def test_what_the_model_wrote_counts(response: Any, queries: Any) -> None:
     trajectory = trajectory_of("", response, QUESTION)
     assert trajectory.answer == "Rome"
     assert trajectory.stop_reason is StopReason.ANSWER
@@ -91,7 +92,7 @@ def test_what_the_model_wrote_counts(response, queries):
     assert all(query in ("capital", "x", "y") for query in trajectory.queries)
 
 
-def test_traces_are_grouped_by_run_and_numbered_by_question(tmp_path):
+def test_traces_are_grouped_by_run_and_numbered_by_question(tmp_path: Path) -> None:
     path = write(
         tmp_path / "t.jsonl.gz",
         row("<answer>Paris</answer>", run="a"),
@@ -106,7 +107,7 @@ def test_traces_are_grouped_by_run_and_numbered_by_question(tmp_path):
     assert results["b"].overall.estimates["em"].mean == 1.0
 
 
-def test_our_own_files_are_scored_with_tokens(tmp_path):
+def test_our_own_files_are_scored_with_tokens(tmp_path: Path) -> None:
     turn = Turn(text="</think><answer>Paris</answer>", action=Action(ActionKind.ANSWER, "Paris"), token_ids=(1, 2),
                 logprobs=(-0.1, -0.2))  # fmt: skip
     trajectory = Trajectory(question=QUESTION, prompt="p", turns=(turn,), stop_reason=StopReason.ANSWER)
@@ -127,13 +128,13 @@ def test_our_own_files_are_scored_with_tokens(tmp_path):
         ([[1]], 'needs "response"'),
     ],
 )
-def test_a_bad_trace_is_named_by_file_and_line(rows, message, tmp_path):
+def test_a_bad_trace_is_named_by_file_and_line(rows: Any, message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", row("<answer>Paris</answer>"), *rows)
     with pytest.raises(DataError, match=rf"t\.jsonl:2: .*{message}"):
         list(read_traces(path))
 
 
-def test_a_file_that_holds_no_traces_is_refused(tmp_path):
+def test_a_file_that_holds_no_traces_is_refused(tmp_path: Path) -> None:
     for name, content, message in (
         ("a.jsonl", b"", "empty"),
         ("b.jsonl", b"{", "b.jsonl:1: not valid JSON"),
@@ -147,19 +148,18 @@ def test_a_file_that_holds_no_traces_is_refused(tmp_path):
         list(read_traces(tmp_path / "absent.jsonl"))
 
 
+@pytest.mark.timeout(60)  # a pattern that goes back over the text would take hours
 @pytest.mark.parametrize(
     "unit",
     ['<tool_call>{"query": "a"', "<tool_call>", '"query": "a"', "<|begin_of_query|>", "<tool_call><parameter=query>"],
 )
-def test_a_model_that_repeats_itself_is_read_in_no_time(unit):
+def test_a_model_that_repeats_itself_is_read_in_no_time(unit: Any) -> None:
     question = Question(id="q", text="?", golden_answers=("Paris",), dataset="d")
-    started = time.monotonic()
     trajectory = trajectory_of(PROMPT, "<tool_call>" + unit * 3000, question)
     assert (trajectory.answer, trajectory.queries) == (None, ())
-    assert time.monotonic() - started < 5
 
 
-def test_json_that_cannot_be_held_is_one_clear_error(tmp_path):
+def test_json_that_cannot_be_held_is_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
     path.write_text('{"response": "a", "id": ' + "9" * 5000 + "}\n")
     with pytest.raises(DataError, match=r"traces\.jsonl:1: not valid JSON"):

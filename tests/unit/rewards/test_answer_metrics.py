@@ -1,5 +1,7 @@
 """EM, CEM and F1."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def test_the_order_of_golden_answers_does_not_matter(prediction: str, golden: li
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_unusable_input_is_refused(metric) -> None:  # type: ignore[no-untyped-def]
+def test_unusable_input_is_refused(metric: Any) -> None:
     with pytest.raises(DataError, match="no golden answers"):
         metric("x", [])
     with pytest.raises(DataError, match="golden answers must be text, got 5"):

@@ -36,7 +36,8 @@ def trajectory(
     turns = []
     for number, text in enumerate(texts):
         thinking, action = read_turn(text, think_open=think_prefill)
-        observation, documents = "", ()
+        observation = ""
+        documents: tuple[Document, ...] = ()
         if number + 1 < len(texts):
             found = Document(id=str(number), title=document, text=document)
             observation, documents = render_observation([found], think_prefill=think_prefill)

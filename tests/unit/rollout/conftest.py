@@ -38,13 +38,14 @@ def play() -> Callable[..., RolloutResult]:
         progress: Any = None, clock: Clock | None = None, **config: Any,
     ) -> RolloutResult:  # fmt: skip
         tokenizer = CharTokenizer()
+        settings: dict[str, Any] = {"prompt": "question", "search_retries": 0} | config
         return rollout(
             make_questions(len(scripts)),
             num_rollouts=1,
             policy=ScriptedPolicy(scripts, tokenizer=tokenizer, ticks_per_turn=ticks_per_turn, max_rows=max_rows),
             retriever=ListRetriever(DOCUMENTS) if retriever is None else retriever,
             tokenizer=tokenizer,
-            config=RolloutConfig(**({"prompt": "question", "search_retries": 0} | config)),
+            config=RolloutConfig(**settings),
             seed=0,
             progress=progress,
             clock=clock or FakeClock(),

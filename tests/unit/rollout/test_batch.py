@@ -90,7 +90,7 @@ def test_observation_limit_below_the_tags_is_refused_at_the_start(play: Play) ->
 
 
 @pytest.mark.parametrize("change", [{"temperature": float("inf")}, {"search_timeout_s": 0}, {"deadline_s": -1}])
-def test_impossible_limits_are_refused(change: dict[str, float]) -> None:
+def test_impossible_limits_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(change))):
         RolloutConfig(**change)
 

@@ -188,9 +188,10 @@ def live(
 ) -> tuple[Scheduler, ScriptedPolicy]:
     tokenizer = CharTokenizer()
     policy = policy or ScriptedPolicy(script, tokenizer=tokenizer)
+    settings: dict[str, Any] = {"prompt": "question", "search_retries": 0} | config
     scheduler = Scheduler(
         policy=policy, retriever=retriever or ListRetriever([]), tokenizer=tokenizer, live=True,
-        config=RolloutConfig(**({"prompt": "question", "search_retries": 0} | config)), clock=clock or FakeClock(),
+        config=RolloutConfig(**settings), clock=clock or FakeClock(),
     )  # fmt: skip
     return scheduler, policy
 

@@ -21,7 +21,9 @@ def char_tokenizer() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordLevel(vocab, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="\x00", eos_token="\x03", unk_token="?")
+    fast: Any = PreTrainedTokenizerFast  # untyped there
+    made: PreTrainedTokenizerFast = fast(tokenizer_object=backend, pad_token="\x00", eos_token="\x03", unk_token="?")
+    return made
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def make_model(char_tokenizer: PreTrainedTokenizerFast) -> Callable[[], LlamaFor
             tie_word_embeddings=True,
             initializer_range=0.2,
         )
-        return LlamaForCausalLM(config).float()
+        return LlamaForCausalLM(config)
 
     return make
 

@@ -52,20 +52,22 @@ def test_micro_batches_divide_a_mini_batch_evenly(rows: int, largest: int, shape
     assert micro_batch_shape(rows, processes=1, largest=largest) == shape
 
 
-def test_processes_share_a_mini_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_a_mini_batch() -> None:
     assert micro_batch_shape(60, processes=2, largest=16) == (15, 2)
     with pytest.raises(ConfigError, match="which 7 processes cannot share evenly"):
         micro_batch_shape(60, processes=7, largest=16)
 
 
-def test_trackers_that_cannot_work_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackers_that_cannot_work_are_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_trackers([]) == []
     with pytest.raises(ConfigError, match=r'report_to "nope" is not a known tracker; choose from .*wandb'):
         available_trackers(["nope"])
-    monkeypatch.setattr("calibadv.runs.trainer_args.get_available_reporting_integrations", lambda: ["wandb"])
-    assert available_trackers(["wandb"]) == ["wandb"]
-    with pytest.raises(ConfigError, match=r'"tensorboard" needs a package that is not installed'):
-        available_trackers(["tensorboard"])
+    (tmp_path / "trackio.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert available_trackers(["trackio"]) == ["trackio"]
+    monkeypatch.setenv("DISABLE_MLFLOW_INTEGRATION", "TRUE")
+    with pytest.raises(ConfigError, match=r'"mlflow" needs a package that is not installed'):
+        available_trackers(["trackio", "mlflow"])
 
 
 def test_gspo_weighs_trajectories_and_cispo_clips_weights_above_one() -> None:

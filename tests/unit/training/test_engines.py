@@ -90,10 +90,15 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, cap
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
-def test_vllm_that_is_not_installed_is_named_before_a_model_is_unpacked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibadv.models.open_policy._plain_folder", lambda *_: pytest.fail("was unpacked"))
-    with pytest.raises(ConfigError, match=r'model\.engine "vllm" needs vLLM.*docs/engines\.md'):
+def test_vllm_that_is_not_installed_is_named_before_a_model_is_unpacked_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(ConfigError, match=r'model\.engine "vllm" needs vLLM.*docs/engines\.md'),
+    ):
         open_policy(ModelConfig(path=load_policy(), engine="vllm"))
+    assert "plain model folder" not in caplog.text
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

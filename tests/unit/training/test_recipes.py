@@ -1,6 +1,7 @@
 """The configs that ship: every one is read, and those of the paper's models say what the paper says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,13 @@ PAPER = {
 }
 
 
-def read(path, monkeypatch):
+def read(path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("CALIBADV_MINIWIKI", "/data/miniwiki")
     return RunConfig.read(path)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_config_is_read_and_goes_into_a_folder_of_its_own(path, monkeypatch):
+def test_every_config_is_read_and_goes_into_a_folder_of_its_own(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config = read(path, monkeypatch)
     config.check_trainable()
     # runs/lab is where the comparison of the lab lies.
@@ -31,7 +32,7 @@ def test_every_config_is_read_and_goes_into_a_folder_of_its_own(path, monkeypatc
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_recipes_of_the_papers_models_have_the_papers_settings(name, monkeypatch):
+def test_recipes_of_the_papers_models_have_the_papers_settings(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config = read(CONFIGS / f"{name}.toml", monkeypatch)
     training, rollout = config.training, config.rollout
     assert config.model.path == PAPER[name]
@@ -50,6 +51,6 @@ def test_recipes_of_the_papers_models_have_the_papers_settings(name, monkeypatch
     assert (training.questions_per_batch // training.mini_batches) % 8 == 0
 
 
-def test_the_single_gpu_recipe_trains_an_adapter(monkeypatch):
+def test_the_single_gpu_recipe_trains_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     config = read(CONFIGS / "qwen2.5-3b-lora.toml", monkeypatch)
     assert config.lora.rank == 16

@@ -4,7 +4,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import calibadv.runs.train as run_module
 from calibadv.config import RunConfig
 from calibadv.data.run_files import checkpoint_step, checkpoints
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError, PolicyError, RetrieverError, RetrieverUnavailable
 from calibadv.lab import load_policy
+from calibadv.models.config import ModelConfig
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.open import open_retriever
-from calibadv.runs.train import train
+from calibadv.rollout import Completion, Policy, RequestQueue, Tokenizer
+from calibadv.rollout.policies.transformers import TransformersPolicy
+from calibadv.runs.train import is_news, train
 from calibadv.training import read_metrics
-from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
+from calibadv.training.trainer import NoSignalError
 
 Configure = Callable[..., RunConfig]
 
@@ -192,18 +194,26 @@ def test_run_stopped_before_its_first_checkpoint_starts_anew(
 
 
 def test_weights_that_broke_are_named_and_the_checkpoints_stay_good(
-    make_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_config: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Breaking(CalibAdvTrainer):
-        def _generate_and_score_completions(self, inputs: Any) -> Any:
-            if self.state.global_step == 4:
-                with torch.no_grad():
-                    self.policy_model.get_input_embeddings().weight.fill_(float("nan"))
-            return super()._generate_and_score_completions(inputs)
+    class Breaking(TransformersPolicy):
+        batches = 0
 
-    monkeypatch.setattr(run_module, "CalibAdvTrainer", Breaking)
+        def generate(self, requests: RequestQueue) -> Iterator[Completion]:
+            self.batches += 1
+            if self.batches == 3:  # steps 5 and 6
+                with torch.no_grad():
+                    next(iter(being_trained)).get_input_embeddings().weight.fill_(float("nan"))
+            return super().generate(requests)
+
+    being_trained: list[Any] = []
+
+    def engine(config: ModelConfig, *, tokenizer: Tokenizer, model: Any) -> Policy:
+        being_trained.append(model)
+        return Breaking(model, tokenizer)
+
     with pytest.raises(PolicyError, match="not finite"):
-        train(make_config(tmp_path / "run"))
+        train(make_config(tmp_path / "run"), policy=engine)
     assert f"--resume continues from {tmp_path / 'run' / 'checkpoint-4'} (step 4)" in caplog.text
     for checkpoint in checkpoints(tmp_path / "run"):
         saved = load_file(checkpoint / "model.safetensors")
@@ -245,9 +255,9 @@ def test_resumed_run_is_silent_about_the_tied_head(caplog: pytest.LogCaptureFixt
         "transformers.trainer", logging.WARNING, "", 0,
         "There were missing keys in the checkpoint model loaded: ['lm_head.weight'].", None, None,
     )  # fmt: skip
-    assert not run_module.is_news(record)
+    assert not is_news(record)
     record.msg = "There were missing keys in the checkpoint model loaded: ['lm_head.weight', 'model.norm.weight']."
-    assert run_module.is_news(record)
+    assert is_news(record)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def make_checkpoint(run: Path, step: int, *, complete: bool = True) -> Path:
     return folder
 
 
-def test_only_the_newest_complete_checkpoints_stay(tmp_path):
+def test_only_the_newest_complete_checkpoints_stay(tmp_path: Path) -> None:
     for step in (2, 4, 6, 8):
         make_checkpoint(tmp_path, step)
     torn = make_checkpoint(tmp_path, 10, complete=False)
@@ -36,10 +37,10 @@ def test_only_the_newest_complete_checkpoints_stay(tmp_path):
     "error",
     [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file data/1")],
 )
-def test_a_checkpoint_that_cannot_be_written_is_removed_and_the_one_before_is_named(tmp_path, error):
+def test_a_checkpoint_that_cannot_be_written_is_removed_and_the_one_before_is_named(tmp_path: Path, error: Any) -> None:
     before = make_checkpoint(tmp_path, 2)
 
-    def save():
+    def save() -> None:
         with removed_on_failure(tmp_path / "checkpoint-4"):
             make_checkpoint(tmp_path, 4, complete=False)
             raise error
@@ -52,9 +53,9 @@ def test_a_checkpoint_that_cannot_be_written_is_removed_and_the_one_before_is_na
     assert isinstance(caught.value, OSError)
 
 
-def test_a_model_stays_when_the_new_one_cannot_be_written(make_model, char_tokenizer, tmp_path):
+def test_a_model_stays_when_the_new_one_cannot_be_written(make_model: Any, char_tokenizer: Any, tmp_path: Path) -> None:
     class FullDisk:
-        def save_pretrained(self, folder):
+        def save_pretrained(self, folder: Any) -> None:
             (folder / "half").write_text("3")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -66,7 +67,7 @@ def test_a_model_stays_when_the_new_one_cannot_be_written(make_model, char_token
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-def test_the_best_model_says_why_it_is_the_best(make_model, char_tokenizer, tmp_path):
+def test_the_best_model_says_why_it_is_the_best(make_model: Any, char_tokenizer: Any, tmp_path: Path) -> None:
     save_policy(make_model(), char_tokenizer, tmp_path / "best", record={"step": 4, "metric": "f1", "value": 0.5})
     assert json.loads((tmp_path / "best" / "best.json").read_text()) == {"step": 4, "metric": "f1", "value": 0.5}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in (tmp_path / "best").iterdir()}
@@ -88,7 +89,9 @@ sys.exit(main(["train", run]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits on file sizes are a matter of Unix")
-def test_a_real_file_system_that_refuses_costs_the_last_batch_only(tmp_path, lab_run, write_toml):
+def test_a_real_file_system_that_refuses_costs_the_last_batch_only(
+    tmp_path: Path, lab_run: Any, write_toml: Any
+) -> None:
     from calibadv.data.run_files import checkpoint_step, checkpoints
 
     sections = lab_run(

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -30,13 +32,13 @@ STEPS = [
 ]
 
 
-def library(query):
+def library(query: Any) -> Any:
     if "Lorna" in query and "Russ" not in query:
         return [OTHER, LORNA]
     return [MEYER, OTHER] if "Meyer" in query else [OTHER]
 
 
-def bridge(**changes):
+def bridge(**changes: Any) -> Any:
     fields = {
         "id": "b1",
         "text": "When was the director of the film Lorna born?",
@@ -47,13 +49,15 @@ def bridge(**changes):
     return Question(**fields | changes)
 
 
-def play(question, *, source=library, max_searches=4, seed=0):
-    playing = demonstrate(question, make_plan(question), rng=Random(seed), max_searches=max_searches)
+def play(question: Any, *, source: Any = library, max_searches: int = 4, seed: int = 0) -> Any:
+    plan = make_plan(question)
+    assert plan is not None
+    playing = demonstrate(question, plan, rng=Random(seed), max_searches=max_searches)
     (result,) = play_together([playing], retriever=ListRetriever(source), top_k=2)
     return result
 
 
-def test_a_chain_is_searched_read_and_answered():
+def test_a_chain_is_searched_read_and_answered() -> None:
     trajectory = play(bridge())
     assert is_well_formed(trajectory)
     assert score_trajectory(trajectory)["em"] == 1.0
@@ -64,14 +68,14 @@ def test_a_chain_is_searched_read_and_answered():
     assert "(answer>Oslo" in trajectory.turns[0].observation, "documents are rendered by our code, which disarms them"
 
 
-def test_wording_varies_and_is_seeded():
+def test_wording_varies_and_is_seeded() -> None:
     texts = {play(bridge(), seed=seed).response for seed in range(8)}
     assert len(texts) > 4
     assert play(bridge(), seed=3) == play(bridge(), seed=3)
 
 
-def test_a_query_that_finds_nothing_is_followed_by_another():
-    def hard(query):
+def test_a_query_that_finds_nothing_is_followed_by_another() -> None:
+    def hard(query: Any) -> Any:
         return [LORNA] if query == "director of Lorna (film)" else library(query) if "Russ" in query else [OTHER]
 
     trajectory = play(bridge(), source=hard)
@@ -84,16 +88,16 @@ def test_a_query_that_finds_nothing_is_followed_by_another():
     assert play(bridge(), source=lambda query: [OTHER]) == "a hop that the retriever does not find"
 
 
-def test_an_article_must_have_been_named_before_it_is_searched():
+def test_an_article_must_have_been_named_before_it_is_searched() -> None:
     lost = bridge(text="When was this man born?")
     assert play(lost) == "an article that nothing leads to"
 
 
-def test_the_golden_answer_must_have_been_found():
+def test_the_golden_answer_must_have_been_found() -> None:
     assert play(bridge(golden_answers=("1 January 1900",))) == "no golden answer in what was found"
 
 
-def test_yes_and_no_need_their_articles_only():
+def test_yes_and_no_need_their_articles_only() -> None:
     question = Question(
         id="c", text="Are Lorna and Bread the same?", golden_answers=("no",), dataset="h",
         metadata={"supporting_titles": ["Lorna (film)", "Bread"], "supporting_ids": [["1"], ["3"]]},
@@ -103,7 +107,7 @@ def test_yes_and_no_need_their_articles_only():
     assert len(trajectory.search_turns) == 2
 
 
-def test_quotes_are_whole_sentences_of_bounded_length():
+def test_quotes_are_whole_sentences_of_bounded_length() -> None:
     assert quote("One two. Three Oslo four. Five.", around="Oslo") == "Three Oslo four."
     long = quote(" ".join(["word"] * 100 + ["Oslo"] + ["word"] * 100), around="Oslo")
     assert "Oslo" in long
@@ -112,7 +116,7 @@ def test_quotes_are_whole_sentences_of_bounded_length():
     assert quote("", around="x") == ""
 
 
-def test_slots_are_filled_once_and_never_from_each_other():
+def test_slots_are_filled_once_and_never_from_each_other() -> None:
     assert say(Random(0), ("{a} then {b}",), a="{b}", b="x") == "{b} then x"
     assert says("The city of Oslo, Norway", "oslo")
     assert not says("anything", "")
@@ -126,16 +130,16 @@ TRACE = (
 WHO = Question(id="t1", text="Who directed Lorna?", golden_answers=("Russ Meyer",), dataset="nq")
 
 
-def trace_row(response=TRACE, **fields):
+def trace_row(response: Any = TRACE, **fields: Any) -> Any:
     row = {"dataset": "nq", "id": "t1", "prompt": "Answer. Question: Who?", "response": response, "em": 1.0}
     return row | fields
 
 
-def read(response=TRACE, question=WHO, **fields):
+def read(response: Any = TRACE, question: Any = WHO, **fields: Any) -> Any:
     return read_trace(trace_row(response, **fields), question, rng=Random(0), max_searches=2)
 
 
-def test_a_recorded_rollout_keeps_its_words_and_gets_our_layout():
+def test_a_recorded_rollout_keeps_its_words_and_gets_our_layout() -> None:
     trajectory = read()
     assert is_well_formed(trajectory)
     assert trajectory.turns[0].text == "I need the director.</think>\n<search>Lorna director</search>"
@@ -155,15 +159,15 @@ def test_a_recorded_rollout_keeps_its_words_and_gets_our_layout():
         (TRACE.replace("Lorna director", "</"), "an empty query"),
     ],
 )
-def test_recorded_rollouts_that_teach_nothing_are_left_out(response, reason):
+def test_recorded_rollouts_that_teach_nothing_are_left_out(response: Any, reason: Any) -> None:
     assert read(response) == reason
 
 
-def test_a_source_that_graded_it_wrong_is_believed():
+def test_a_source_that_graded_it_wrong_is_believed() -> None:
     assert read(em=0.0) == "answered wrongly"
 
 
-def test_damaged_trace_files_are_named_with_their_line(tmp_path):
+def test_damaged_trace_files_are_named_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
     path.write_text(json.dumps(trace_row()) + "\n{broken\n")
     with pytest.raises(DataError, match=r"traces.jsonl:2: not valid JSON"):
@@ -179,14 +183,14 @@ def test_damaged_trace_files_are_named_with_their_line(tmp_path):
 
 
 @pytest.fixture
-def config(tmp_path):
-    def row(question):
+def config(tmp_path: Path) -> Any:
+    def row(question: Any) -> Any:
         return {
             "id": question.id, "question": question.text, "golden_answers": list(question.golden_answers),
             "metadata": dict(question.metadata),
         }  # fmt: skip
 
-    def write(name, *rows):
+    def write(name: Any, *rows: Any) -> Any:
         path = tmp_path / name
         path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
         return str(path)
@@ -209,7 +213,7 @@ def config(tmp_path):
     )
 
 
-def test_test_questions_are_left_out_by_id_and_by_text(config, tmp_path):
+def test_test_questions_are_left_out_by_id_and_by_text(config: Any, tmp_path: Path) -> None:
     collection = collect(config, retriever=ListRetriever(library))
     assert [t.question.id for t in collection.by_source["programmatic"] if t.question.dataset == "2wiki"] == ["b3"]
     assert collection.test_questions == 1
@@ -220,7 +224,9 @@ def test_test_questions_are_left_out_by_id_and_by_text(config, tmp_path):
     assert len(read_collection(tmp_path / "out")) == report["demonstrations"]
 
 
-def test_stored_trajectories_are_taken_if_they_are_well_formed_and_no_test_questions(config, tmp_path):
+def test_stored_trajectories_are_taken_if_they_are_well_formed_and_no_test_questions(
+    config: Any, tmp_path: Path
+) -> None:
     good, test = play(bridge(id="b9", text="Another: when was the director of Lorna born?")), play(bridge())
     cut = Trajectory(question=WHO, prompt="", turns=good.turns[:1], stop_reason=good.stop_reason)
     path = tmp_path / "stored.jsonl"
@@ -232,7 +238,7 @@ def test_stored_trajectories_are_taken_if_they_are_well_formed_and_no_test_quest
     assert collection.report()["left_out"]["stored"] == {"test question": 1, "not well formed": 1}
 
 
-def test_a_limit_is_a_draw_over_all_sources(config):
+def test_a_limit_is_a_draw_over_all_sources(config: Any) -> None:
     settings = config.effective()
     settings["sft"] |= {"limit": 1}
     collection = collect(RunConfig.from_mapping(settings), retriever=ListRetriever(library))
@@ -240,13 +246,13 @@ def test_a_limit_is_a_draw_over_all_sources(config):
     assert sum(counts["over sft.limit"] for counts in collection.left_out.values()) >= 1
 
 
-def test_no_demonstration_at_all_is_said_with_the_reasons(config):
+def test_no_demonstration_at_all_is_said_with_the_reasons(config: Any) -> None:
     settings = config.effective()
     settings["sft"] |= {"traces": []}
     with pytest.raises(DataError, match="a hop that the retriever does not find"):
         collect(RunConfig.from_mapping(settings), retriever=ListRetriever(lambda query: [OTHER]))
 
 
-def test_a_folder_without_finished_demonstrations_is_refused(tmp_path):
+def test_a_folder_without_finished_demonstrations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="were never finished"):
         read_collection(tmp_path)

@@ -3,14 +3,15 @@
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainingArguments
+from transformers import Gemma2Config, Gemma2ForCausalLM, TrainingArguments
 
-import calibadv.runs.sft as sft_run
 from calibadv.config import RunConfig
 from calibadv.data.run_files import checkpoint_step, checkpoints
 from calibadv.data.trajectory_files import Record, write_trajectories
@@ -26,6 +27,7 @@ from calibadv.training.sft.demonstrate import demonstrate, play_together
 from calibadv.training.sft.plans import make_plan
 from calibadv.training.sft.tokenize import IGNORED, Example, collate, make_example, make_examples
 from calibadv.training.sft.trainer import DemonstrationTrainer
+from calibadv.training.signals import StopRequested
 from calibadv.trajectory import Document, Question
 
 QUESTION = Question(id="q1", text="who wrote book 1?", golden_answers=("author 1",), dataset="toy")
@@ -36,15 +38,19 @@ LIBRARY = [
 
 
 @pytest.fixture
-def demonstrated():
-    playing = demonstrate(QUESTION, make_plan(QUESTION), rng=Random(0), max_searches=2)
+def demonstrated() -> Any:
+    plan = make_plan(QUESTION)
+    assert plan is not None
+    playing = demonstrate(QUESTION, plan, rng=Random(0), max_searches=2)
     (trajectory,) = play_together([playing], retriever=ListRetriever(LIBRARY), top_k=2)
     return trajectory
 
 
 @pytest.mark.parametrize("prefill", [True, False])
 @pytest.mark.parametrize("limit", [2048, 60])
-def test_an_example_has_the_tokens_of_the_same_episode_in_a_rollout(demonstrated, char_tokenizer, prefill, limit):
+def test_an_example_has_the_tokens_of_the_same_episode_in_a_rollout(
+    demonstrated: Any, char_tokenizer: Any, prefill: Any, limit: Any
+) -> None:
     tokenizer = HFTokenizer(char_tokenizer)
     config = RolloutConfig(prompt="question", top_k=2, think_prefill=prefill, max_observation_tokens=limit)
     script = [turn.text if prefill else f"<think>{turn.text}" for turn in demonstrated.turns]
@@ -66,11 +72,13 @@ def test_an_example_has_the_tokens_of_the_same_episode_in_a_rollout(demonstrated
     assert list(example.mask) == mask
 
 
-def test_examples_that_are_too_long_are_counted_and_none_at_all_is_an_error(demonstrated, char_tokenizer):
+def test_examples_that_are_too_long_are_counted_and_none_at_all_is_an_error(
+    demonstrated: Any, char_tokenizer: Any
+) -> None:
     tokenizer = HFTokenizer(char_tokenizer)
     config = RolloutConfig(prompt="question", top_k=2)
     length = len(make_example(demonstrated, tokenizer=tokenizer, config=config).token_ids)
-    options = {"tokenizer": tokenizer, "config": config}
+    options: dict[str, Any] = {"tokenizer": tokenizer, "config": config}
     short = make_example(replace(demonstrated, turns=demonstrated.turns[-1:]), **options)
     both = [demonstrated, replace(demonstrated, turns=demonstrated.turns[-1:])]
     assert make_examples(both, max_tokens=length - 1, **options) == ([short], 1)
@@ -78,7 +86,7 @@ def test_examples_that_are_too_long_are_counted_and_none_at_all_is_an_error(demo
         make_examples([demonstrated], max_tokens=64, **options)
 
 
-def test_padding_and_what_was_not_written_has_no_label():
+def test_padding_and_what_was_not_written_has_no_label() -> None:
     batch = collate([Example(token_ids=(5, 6, 7), mask=(0, 1, 0)), Example(token_ids=(8,), mask=(1,))], pad_id=9)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
@@ -91,7 +99,7 @@ EXAMPLES = [
 ]
 
 
-def one_step(model, tmp_path, *, micro, rate=0.0, examples=EXAMPLES):
+def one_step(model: Any, tmp_path: Path, *, micro: Any, rate: float = 0.0, examples: Any = EXAMPLES) -> Any:
     """Train one optimizer step; the trainer comes back."""
     arguments = TrainingArguments(
         output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=micro, learning_rate=rate,
@@ -104,8 +112,15 @@ def one_step(model, tmp_path, *, micro, rate=0.0, examples=EXAMPLES):
 
 
 @pytest.mark.parametrize("micro", [1, 2, 4])
-def test_the_loss_is_the_token_mean_over_all_that_was_written(make_model, tmp_path, micro):
+def test_the_loss_is_the_token_mean_over_all_that_was_written(make_model: Any, tmp_path: Path, micro: Any) -> None:
     model = make_model()
+    expected = token_mean(model)
+    trainer = one_step(model, tmp_path, micro=micro)
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, abs=2e-4)
+
+
+def token_mean(model: Any) -> float:
+    """The loss by the model's own forward over one example at a time."""
     total, count = 0.0, 0
     for example in EXAMPLES:
         ids = torch.tensor([example.token_ids])
@@ -114,34 +129,38 @@ def test_the_loss_is_the_token_mean_over_all_that_was_written(make_model, tmp_pa
         logp = logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])[:, 0]
         total -= float((logp * torch.tensor(example.mask[1:])).sum())
         count += sum(example.mask[1:])
-    trainer = one_step(model, tmp_path, micro=micro)
-    assert trainer.state.log_history[0]["loss"] == pytest.approx(total / count, abs=2e-4)
+    return total / count
 
 
-def test_micro_batches_make_no_difference_to_the_weights(make_model, tmp_path):
+def test_micro_batches_make_no_difference_to_the_weights(make_model: Any, tmp_path: Path) -> None:
     results = []
     for micro in (1, 4):
         model = make_model()
         one_step(model, tmp_path, micro=micro, rate=0.1)
         results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-    assert torch.allclose(*results, atol=1e-5)
+    assert torch.allclose(results[0], results[1], atol=1e-5)
     assert not torch.equal(results[0], torch.cat([p.detach().flatten() for p in make_model().parameters()]))
 
 
-def test_a_model_with_a_bounded_head_takes_the_plain_path_to_the_same_loss(make_model, tmp_path, monkeypatch):
-    fast = one_step(make_model(), tmp_path, micro=2).state.log_history[0]["loss"]
-    monkeypatch.setattr("calibadv.training.sft.trainer.can_score_tokens", lambda model: False)
-    assert one_step(make_model(), tmp_path, micro=2).state.log_history[0]["loss"] == pytest.approx(fast, abs=2e-4)
+def test_a_model_with_a_bounded_head_takes_the_plain_path_to_its_own_loss(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bounded = Gemma2Config(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=8, initializer_range=0.2, final_logit_softcapping=0.5, pad_token_id=0,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(bounded)
+    expected = token_mean(model)
+    assert one_step(model, tmp_path, micro=2).state.log_history[0]["loss"] == pytest.approx(expected, abs=2e-4)
 
 
 @pytest.fixture(scope="module")
-def sections(tmp_path_factory, lab_run):
+def sections(tmp_path_factory: pytest.TempPathFactory, lab_run: Any) -> Any:
     folder = tmp_path_factory.mktemp("world")
     return lab_run(folder, data={"test": [str(folder / "questions.test.jsonl")]})
 
 
 @pytest.fixture
-def make_config(sections, tmp_path):
+def make_config(sections: Any, tmp_path: Path) -> Any:
     """A run on stored trajectories of the lab's own policy."""
     tokenizer = load_model(ModelConfig(path=load_policy(), device="cpu"))[1]
     questions = [Question(id=f"s{n}", text=f"author book {n}", golden_answers=("Oslo",)) for n in range(12)]
@@ -160,7 +179,7 @@ def make_config(sections, tmp_path):
     records = [Record(trajectory=replace(t, turns=tuple(turns))) for t in played.trajectories]
     write_trajectories(tmp_path / "stored.jsonl", records)
 
-    def make(name="run", **sft):
+    def make(name: str = "run", **sft: Any) -> Any:
         return RunConfig.from_mapping(
             sections
             | {
@@ -175,7 +194,7 @@ def make_config(sections, tmp_path):
     return make
 
 
-def test_a_run_writes_its_records_and_a_model_that_can_be_loaded(make_config, tmp_path):
+def test_a_run_writes_its_records_and_a_model_that_can_be_loaded(make_config: Any, tmp_path: Path) -> None:
     config = make_config()
     folder = train_on_demonstrations(config, retriever=ListRetriever([]))
     assert folder == tmp_path / "run-sft"
@@ -188,20 +207,21 @@ def test_a_run_writes_its_records_and_a_model_that_can_be_loaded(make_config, tm
         [Document(id="d", title="book", text="author Oslo"), Document(id="e", title="", text="x")]
     )
     result = look_at_format(config, folder, retriever=retriever)
+    assert result is not None
     assert len(result.grades) == 2
     assert (folder / "format_check.json").exists()
     with pytest.raises(ConfigError, match=r"sft.output .* is the folder of another run"):
         train_on_demonstrations(config, retriever=ListRetriever([]))
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(make_config, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_weights(make_config: Any, tmp_path: Path) -> None:
     whole = train_on_demonstrations(make_config("whole"), retriever=ListRetriever([]))
 
-    def press(line):
+    def press(line: Any) -> None:
         if line["step"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(sft_run.StopRequested):
+    with pytest.raises(StopRequested):
         train_on_demonstrations(make_config("cut"), retriever=ListRetriever([]), listeners=[press])
     assert not (tmp_path / "cut-sft" / "model").exists()
     assert next(checkpoint_step(p) for p in checkpoints(tmp_path / "cut-sft")) >= 3
@@ -211,7 +231,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(make_config, tmp_path, m
     assert read_metrics(cut / "sft.jsonl") == read_metrics(whole / "sft.jsonl")
 
 
-def test_demonstrations_can_be_made_first_and_trained_on_later(make_config):
+def test_demonstrations_can_be_made_first_and_trained_on_later(make_config: Any) -> None:
     config = make_config(epochs=1)
     report = make_demonstrations(config, retriever=ListRetriever([]))
     assert report["demonstrations"] == 12
@@ -223,6 +243,6 @@ def test_demonstrations_can_be_made_first_and_trained_on_later(make_config):
         train_on_demonstrations(make_config(batch=4), resume=True)
 
 
-def test_too_few_demonstrations_for_a_batch_are_named(make_config):
+def test_too_few_demonstrations_for_a_batch_are_named(make_config: Any) -> None:
     with pytest.raises(ConfigError, match=r"sft\.batch is 64, but there are only 12 demonstrations"):
         train_on_demonstrations(make_config(batch=64), retriever=ListRetriever([]))

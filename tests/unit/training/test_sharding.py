@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def train(*arguments):
+def train(*arguments: Any) -> None:
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "calibadv", "train"]
     done = subprocess.run(
         [sys.executable, "-m", *command, *map(str, arguments)],
@@ -27,7 +29,7 @@ def train(*arguments):
 
 
 @pytest.mark.slow
-def test_sharded_and_whole_optimizers_make_the_same_weights(tmp_path, lab_run, write_toml):
+def test_sharded_and_whole_optimizers_make_the_same_weights(tmp_path: Path, lab_run: Any, write_toml: Any) -> None:
     config = write_toml(tmp_path / "run.toml", lab_run(tmp_path, training=SETTINGS))
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
     train(config, "--set", f"training.output={whole}")

@@ -1,9 +1,12 @@
-"""The trainer against TRL's own path, with scripted rollouts."""
+"""The trainer against TRL's own path, with scripted rollouts.
+
+The methods of TRL that our overrides take the place of begin with an underscore; here they are called as TRL does.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -12,16 +15,17 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
 
 from calibadv.data.run_files import read_metrics
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError
 from calibadv.retrieval.list_retriever import ListRetriever
-from calibadv.rollout import HFTokenizer, ScriptedPolicy
+from calibadv.rollout import Completion, GenerationRequest, HFTokenizer, RequestQueue, ScriptedPolicy
 from calibadv.runs.trainer_args import loss_options
 from calibadv.training.config import TrainingConfig
 from calibadv.training.grpo_config import WITHOUT_EFFECT, CalibAdvConfig
-from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
+from calibadv.training.trainer import CalibAdvTrainer, NoSignalError, Prepared
 from calibadv.trajectory import Document, Question
 
 GOOD, MISLED, LOST, INVALID = range(4)
@@ -31,22 +35,40 @@ class Answering(ScriptedPolicy):
     """Right answers for whatever questions are asked: the script reads them off the prompt."""
 
     def __init__(self, tokenizer: HFTokenizer) -> None:
-        self.tokenizer_ = tokenizer
-        super().__init__(lambda _episode, _turn: "", tokenizer=tokenizer)
+        self.tokenizer = tokenizer
+        self.prompts: dict[int, str] = {}
+        super().__init__(self.answer, tokenizer=tokenizer)
 
-    def _write(self, request: Any, *, turn: int) -> Any:
-        prompt = self.tokenizer_.decode(request.token_ids)
-        book = prompt.split("book ")[1].split("?")[0]
-        kind = request.episode % 4
+    def generate(self, requests: RequestQueue) -> Iterator[Completion]:
+        policy = self
+
+        class Read:
+            """The queue, with what is asked written down."""
+
+            def take(self, room: int, *, idle: bool) -> list[GenerationRequest]:
+                taken = requests.take(room, idle=idle)
+                policy.prompts |= {r.episode: policy.tokenizer.decode(r.token_ids) for r in taken}
+                return taken
+
+            def ended(self) -> list[int]:
+                return requests.ended()
+
+        return super().generate(Read())
+
+    def answer(self, episode: int, turn: int) -> str:
+        book = self.prompts[episode].split("book ")[1].split("?")[0]
+        kind = episode % 4
         if kind == INVALID:
-            text = "who knows"
-        elif turn == 0:
+            return "who knows"
+        if turn == 0:
             thinking = ["first i look", "let me find out", "no clue at all"][kind]
-            text = f"{thinking}</think><search>book {5 if kind == LOST else book}</search>"
-        else:
-            text = f"so</think><answer>{f'author {book}' if kind == GOOD else 'nobody knows it'}</answer>"
-        self._script = lambda _episode, _turn: text
-        return super()._write(request, turn=turn)
+            return f"{thinking}</think><search>book {5 if kind == LOST else book}</search>"
+        return f"so</think><answer>{f'author {book}' if kind == GOOD else 'nobody knows it'}</answer>"
+
+
+def saying(text: str) -> Callable[[Any, PreTrainedTokenizerFast], ScriptedPolicy]:
+    """Makes policies that always write the same."""
+    return lambda _model, tokenizer: ScriptedPolicy(lambda _e, _t: text, tokenizer=HFTokenizer(tokenizer))
 
 
 @pytest.fixture
@@ -76,29 +98,37 @@ def make_trainer(
 
 
 def weights(trainer: GRPOTrainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    return torch.cat([p.detach().flatten() for p in model_of(trainer).parameters()])
+
+
+def model_of(trainer: GRPOTrainer) -> Any:
+    return trainer.model
+
+
+def rows_of(trainer: GRPOTrainer) -> list[dict[str, Any]]:
+    """A batch as TRL draws it: two questions, four times each."""
+    dataset: Any = trainer.train_dataset
+    return [dict(dataset[i]) for i in range(2) for _ in range(4)]
 
 
 class TrlLogprobs(CalibAdvTrainer):
     """Log-probabilities by TRL's own path."""
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        self._loss_mask = None
-        return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        return GRPOTrainer._get_per_token_logps_and_entropies(self, *args, **kwargs)
 
 
 class TrlBatching(CalibAdvTrainer):
     """Micro-batches as TRL cuts them (its shuffle left out, so that mini-batches hold the same rows)."""
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        if not self.model.training or type(generation_batch).__name__ == "Prepared":
+        if not model_of(self).training or isinstance(generation_batch, Prepared):
             return super()._prepare_inputs(generation_batch)
-        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0:
-            from trl.trainer.utils import split_tensor_dict
-
+        per_generation = self.args.steps_per_generation or 0
+        if self._step % (per_generation * self.num_iterations) == 0:
             batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+            self._buffered_inputs = split_tensor_dict(batch, per_generation)
+        return self._buffered_inputs[self._step % per_generation]
 
 
 @pytest.mark.parametrize("loss_type", get_args(get_type_hints(TrainingConfig)["loss_type"]))
@@ -118,7 +148,7 @@ def test_overrides_train_the_same_weights_as_trl(
 
 def test_model_that_comes_in_evaluation_mode_trains_the_same(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
     one, other = make_trainer(), make_trainer()
-    other.model.eval()
+    model_of(other).eval()
     one.train()
     other.train()
     assert torch.equal(weights(one), weights(other))
@@ -131,9 +161,8 @@ def test_old_logprobs_are_those_of_a_full_forward_at_the_temperature_of_the_loss
 ) -> None:
     rollout = {"prompt": "question", "max_turn_tokens": 12}
     trainer = make_trainer(policy=None, temperature=temperature, top_p=top_p, rollout=rollout)
-    trainer.model.train()
-    rows = [dict(trainer.train_dataset[i]) for i in range(2) for _ in range(4)]
-    batch = trainer._generate_and_score_completions(rows)
+    model_of(trainer).train()
+    batch = trainer._generate_and_score_completions(rows_of(trainer))
     mask = (batch["completion_mask"] * batch["tool_mask"]).bool()
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
@@ -158,10 +187,9 @@ def test_sampled_logprobs_at_another_temperature_are_refused(settings: dict[str,
 
 def test_without_calibration_the_advantages_are_those_of_trl(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
     trainer = make_trainer(calibration={"soft_penalty": "none", "rebalance": "none"})
-    rows = [trainer.train_dataset[i] for i in range(2) for _ in range(4)]
-    theirs = GRPOTrainer._generate_and_score_completions(trainer, [dict(row) for row in rows])
-    trainer.model.train()
-    ours = trainer._generate_and_score_completions([dict(row) for row in rows])
+    theirs = GRPOTrainer._generate_and_score_completions(trainer, rows_of(trainer))
+    model_of(trainer).train()
+    ours = trainer._generate_and_score_completions(rows_of(trainer))
     mask = (ours["completion_mask"] * ours["tool_mask"]).bool()
     wanted = theirs["advantages"][:, None].expand(mask.shape)
     # TRL adds 1e-4 to the deviation, the method 1e-6.
@@ -178,8 +206,9 @@ def test_calibrated_advantages_forgive_the_good_search_and_balance_the_answers(
     group = records[:4]
     credits = [r.credit for r in group if r.credit is not None]
     assert [c.reward for c in credits] == [1.0, 0.0, 0.0, 0.0]
-    assert credits[MISLED].correctness is not None
-    assert credits[MISLED].correctness[0] == 1.0
+    correctness = credits[MISLED].correctness
+    assert correctness is not None
+    assert correctness[0] == 1.0
     assert credits[MISLED].calibrated[0] == 0.0
     assert credits[MISLED].advantages[0] == pytest.approx(-0.5, abs=1e-3)
     assert credits[LOST].calibrated[0] == pytest.approx(-0.5, abs=1e-3)
@@ -212,7 +241,7 @@ def test_metrics_hold_one_complete_line_per_batch(make_trainer: Callable[..., Ca
 
 def test_non_finite_gradient_skips_the_update_and_is_counted(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
     trainer = make_trainer(max_steps=2)
-    poisoned = trainer.model.model.layers[0].mlp.gate_proj.weight
+    poisoned = model_of(trainer).model.layers[0].mlp.gate_proj.weight
     poisoned.register_hook(lambda grad: grad * float("nan"))
     before = weights(trainer)
     trainer.train()
@@ -223,19 +252,17 @@ def test_non_finite_gradient_skips_the_update_and_is_counted(make_trainer: Calla
 def test_policy_that_never_writes_a_tag_is_told_so_and_stops(
     make_trainer: Callable[..., CalibAdvTrainer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = make_trainer(max_batches_without_signal=2)
-    tokenizer = HFTokenizer(trainer.processing_class)
-    trainer._make_policy = lambda _model, _tokenizer: ScriptedPolicy(lambda _e, _t: "no idea", tokenizer=tokenizer)
+    trainer = make_trainer(max_batches_without_signal=2, policy=saying("no idea"))
     with pytest.raises(NoSignalError, match="does not use the tags"):
         trainer.train()
     assert "No signal in this batch" in caplog.text
 
 
 def test_batch_in_which_every_rollout_failed_is_told_so_and_stops(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
-    trainer = make_trainer(max_batches_without_signal=1, rollout={"prompt": "question", "top_k": 2, "deadline_s": 1e-6})
-    tokenizer = HFTokenizer(trainer.processing_class)
-    trainer._make_policy = lambda _model, _tokenizer: ScriptedPolicy(
-        lambda _e, _t: "hm</think><search>book 1</search>", tokenizer=tokenizer
+    trainer = make_trainer(
+        max_batches_without_signal=1,
+        rollout={"prompt": "question", "top_k": 2, "deadline_s": 1e-6},
+        policy=saying("hm</think><search>book 1</search>"),
     )
     with pytest.raises(NoSignalError, match=r"every rollout failed.* raise rollout\.deadline_s"):
         trainer.train()
@@ -243,10 +270,10 @@ def test_batch_in_which_every_rollout_failed_is_told_so_and_stops(make_trainer: 
 
 def test_calibration_without_trajectories_refuses_to_train(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
     trainer = make_trainer()
-    plain = trainer.rollout_func
+    plain: Any = trainer.rollout_func
 
     def forgetful(prompts: Any, owner: Any) -> dict[str, Any]:
-        fields = plain(prompts, owner)
+        fields: dict[str, Any] = plain(prompts, owner)
         del fields["trajectory"]
         return fields
 
@@ -274,4 +301,5 @@ def test_settings_of_trl_that_would_be_ignored_are_refused(settings: dict[str, A
 
 
 def test_configuration_can_be_written_as_json(settings: dict[str, Any]) -> None:
-    assert json.loads(CalibAdvConfig(**settings).to_json_string())["rollout"]["top_k"] == 2
+    config: Any = CalibAdvConfig(**settings)
+    assert json.loads(config.to_json_string())["rollout"]["top_k"] == 2

@@ -171,12 +171,12 @@ def _attend_reading(
 class PackedModel:
     """A causal LM that takes packed ticks. ``with packed:`` sets our attention and evaluation mode, and undoes both."""
 
-    def __init__(self, model: Any, *, max_context: int) -> None:
+    def __init__(self, model: Any, *, max_context: int, gather: bool | None = None) -> None:
         check_supported(model, max_context=max_context)
         self.model = model
         self.cache = PackedCache()
         self.device = next(model.parameters()).device
-        self.gather = self.device.type == "cpu"
+        self.gather = self.device.type == "cpu" if gather is None else gather
         """Copy the rows that write together for their attention (see `kv_layout`)."""
         self._mask = torch.zeros(1, 1, 1, 1, device=self.device)  # 4D: transformers then makes no mask of its own
         self._keeps_logits = "logits_to_keep" in inspect.signature(_base(model).forward).parameters

@@ -37,6 +37,7 @@ class TransformersPolicy:
         configuration says. cache_rows: episodes whose keys and values are held, those that wait for a search included;
         when more are needed, the one unused for longest is read again later. Default: a quarter more than
         ``max_rows``. max_tick_tokens: tokens in one forward; longer prompts and observations are read in pieces.
+        gather: attend over copies of the rows that write together (`kv_layout`). Default: on a CPU, where that pays.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class TransformersPolicy:
         max_context: int | None = None,
         cache_rows: int | None = None,
         max_tick_tokens: int = 8192,
+        gather: bool | None = None,
     ) -> None:
         if max_rows < 1:
             raise ConfigError(f"max_rows must be >= 1, got {max_rows}")
@@ -64,7 +66,7 @@ class TransformersPolicy:
         """Tokens of prompts and observations that went through the model so far."""
         self.written_tokens = 0
         """Tokens sampled so far."""
-        self._packed = PackedModel(model, max_context=self.max_context)
+        self._packed = PackedModel(model, max_context=self.max_context, gather=gather)
         self._verified = False
         self._eos = np.array(sorted({*self.tokenizer.eos_ids, *_eos_ids(model)}), dtype=np.int64)
         self._stops: dict[tuple[str, ...], StopFinder] = {}

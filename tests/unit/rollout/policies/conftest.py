@@ -101,9 +101,10 @@ def play_with() -> Callable[..., RolloutResult]:
 
     def run(policy: Any, tokenizer: Any, *, count: int = 2, **config: Any) -> RolloutResult:
         questions = [Question(id=f"q{i}", text=f"who is number {i}?", golden_answers=("x",)) for i in range(count)]
+        settings: dict[str, Any] = {"prompt": "question", "top_k": 1} | config
         return rollout(
             questions, num_rollouts=1, policy=policy, retriever=ListRetriever(documents), tokenizer=tokenizer, seed=0,
-            config=RolloutConfig(**({"prompt": "question", "top_k": 1} | config)),
+            config=RolloutConfig(**settings),
         )  # fmt: skip
 
     return run

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
+
 
 import numpy as np  # noqa: E402
 from hypothesis import given  # noqa: E402
@@ -13,7 +16,7 @@ from hypothesis import strategies as st  # noqa: E402
 from calibadv.rollout.policies.kv_sampling import sample, uniforms  # noqa: E402
 
 
-def draw(logits: torch.Tensor, uniform: np.ndarray, *, temperature: float = 1.0, top_p: float = 1.0) -> tuple:  # type: ignore[type-arg]
+def draw(logits: Any, uniform: Any, *, temperature: float = 1.0, top_p: float = 1.0) -> Any:
     rows = len(uniform)
     return sample(
         logits.expand(rows, -1), temperature=np.full(rows, temperature), top_p=np.full(rows, top_p), uniform=uniform

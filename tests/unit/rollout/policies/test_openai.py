@@ -42,7 +42,7 @@ def chat_server(fake_server: Any) -> Any:
 
 @pytest.fixture
 def open_one(fake_server: Any, closed_later: Any) -> Callable[..., OpenAIPolicy]:
-    defaults = {"model": "some-model", "retry": Retry(retries=2, clock=FakeClock())}
+    defaults: dict[str, Any] = {"model": "some-model", "retry": Retry(retries=2, clock=FakeClock())}
     return lambda **settings: closed_later(OpenAIPolicy(f"{fake_server.url}/v1", **(defaults | settings)))
 
 

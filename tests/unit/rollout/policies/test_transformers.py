@@ -54,9 +54,9 @@ class TagTokenizer(CharTokenizer):
         self.searches, self.answers = set(map(ord, searches)), set(map(ord, answers))
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(map(self._word, ids))
+        return "".join(map(self.word, ids))
 
-    def _word(self, token: int) -> str:
+    def word(self, token: int) -> str:
         if token in self.searches:
             return f"<search>{token}</search>"
         return "<answer>x</answer>" if token in self.answers else chr(token)
@@ -65,7 +65,7 @@ class TagTokenizer(CharTokenizer):
 @pytest.fixture
 def run(questions: Any, documents: list[Document]) -> Callable[..., RolloutResult]:
     def play(policy: Any, *, num_questions: int = 4, num_rollouts: int = 3, **config: Any) -> RolloutResult:
-        settings = {"prompt": "question", "max_turn_tokens": 40, "top_k": 1} | config
+        settings: dict[str, Any] = {"prompt": "question", "max_turn_tokens": 40, "top_k": 1} | config
         return rollout(
             questions(num_questions), num_rollouts=num_rollouts, policy=policy, retriever=ListRetriever(documents),
             tokenizer=TagTokenizer(), config=RolloutConfig(**settings), seed=3,
@@ -76,14 +76,16 @@ def run(questions: Any, documents: list[Document]) -> Callable[..., RolloutResul
 
 def full_logprobs(model: Any, trajectory: Trajectory) -> tuple[list[float], list[float]]:
     """(sampled, recomputed by one forward over the whole context)."""
-    ids, places, sampled = list(trajectory.prompt_token_ids), [], []
+    ids = list(trajectory.prompt_token_ids)
+    places: list[int] = []
+    sampled: list[float] = []
     for turn in trajectory.turns:
         places += range(len(ids), len(ids) + len(turn.token_ids))
         sampled += turn.logprobs
         ids += [*turn.token_ids, *turn.observation_token_ids]
     with torch.no_grad():
         logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), dim=-1)
-    return list(sampled), [float(logprobs[place - 1, ids[place]]) for place in places]
+    return sampled, [float(logprobs[place - 1, ids[place]]) for place in places]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,8 +93,7 @@ def full_logprobs(model: Any, trajectory: Trajectory) -> tuple[list[float], list
 @pytest.mark.parametrize("gather", [True, False])  # the way of a CPU and that of a GPU
 def test_logprobs_agree_with_one_full_forward(kind: str, settings: dict[str, int], gather: bool, run: Any) -> None:
     model = make_model(kind)
-    policy = TransformersPolicy(model, TagTokenizer(), **settings)
-    policy._packed.gather = gather
+    policy = TransformersPolicy(model, TagTokenizer(), gather=gather, **settings)
     result = run(policy)
     assert result.counters["searches"] > 3
     for trajectory in result.trajectories:
@@ -132,8 +133,7 @@ def test_few_rows_with_refills_and_evictions_write_the_same_as_many(run: Any) ->
     texts = []
     settings: dict[str, int]
     for settings in ({"max_rows": 80}, {"max_rows": 7}, {"max_rows": 7, "cache_rows": 7, "max_tick_tokens": 16}):
-        policy = TransformersPolicy(model, TagTokenizer(), **settings)
-        policy._packed.gather = settings["max_rows"] == 80
+        policy = TransformersPolicy(model, TagTokenizer(), gather=settings["max_rows"] == 80, **settings)
         result = run(policy, num_questions=16, num_rollouts=5, temperature=0.0, search_overlap=4,
                      max_turn_tokens=16)  # fmt: skip
         texts.append([[turn.text for turn in t.turns] for t in result.trajectories])
@@ -166,11 +166,13 @@ def test_every_new_token_is_read_once_and_shared_prompts_once_per_group(run: Any
 
 def test_the_model_is_left_as_it_was(run: Any) -> None:
     model = make_model().train()
-    before = model.config._attn_implementation
+    ids = torch.tensor([[1, 2, 3]])
+    before = model(ids).logits
     run(TransformersPolicy(model, TagTokenizer()))
     assert model.training
-    assert model.config._attn_implementation == before
-    model(torch.tensor([[1, 2, 3]])).logits.sum().backward()  # our attention is gone, gradients flow
+    after = model(ids).logits
+    assert torch.equal(after, before)
+    after.sum().backward()  # our attention, which only reads packed rows, is gone: gradients flow
 
 
 def test_new_weights_are_used_at_the_next_rollout(run: Any) -> None:
@@ -321,7 +323,7 @@ def test_a_model_whose_attention_differs_in_some_other_way_is_refused(run: Any) 
         ({"max_context": 2000}, r"max_context must be in \[2, 1024\].*got 2000"),
     ],
 )
-def test_impossible_settings_are_refused(settings: dict[str, int], message: str) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TransformersPolicy(make_model(), TagTokenizer(), **settings)
 
@@ -334,8 +336,8 @@ def test_a_context_that_is_too_long_is_refused() -> None:
 
 
 def test_a_generation_that_is_abandoned_leaves_the_model_as_it_was() -> None:
-    model = make_model()
-    before = model.config._attn_implementation
+    model, ids = make_model(), torch.tensor([[1, 2, 3]])
+    before = model(ids).logits
     requests = [
         GenerationRequest(episode=i, token_ids=(65, 66), params=SamplingParams(max_tokens=i + 1, stop=()), seed=i)
         for i in range(3)
@@ -343,4 +345,4 @@ def test_a_generation_that_is_abandoned_leaves_the_model_as_it_was() -> None:
     completions = TransformersPolicy(model, CharTokenizer()).generate(Requests(requests))
     next(completions)
     completions.close()  # type: ignore[attr-defined]
-    assert model.config._attn_implementation == before
+    assert torch.equal(model(ids).logits, before)

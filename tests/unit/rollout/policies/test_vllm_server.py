@@ -56,7 +56,7 @@ def serve(fake_server: Any) -> VllmServe:
 
 @pytest.fixture
 def open_one(serve: VllmServe, closed_later: Any) -> Callable[..., VllmServerPolicy]:
-    defaults = {"model": "org/model", "retry": Retry(retries=2, clock=FakeClock())}
+    defaults: dict[str, Any] = {"model": "org/model", "retry": Retry(retries=2, clock=FakeClock())}
     return lambda **settings: closed_later(VllmServerPolicy(serve.server.url, CharTokenizer(), **(defaults | settings)))
 
 
