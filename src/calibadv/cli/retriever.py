@@ -12,8 +12,9 @@ from cyclopts import Parameter
 
 from calibadv.cli.options import command, epilogue, fill, takes
 from calibadv.io.packages import require_packages
+from calibadv.retrieval.client.servers import TOKEN_VARIABLE
 from calibadv.retrieval.server.backend import BackendConfig
-from calibadv.retrieval.server.config import TOKEN_VARIABLE, ServerConfig
+from calibadv.retrieval.server.config import ServerConfig
 
 EXAMPLES = """\
   calibadv retriever serve wiki/bm25                     on http://127.0.0.1:8000, 20 documents a query

@@ -17,13 +17,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from calibadv.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
 LINES_PER_REPORT = 1024
+T = TypeVar("T")
 
 
 class TornFile(DataError):
@@ -113,6 +114,25 @@ def read_json(path: Path, *, remedy: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: must hold a JSON object{hint}")
     return content
+
+
+def read_record(cls: type[T], record: object, *, problem: str, remedy: str) -> T:
+    """A dataclass from plain JSON values, strictly: every field of its type, none missing and none too many.
+
+    >>> from dataclasses import make_dataclass
+    >>> Range = make_dataclass("Range", [("least", int), ("most", int)])
+    >>> read_record(Range, {"least": 1, "most": "9"}, problem="a.json: not a range", remedy="write it again")
+    Traceback (most recent call last):
+    calibadv.errors.DataError: a.json: not a range (most: Input should be a valid integer); write it again
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(record), strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise DataError(f"{problem} ({field + ': ' if field else ''}{first['msg']}); {remedy}") from None
 
 
 def json_line(value: Mapping[str, Any]) -> bytes:

@@ -130,6 +130,12 @@ def require_httpx2(what: str) -> None:
         raise ConfigError(f"{what} needs httpx2: pip install 'calibadv[retrieval]'") from error
 
 
+def check_secret(secret: str, *, variable: str) -> None:
+    """Refuse what cannot travel in a header; ``variable`` of the environment holds it."""
+    if not secret or " " in secret or not (secret.isascii() and secret.isprintable()):
+        raise ConfigError(f"{variable} must be printable ASCII without blanks, and not empty: it is sent in a header")
+
+
 def hider(secrets: Sequence[str]) -> Callable[[str], str]:
     """A function that takes secrets out of a text; it shows none of them itself."""
 

@@ -8,10 +8,12 @@ import hmac
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp
 
 from calibadv.errors import ConfigError
 from calibadv.io.signals import handled
@@ -25,6 +27,20 @@ CLIENT_GONE = 499
 """Status in the metrics of a request whose client went away; nobody receives it."""
 
 
+class ServerMetrics:
+    """Prometheus figures of a server, in a registry of their own; safe in any thread."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+
+    def write(self) -> bytes:
+        """The figures in Prometheus's text form."""
+        return generate_latest(self.registry)
+
+
 class RequestRefused(Exception):
     """A request that cannot be answered, with its HTTP status; the message goes to the client."""
 
@@ -34,7 +50,29 @@ class RequestRefused(Exception):
 
 
 class GracefulServer(uvicorn.Server):
-    """Shuts down gracefully on SIGTERM and SIGINT: uvicorn itself would raise the signal again when it is done."""
+    """Shuts down gracefully on SIGTERM and SIGINT: uvicorn itself would raise the signal again when it is done.
+
+    Requests in flight then have ``grace_s`` to end; a silent connection is closed after ``keep_alive_s``.
+    """
+
+    def __init__(self, app: ASGIApp, *, grace_s: float, keep_alive_s: int = 5) -> None:
+        grace = max(1, round(grace_s))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                timeout_keep_alive=keep_alive_s,
+                timeout_graceful_shutdown=grace,
+            )
+        )
+
+    def serve_on(self, listener: socket.socket, *, host: str, on_listening: Callable[[str], None]) -> None:
+        """Serve until a signal comes, then close the listener; ``on_listening`` gets the URL."""
+        with contextlib.closing(listener):
+            listener.listen(BACKLOG)  # who connects from now on waits; uvicorn would refuse until it is up
+            on_listening(url_of(listener, host=host))
+            self.run(sockets=[listener])
 
     def end(self) -> None:
         """Shut down as after a signal."""

@@ -7,11 +7,12 @@ what it is given would wait for ever. This one starts again in every process.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -28,6 +29,16 @@ class Threads:
         if self._process != os.getpid():
             self._start()
         return self._pool.submit(call, *args, **kwargs)
+
+    def map(self, call: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
+        """The results of all calls, in order; the first failure drops those that have not begun."""
+        futures = [self.submit(call, argument) for argument in arguments]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
 
     def close(self, *, wait: bool = False) -> None:
         """Take nothing more; what has not begun is dropped."""

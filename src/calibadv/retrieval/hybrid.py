@@ -19,11 +19,11 @@ from typing import Any, Protocol
 from calibadv.config_class import PositiveInt, config_class
 from calibadv.errors import ConfigError, DataError, RetrieverError
 from calibadv.io.thread_pool import Threads
-from calibadv.retrieval.base import Hit, Retriever, check_search
+from calibadv.retrieval.base import Retriever, check_search
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.index.folder import whole_folder
 from calibadv.retrieval.index.manifest import IndexManifest
-from calibadv.retrieval.index.row_search import RowHits, RowSearcher, with_documents
+from calibadv.retrieval.index.row_search import RowHits, RowRetriever
 from calibadv.version import __version__
 
 PARTS = "parts.json"
@@ -50,7 +50,7 @@ class HybridConfig:
     """Candidates asked of each part; at least as many as the search wants."""
 
 
-class HybridRetriever:
+class HybridRetriever(RowRetriever):
     """Asks its parts in parallel and fuses what they find; equal scores come in corpus order.
 
     A part that fails fails the search: half of a hybrid is another retriever.
@@ -61,11 +61,12 @@ class HybridRetriever:
             raise ConfigError(f"a hybrid needs two parts or more, got {len(parts)}")
         self.parts = dict(parts)
         self.config = config or HybridConfig()
-        self.corpus = next(iter(self.parts.values())).corpus
+        super().__init__(
+            next(iter(self.parts.values())).corpus, index_manifest=_manifest_of(self.parts, config=self.config)
+        )
         for name, part in self.parts.items():
             if part.corpus.sha256 != self.corpus.sha256:
                 raise DataError(f"the parts of a hybrid must index one corpus; the corpus of {name!r} is another one")
-        self._manifest = _manifest_of(self.parts, config=self.config)
         self._pool = Threads(len(self.parts), name="calibadv-hybrid")
 
     @classmethod
@@ -87,30 +88,19 @@ class HybridRetriever:
 
     def manifest(self) -> dict[str, Any]:
         """What identifies this index and its parts: recorded with evaluations."""
-        parts = {name: part.manifest() for name, part in self.parts.items()}
-        return {**asdict(self._manifest), "version": self.version, "parts": parts}
-
-    @property
-    def version(self) -> str:
-        """Digest of everything that decides the answers."""
-        return self._manifest.version
-
-    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """At most ``k`` hits a query, best first, with the fused scores."""
-        return with_documents(self.search_rows(queries, k), self.corpus)
+        return super().manifest() | {"parts": {name: part.manifest() for name, part in self.parts.items()}}
 
     def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]:
-        """As `search`, with row numbers of the corpus in the place of documents."""
+        """As `search`, in rows, with the fused scores."""
         check_search(queries, k)
         depth = max(k, self.config.depth)
-        futures = [self._pool.submit(rows_of, part, queries, depth) for part in self.parts.values()]
-        found = [future.result() for future in futures]
+        found = self._pool.map(lambda part: rows_of(part, queries, depth), self.parts.values())
         return [fuse(lists, k=k, rrf_k=self.config.rrf_k) for lists in zip(*found, strict=True)]
 
 
 def rows_of(part: Part, queries: Sequence[str], k: int) -> list[RowHits]:
     """What a part finds, as rows of the corpus."""
-    if isinstance(part, RowSearcher):
+    if isinstance(part, RowRetriever):
         return part.search_rows(queries, k)
     found = part.search(queries, k)
     rows = {hit.document.id: part.corpus.row_of(hit.document.id) for hits in found for hit in hits}

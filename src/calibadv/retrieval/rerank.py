@@ -16,7 +16,7 @@ from calibadv.devices import quiet_loading, usable_device
 from calibadv.errors import ConfigError, RetrieverError, first_line
 from calibadv.io.packages import require_packages
 from calibadv.io.provenance import json_sha256, model_fingerprint
-from calibadv.retrieval.base import Hit, Retriever
+from calibadv.retrieval.base import Hit, Retriever, check_search
 from calibadv.retrieval.dense.encoder_files import hub_folder
 from calibadv.trajectory import Document
 
@@ -126,8 +126,7 @@ class RerankedRetriever:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most ``k`` hits a query, best first by the re-ranker, with its scores."""
-        if k < 1:
-            raise ConfigError(f"k must be >= 1, got {k}")
+        check_search(queries, k)
         return [best_first(hits)[:k] for hits in self.scored(queries, max(k, self.candidates))]
 
     def scored(self, queries: Sequence[str], candidates: int) -> list[list[Hit]]:

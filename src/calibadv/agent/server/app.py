@@ -176,7 +176,8 @@ def _add_views(app: FastAPI, agent: Agent, *, config: AgentServerConfig, metrics
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     async def figures(request: Request) -> Response:
         _check_token(request, config=config)
-        return Response(metrics.write(num_alive=agent.num_alive), media_type=metrics.content_type)
+        metrics.alive.set(agent.num_alive)
+        return Response(metrics.write(), media_type=metrics.content_type)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 
 from calibadv.config_class import NonNegativeFloat, Port, PositiveFloat, PositiveInt, config_class
-from calibadv.errors import ConfigError
+from calibadv.io.http import check_secret
 
 TOKEN_VARIABLE = "CALIBADV_AGENT_TOKEN"
 
@@ -37,5 +37,5 @@ class AgentServerConfig:
     """Questions that the page offers."""
 
     def __post_init__(self) -> None:
-        if self.token is not None and (not self.token or not self.token.isascii() or not self.token.isprintable()):
-            raise ConfigError(f"{TOKEN_VARIABLE} must be printable ASCII and not empty: it travels in an HTTP header")
+        if self.token is not None:
+            check_secret(self.token, variable=TOKEN_VARIABLE)

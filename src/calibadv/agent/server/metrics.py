@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import Counter, Gauge, Histogram
 
 from calibadv.agent.events import Finished
+from calibadv.io.serving import ServerMetrics
 
 PREFIX = "calibadv_agent"
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0)
 
 
-class Metrics:
-    """Counters and histograms; safe in any thread."""
-
-    content_type = "text/plain; version=0.0.4; charset=utf-8"
+class Metrics(ServerMetrics):
+    """Counters and histograms."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        super().__init__()
+        registry = self.registry
         self.requests = Counter(f"{PREFIX}_requests", "Requests by status", ["status"], registry=registry)
         self.questions = Counter(
             f"{PREFIX}_questions", "Questions played to the end, by why it ended", ["stop_reason"], registry=registry
@@ -37,8 +36,3 @@ class Metrics:
         self.searches.inc(len(finished.trajectory.search_turns))
         self.tokens.labels("prompt").inc(finished.prompt_tokens)
         self.tokens.labels("completion").inc(finished.completion_tokens)
-
-    def write(self, *, num_alive: int) -> bytes:
-        """The figures in Prometheus's text form."""
-        self.alive.set(num_alive)
-        return generate_latest(self._registry)

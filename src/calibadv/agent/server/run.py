@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from socket import socket
-
-import uvicorn
 
 from calibadv.agent.agent import Agent
 from calibadv.agent.server.app import create_app
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
-from calibadv.io.serving import BACKLOG, GracefulServer, listen, url_of
+from calibadv.io.serving import GracefulServer, listen
 
 
 def claim_address(config: AgentServerConfig) -> socket:
@@ -27,13 +24,5 @@ def serve(
     on_listening: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; ``on_listening`` gets the URL."""
-    grace_s = max(1, round(config.shutdown_grace_s))
-    server = GracefulServer(
-        uvicorn.Config(
-            create_app(agent, config=config), log_config=None, access_log=False, timeout_graceful_shutdown=grace_s
-        )
-    )
-    with closing(listener):
-        listener.listen(BACKLOG)  # who connects from now on waits; uvicorn would refuse until it is up
-        on_listening(url_of(listener, host=config.host))
-        server.run(sockets=[listener])
+    server = GracefulServer(create_app(agent, config=config), grace_s=config.shutdown_grace_s)
+    server.serve_on(listener, host=config.host, on_listening=on_listening)

@@ -15,14 +15,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from calibadv.errors import CalibAdvError, ConfigError, DataError, RetrieverError
-from calibadv.retrieval.base import Hit, check_search
+from calibadv.retrieval.base import check_search
 from calibadv.retrieval.bm25.analysis import ANALYSIS, BM25Config, import_tantivy, make_analyzer, normalise
 from calibadv.retrieval.bm25.build import (
     ENGINE_FOLDER,
@@ -35,7 +34,7 @@ from calibadv.retrieval.bm25.build import (
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.index.folder import FileList, check_new_folder, corpus_of, corpus_place
 from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
-from calibadv.retrieval.index.row_search import RowHits, with_documents
+from calibadv.retrieval.index.row_search import RowHits, RowRetriever
 from calibadv.trajectory import Document
 
 MAX_WORDS = 1024
@@ -49,7 +48,7 @@ _WORTH_THREADS = 100_000
 """Documents from which on the queries of one call are shared among threads."""
 
 
-class BM25Retriever:
+class BM25Retriever(RowRetriever):
     """Searches a corpus by words. Safe to call from several threads; the engine works without the interpreter's lock.
 
     >>> retriever = BM25Retriever.from_documents([
@@ -61,11 +60,10 @@ class BM25Retriever:
     """
 
     def __init__(self, index: Any, *, corpus: Corpus, manifest: IndexManifest, threads: int | None = None) -> None:
-        self.corpus = corpus
+        super().__init__(corpus, index_manifest=manifest)
         self.config = BM25Config(stop_words=manifest.parameters["stop_words"])
         self.threads = threads if threads is not None else min(os.cpu_count() or 1, 8)
         """How many queries of one call are searched at the same time (large corpora only)."""
-        self._manifest = manifest
         self._tantivy = import_tantivy()
         self._analyzer = make_analyzer(self.config)
         self._schema = index.schema
@@ -110,26 +108,13 @@ class BM25Retriever:
                 )
         return cls.open(index_dir, corpus=corpus)
 
-    def manifest(self) -> dict[str, Any]:
-        """What identifies this index: recorded with evaluations."""
-        return {**asdict(self._manifest), "version": self._manifest.version}
-
     @property
     def shares_queries(self) -> bool:
         """Whether the queries of one call are shared among threads; else they are searched one after the other."""
         return self.threads > 1 and len(self.corpus) >= _WORTH_THREADS
 
-    @property
-    def version(self) -> str:
-        """Digest of everything that decides the answers."""
-        return self._manifest.version
-
-    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """At most ``k`` hits a query, best first; only documents that share a word with the query."""
-        return with_documents(self.search_rows(queries, k), self.corpus)
-
     def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]:
-        """As `search`, with row numbers of the corpus in the place of documents."""
+        """As `search`, in rows; only documents that share a word with the query."""
         check_search(queries, k)
         with damage_reported(self.corpus.name):
             if len(queries) < 2 or not self.shares_queries:

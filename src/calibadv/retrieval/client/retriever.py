@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from calibadv.config_class import PositiveFloat, PositiveInt, config_class
 from calibadv.errors import ConfigError, RetrieverError
-from calibadv.io.http import Answer, Transient, exchange, hider, require_httpx2
+from calibadv.io.http import Answer, Transient, check_secret, exchange, hider, require_httpx2
 from calibadv.io.provenance import text_sha256
 from calibadv.io.retry import Retry
 from calibadv.io.terminal import StatusLine
@@ -121,13 +121,7 @@ class RemoteRetriever:
         if len(parts) == 1:
             found = self._search_part(parts[0], k)
         else:
-            futures = [self._pool.submit(self._search_part, part, k) for part in parts]
-            try:
-                found = [hits for future in futures for hits in future.result()]
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                raise
+            found = list(itertools.chain(*self._pool.map(lambda part: self._search_part(part, k), parts)))
         by_query = dict(zip(distinct, found, strict=True))
         return [list(by_query[query]) for query in queries]
 
@@ -318,8 +312,7 @@ def _parts(queries: list[str], *, at_most: int, servers: int) -> list[list[str]]
 def _check_token(token: str | None, *, servers: Sequence[Server]) -> None:
     if token is None:
         return
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError(f"{TOKEN_VARIABLE} must be printable ASCII without blanks, and not empty")
+    check_secret(token, variable=TOKEN_VARIABLE)
     for server in servers:
         parts = urlsplit(server.base)
         if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from calibadv.config_class import PositiveInt
 from calibadv.errors import DataError
-from calibadv.io.files import read_json, write_json
+from calibadv.io.files import read_json, read_record, write_json
 from calibadv.retrieval.corpus.id_index import IDS
 
 CORPUS = "corpus.json"
@@ -23,13 +24,13 @@ AGAIN = "import it again: calibadv corpus import"
 class CorpusManifest:
     """The identity of a corpus, the sizes of its files, and how it was made."""
 
-    num_documents: int
+    num_documents: PositiveInt
     sha256: str
     """`Corpus.sha256`."""
     ids: Ids
     """``rows``: ids are the row numbers and need no index; ``hashed``: ids.bin finds them."""
-    rows_per_batch: int
-    sizes: Mapping[str, int]
+    rows_per_batch: PositiveInt
+    sizes: dict[str, int]
     """Bytes of every file beside this one."""
     source: tuple[str, ...] = ()
     """What was imported, as it was named."""
@@ -54,9 +55,12 @@ class CorpusManifest:
                 f"{path}: format version {version!r}, but this calibadv reads version {VERSION}; "
                 "update calibadv or import the corpus again"
             )
-        if not _is_manifest(record):
-            raise DataError(f"{path}: its fields are not those of a corpus; {AGAIN}")
-        manifest = cls(**{**record, "source": tuple(record.get("source", ()))})
+        problem = f"{path}: not the description of a corpus"
+        manifest = read_record(cls, record, problem=problem, remedy=AGAIN)
+        if not _is_report(manifest.report):
+            raise DataError(f"{problem} (report: not that of an import); {AGAIN}")
+        if manifest.sizes.keys() != {DOCUMENTS} | ({IDS} if manifest.ids == "hashed" else set()):
+            raise DataError(f"{problem} (it has the files {sorted(manifest.sizes)}); {AGAIN}")
         manifest._check_files(corpus_dir)
         return manifest
 
@@ -72,30 +76,7 @@ class CorpusManifest:
                 )
 
 
-def _is_manifest(record: Mapping[str, Any]) -> bool:
-    names = {f.name for f in fields(CorpusManifest)}
-    if not names - {"source", "report"} <= record.keys() <= names:
-        return False
-    numbers = [record["num_documents"], record["rows_per_batch"]]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers):
-        return False
-    files = {DOCUMENTS} | ({IDS} if record["ids"] == "hashed" else set())
-    sizes = record["sizes"]
-    return (
-        record["ids"] in get_args(Ids)
-        and isinstance(record["sha256"], str)
-        and isinstance(sizes, dict)
-        and sizes.keys() == files
-        and all(isinstance(size, int) for size in sizes.values())
-        and isinstance(record.get("source", []), list)
-        and all(isinstance(name, str) for name in record.get("source", []))
-        and _is_report(record.get("report", {}))
-    )
-
-
-def _is_report(report: Any) -> bool:
-    if not isinstance(report, dict):
-        return False
+def _is_report(report: Mapping[str, Any]) -> bool:
     counts, notes, left_out = report.get("counts", {}), report.get("notes", []), report.get("left_out", [])
     return (
         isinstance(counts, dict)

@@ -8,14 +8,12 @@ digest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from calibadv.errors import ConfigError, DataError, RetrieverError
-from calibadv.retrieval.base import Hit
+from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.dense.encoder import Encoder
 from calibadv.retrieval.dense.encoder_config import EncoderSpec
@@ -23,10 +21,10 @@ from calibadv.retrieval.dense.folder import check_encoder, open_vector_index
 from calibadv.retrieval.dense.search import Ranked, VectorIndex, Vectors
 from calibadv.retrieval.index.folder import corpus_of
 from calibadv.retrieval.index.manifest import IndexManifest
-from calibadv.retrieval.index.row_search import RowHits, with_documents
+from calibadv.retrieval.index.row_search import RowHits, RowRetriever, with_documents
 
 
-class DenseRetriever:
+class DenseRetriever(RowRetriever):
     """Searches a corpus by the vectors of an encoder. Safe to call from several threads.
 
     A blank query finds nothing. Equal scores are ordered by row.
@@ -35,10 +33,9 @@ class DenseRetriever:
     def __init__(
         self, corpus: Corpus, *, encoder: Encoder, index: VectorIndex, index_manifest: IndexManifest, where: Path
     ) -> None:
-        self.corpus = corpus
+        super().__init__(corpus, index_manifest=index_manifest)
         self.encoder = encoder
         self.index = index
-        self.index_manifest = index_manifest
         self._where = where
 
     @classmethod
@@ -68,25 +65,12 @@ class DenseRetriever:
         return cls(corpus, encoder=encoder, index=index, index_manifest=manifest, where=index_dir)
 
     @property
-    def version(self) -> str:
-        """Digest of everything that decides the hits."""
-        return self.index_manifest.version
-
-    @property
     def is_exact(self) -> bool:
         """Whether hits are compared by the vectors as they were encoded."""
         return self.index.parameters.kind == "flat"
 
-    def manifest(self) -> dict[str, Any]:
-        """What identifies this index, for the manifests of evaluations."""
-        return asdict(self.index_manifest)
-
-    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """At most ``k`` hits a query, best first."""
-        return with_documents(self.search_rows(queries, k), self.corpus)
-
     def search_rows(self, queries: Sequence[str], k: int) -> list[RowHits]:
-        """As `search`, with row numbers of the corpus in the place of documents."""
+        """As `search`, in rows."""
         return self._rows(queries, k, self.index.best)
 
     def search_exact(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
@@ -99,8 +83,7 @@ class DenseRetriever:
         return with_documents(self._rows(queries, k, self.index.best_exact), self.corpus)
 
     def _rows(self, queries: Sequence[str], k: int, best: Callable[[Vectors, int], list[Ranked]]) -> list[RowHits]:
-        if k < 1:
-            raise ConfigError(f"k must be >= 1, got {k}")
+        check_search(queries, k)
         results: list[RowHits] = [[] for _ in queries]
         asked = [number for number, query in enumerate(queries) if query.strip()]
         if not asked:

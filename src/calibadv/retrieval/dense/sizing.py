@@ -7,7 +7,6 @@ passages (docs/benchmarks.md, "Dense indexes"); other vectors give other figures
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from calibadv.errors import ConfigError
@@ -20,18 +19,6 @@ BRUTE_FORCE = 1_000_000
 
 _SMALL: tuple[Kind, ...] = ("flat", "fp16", "sq8", "ivf-sq8", "ivf-pq")
 _LARGE: tuple[Kind, ...] = ("hnsw", "ivf-sq8", "ivf-pq")
-_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 1 << 10,
-    "mi": 1 << 20,
-    "gi": 1 << 30,
-    "ti": 1 << 40,
-}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +72,15 @@ def parse_size(text: str) -> int:
     >>> parse_size("8GiB"), parse_size("1.5 GB"), parse_size("4096")
     (8589934592, 1500000000, 4096)
     """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or float(match[1]) <= 0:
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        size = TypeAdapter(ByteSize).validate_python(text.strip().lower().removesuffix("b") + "b")
+    except ValidationError:
+        size = None
+    if not size:
         raise ConfigError(f"--memory {text!r}: expected a size such as 8GiB, 500MB or a number of bytes")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return int(size)
 
 
 def format_size(num_bytes: int) -> str:
@@ -96,10 +88,9 @@ def format_size(num_bytes: int) -> str:
     >>> format_size(8 << 30), format_size(1_500_000), format_size(12)
     ('8.0 GiB', '1.4 MiB', '12 B')
     """
-    for unit, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes} B"
+    from pydantic import ByteSize
+
+    return ByteSize(num_bytes).human_readable(separator=" ")
 
 
 def _num_bytes(kind: Kind, num_documents: int, dimension: int) -> int | None:

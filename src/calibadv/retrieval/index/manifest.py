@@ -7,12 +7,12 @@ manifest names the corpus by content (`corpus_sha256`) and by place (`corpus`, r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from calibadv.errors import DataError
-from calibadv.io.files import read_json, write_json
+from calibadv.io.files import read_json, read_record, write_json
 from calibadv.io.provenance import json_sha256
 
 INDEX_FORMAT = 2
@@ -63,9 +63,7 @@ class IndexManifest:
         record = read_json(path, remedy="build the index again")
         if record.pop("format", None) != INDEX_FORMAT:
             raise DataError(f"{path}: not an index of format {INDEX_FORMAT}; build it again")
-        if not _is_manifest(record):
-            raise DataError(f"{path}: not an index manifest (its fields are {sorted(record)}); build the index again")
-        return cls(**record)
+        return read_record(cls, record, problem=f"{path}: not an index manifest", remedy="build the index again")
 
     def check_corpus(self, *, sha256: str, num_documents: int, where: str) -> None:
         """Refuse to open the index over documents other than those that were indexed."""
@@ -79,19 +77,3 @@ class IndexManifest:
                 f"{where}: the corpus is not the one that was indexed (its digest is {sha256[:12]}, not "
                 f"{self.corpus_sha256[:12]}); name that one (--corpus) or build the index again"
             )
-
-
-def _is_manifest(record: Mapping[str, Any]) -> bool:
-    names = {f.name for f in fields(IndexManifest)}
-    if not names - {"parameters", "versions"} <= record.keys() <= names:
-        return False
-    number = record["num_documents"]
-    return (
-        record["method"] in get_args(Method)
-        and isinstance(record["corpus"], str)
-        and isinstance(record["corpus_sha256"], str)
-        and isinstance(number, int)
-        and not isinstance(number, bool)
-        and isinstance(record.get("parameters", {}), dict)
-        and isinstance(record.get("versions", {}), dict)
-    )

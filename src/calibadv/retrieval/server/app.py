@@ -15,10 +15,11 @@ from functools import partial
 from fastapi import FastAPI, Request, Response
 
 from calibadv.io.serving import CLIENT_GONE, RequestRefused, has_token, read_body
+from calibadv.retrieval.client.servers import TOKEN_VARIABLE
 from calibadv.retrieval.server import schemas
 from calibadv.retrieval.server.backend import Pairs
 from calibadv.retrieval.server.batcher import QueueFull, WorkFailed
-from calibadv.retrieval.server.config import TOKEN_VARIABLE, ServerConfig
+from calibadv.retrieval.server.config import ServerConfig
 from calibadv.retrieval.server.service import ClientGone, DeadlinePassed, NotReady, RetrievalService
 from calibadv.retrieval.server.wire import (
     parse_json,

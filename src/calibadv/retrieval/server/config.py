@@ -6,8 +6,8 @@ from dataclasses import field
 
 from calibadv.config_class import Count, NonNegativeFloat, Port, PositiveFloat, PositiveInt, config_class
 from calibadv.errors import ConfigError
-
-TOKEN_VARIABLE = "CALIBADV_RETRIEVER_TOKEN"
+from calibadv.io.http import check_secret
+from calibadv.retrieval.client.servers import TOKEN_VARIABLE
 
 
 @config_class()
@@ -60,10 +60,8 @@ class ServerConfig:
                 f"max_queue must be >= max_queries ({self.max_queries}), got {self.max_queue}: the largest request "
                 "that is allowed has to fit into the queue"
             )
-        if self.token is not None and (not self.token.isascii() or not self.token.isprintable() or " " in self.token):
-            raise ConfigError(f"{TOKEN_VARIABLE} must be printable ASCII without blanks: it travels in an HTTP header")
-        if self.token == "":
-            raise ConfigError(f"{TOKEN_VARIABLE} is empty; unset it or give it a secret")
+        if self.token is not None:
+            check_secret(self.token, variable=TOKEN_VARIABLE)
 
     def limits(self) -> dict[str, int | float]:
         """What a client may need to know; part of /health."""

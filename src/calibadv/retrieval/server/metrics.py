@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import Counter, Gauge, Histogram
+
+from calibadv.io.serving import ServerMetrics
 
 PREFIX = "calibadv_retriever"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-class Metrics:
-    """Counters and histograms; safe in any thread. Gauges are set when somebody asks (`write`)."""
-
-    content_type = "text/plain; version=0.0.4; charset=utf-8"
+class Metrics(ServerMetrics):
+    """Counters and histograms. Gauges are set when somebody asks (`write`)."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        super().__init__()
+        registry = self.registry
         self.requests = Counter(
             f"{PREFIX}_requests", "Requests answered, by endpoint and status", ["endpoint", "status"], registry=registry
         )
@@ -58,7 +58,3 @@ class Metrics:
         """Count one request."""
         self.requests.labels(endpoint, str(status)).inc()
         self.seconds.labels(endpoint).observe(seconds)
-
-    def write(self) -> bytes:
-        """The figures in Prometheus's text form."""
-        return generate_latest(self._registry)

@@ -6,12 +6,11 @@ import gc
 import sys
 from collections.abc import Callable
 
-import uvicorn
-
-from calibadv.io.serving import BACKLOG, GracefulServer, listen, url_of
+from calibadv.io.serving import GracefulServer, listen
+from calibadv.retrieval.client.servers import TOKEN_VARIABLE
 from calibadv.retrieval.server.app import create_app
 from calibadv.retrieval.server.backend import Load
-from calibadv.retrieval.server.config import TOKEN_VARIABLE, ServerConfig
+from calibadv.retrieval.server.config import ServerConfig
 from calibadv.retrieval.server.service import RetrievalService
 
 SWITCH_INTERVAL_S = 0.001
@@ -27,26 +26,15 @@ def serve(load: Load, *, config: ServerConfig, on_listening: Callable[[str], Non
     """
     service = RetrievalService(load, config=config)
     listener = listen(config.host, config.port, token=config.token, token_variable=TOKEN_VARIABLE)
-    server = GracefulServer(
-        uvicorn.Config(
-            create_app(service),
-            log_config=None,
-            access_log=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=max(1, round(config.shutdown_grace_s)),
-        )
-    )
+    server = GracefulServer(create_app(service), grace_s=config.shutdown_grace_s, keep_alive_s=KEEP_ALIVE_S)
     service.on_failure = server.end
     service.on_ready = gc.freeze  # looking through index and libraries for garbage takes a tenth of a second each time
-    listener.listen(BACKLOG)  # who connects from now on waits; uvicorn would refuse until it is up
-    on_listening(url_of(listener, host=config.host))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        server.run(sockets=[listener])
+        server.serve_on(listener, host=config.host, on_listening=on_listening)
     finally:
         sys.setswitchinterval(interval)
         gc.unfreeze()
-        listener.close()
     if service.error is not None:
         raise service.error

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from calibadv.errors import ConfigError, RetrieverError
-from calibadv.io.http import Answer, Transient, exchange, hider, require_httpx2
+from calibadv.io.http import Answer, Transient, check_secret, exchange, hider, require_httpx2
 from calibadv.io.provenance import json_sha256
 from calibadv.io.retry import Retry
 from calibadv.io.thread_pool import Threads
@@ -81,13 +81,7 @@ class OnlineRetriever:
         if k > self.provider.max_results:
             raise ConfigError(f"k must be <= {self.provider.max_results} for {self.provider.name}, got {k}")
         distinct = list(dict.fromkeys(query for query in queries if query.strip()))
-        futures = [self._pool.submit(self._search_one, query, k) for query in distinct]
-        try:
-            found = {query: future.result() for query, future in zip(distinct, futures, strict=True)}
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+        found = dict(zip(distinct, self._pool.map(lambda query: self._search_one(query, k), distinct), strict=True))
         for query in distinct:
             self._paid_for.pop((query, k), None)
         return [list(found.get(query, ())) for query in queries]
@@ -207,9 +201,8 @@ def _keys_of(provider: Provider) -> dict[str, str]:
     missing = [name for name, key in keys.items() if not key]
     if missing:
         raise ConfigError(f"the search provider {provider.name} needs {' and '.join(missing)} in the environment")
-    wrong = [name for name, key in keys.items() if not (key.isascii() and key.isprintable()) or " " in key]
-    if wrong:
-        raise ConfigError(f"{' and '.join(wrong)} must be printable ASCII without blanks")
+    for name, key in keys.items():
+        check_secret(key, variable=name)
     return keys
 
 

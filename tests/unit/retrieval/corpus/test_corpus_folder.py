@@ -250,7 +250,7 @@ def test_other_folders_are_not_corpora(folder: Any, tmp_path: Path) -> None:
         ("[1]", "must hold a JSON object"),
         ('{"format": "other"}', "not the description of a corpus"),
         ('{"format": "calibadv.corpus", "version": 99}', "format version 99, .*update calibadv"),
-        ('{"format": "calibadv.corpus", "version": 1}', "fields are not those of a corpus"),
+        ('{"format": "calibadv.corpus", "version": 1}', r"description of a corpus \(num_documents: Field required\)"),
     ):
         (folder / "corpus.json").write_text(content)
         with pytest.raises(DataError, match=message):

@@ -188,7 +188,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "calibadv", "retriever", "serve", str(tmp_path), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("ConfigError: CALIBADV_RETRIEVER_TOKEN is empty")
+    assert done.stderr.splitlines()[-1].startswith("ConfigError: CALIBADV_RETRIEVER_TOKEN must be printable ASCII")
     environment.pop("CALIBADV_RETRIEVER_TOKEN")
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 2

@@ -145,7 +145,7 @@ def test_unknown_paths_and_methods_are_not_server_errors(plain: Any) -> None:
         ({"cache_mb": -1}, "cache_mb must be >= 0, got -1"),
         ({"port": 70_000}, "port must be between 0 and 65535, got 70000"),
         ({"token": "not one word"}, "CALIBADV_RETRIEVER_TOKEN must be printable ASCII"),
-        ({"token": ""}, "CALIBADV_RETRIEVER_TOKEN is empty"),
+        ({"token": ""}, "CALIBADV_RETRIEVER_TOKEN must be printable ASCII"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: Any, message: str) -> None:
