@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, lab_run: Any, write_toml: Any) -> Path:
+def config(
+    tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[..., dict[str, Any]], write_toml: Callable[..., Path]
+) -> Path:
     folder = tmp_path_factory.mktemp("world")
     sections = lab_run(folder, rollout={"max_turn_tokens": 64}, training=SETTINGS)
     path: Path = write_toml(folder / "tiny.toml", sections)
@@ -49,13 +52,16 @@ def finish(process: subprocess.Popen[str]) -> str:
     return errors
 
 
-def kill_after(process: subprocess.Popen[str], *, metrics: Path, lines: int) -> None:
-    """SIGKILL as soon as that many batches are recorded."""
-    deadline = time.monotonic() + 200
+def wait_for_batches(process: subprocess.Popen[str], *, metrics: Path, lines: int) -> None:
+    """Until that many batches are recorded."""
     while not (metrics.exists() and metrics.read_text(encoding="utf-8").count("\n") >= lines):
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def kill_after(process: subprocess.Popen[str], *, metrics: Path, lines: int) -> None:
+    """SIGKILL as soon as that many batches are recorded."""
+    wait_for_batches(process, metrics=metrics, lines=lines)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -104,11 +110,7 @@ def test_killed_run_resumes_as_if_nothing_had_happened(config: Path, tmp_path: P
 
 def stop_after(process: subprocess.Popen[str], *signals: int, metrics: Path, lines: int) -> tuple[int, str]:
     """Send signals as soon as that many batches are recorded; exit code and what it said."""
-    deadline = time.monotonic() + 200
-    while not (metrics.exists() and metrics.read_text(encoding="utf-8").count("\n") >= lines):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for_batches(process, metrics=metrics, lines=lines)
     for signum in signals:
         process.send_signal(signum)
         time.sleep(0.05)

@@ -15,7 +15,7 @@ import pytest
 
 from calibadv.rewards.perplexity import is_garbled, segment_perplexities
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
-from reference_losses import kl_estimate, lld_loss, masked_mean, ppo_clip_loss
+from reference_losses import Aggregation, KLEstimator, kl_estimate, lld_loss, masked_mean, ppo_clip_loss
 
 pytestmark = pytest.mark.golden
 
@@ -27,7 +27,9 @@ def assert_same(got: Any, want: Any) -> None:
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_policy_loss_and_its_gradient_equal_the_reference(aggregation: Any, golden: Callable[[str], Any]) -> None:
+def test_policy_loss_and_its_gradient_equal_the_reference(
+    aggregation: Aggregation, golden: Callable[[str], Any]
+) -> None:
     for case in golden("losses.json.gz")["cases"]:
         result = ppo_clip_loss(
             case["log_prob"],
@@ -63,7 +65,7 @@ def test_lld_term_equals_the_reference_whose_gate_never_fires(golden: Callable[[
 
 
 @pytest.mark.parametrize("estimator", ["kl", "abs", "mse", "low_var_kl"])
-def test_kl_estimates_equal_the_reference(estimator: Any, golden: Callable[[str], Any]) -> None:
+def test_kl_estimates_equal_the_reference(estimator: KLEstimator, golden: Callable[[str], Any]) -> None:
     for case in golden("losses.json.gz")["cases"]:
         got = kl_estimate(case["log_prob"], reference_logprobs_BT=case["ref_log_prob"], estimator=estimator)
         assert_same(got, case["kl"][estimator]["per_token"])

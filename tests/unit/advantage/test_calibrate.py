@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -147,7 +147,7 @@ def test_negative_answer_turns_are_scaled_in_the_variant() -> None:
 
 
 @pytest.mark.parametrize("side", ["positive", "negative"])
-def test_a_group_with_one_side_only_gets_zero_on_its_answer_turns(side: Any) -> None:
+def test_a_group_with_one_side_only_gets_zero_on_its_answer_turns(side: Literal["positive", "negative"]) -> None:
     config = CalibrationConfig(rebalance=side)
     got, stats = calibrate(
         [1.0, 0.0, 1.0, 0.0],

@@ -65,7 +65,7 @@ def test_a_trajectory_without_tokens_is_all_zero() -> None:
         pytest.param([[0, 3]], [[1, -1]], id="negative count"),
     ],
 )
-def test_turns_that_cannot_be_laid_out_are_refused(starts: Any, num_tokens: Any) -> None:
+def test_turns_that_cannot_be_laid_out_are_refused(starts: list[list[int]], num_tokens: list[list[int]]) -> None:
     with pytest.raises(DataError, match="num_columns = 5"):
         spread([[1.0, 1.0]], starts_NK=starts, num_tokens_NK=num_tokens, num_columns=5)
 

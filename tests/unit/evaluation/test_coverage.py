@@ -1,7 +1,7 @@
 """Which questions a corpus can answer at all, and how fast that is found out."""
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,24 +23,24 @@ DOCUMENTS = [
 
 
 @pytest.fixture(scope="module")
-def corpus() -> Any:
+def corpus() -> Corpus:
     return Corpus.from_documents(DOCUMENTS, name="small")
 
 
-def question(number: Any, *answers: Any, dataset: str = "geo", titles: Any = None) -> Any:
+def question(number: int, *answers: str, dataset: str = "geo", titles: list[str] | None = None) -> Question:
     metadata = {} if titles is None else {"supporting_titles": titles}
     return Question(
         id=str(number), text=f"question {number}", golden_answers=answers, dataset=dataset, metadata=metadata
     )
 
 
-def coverage(questions: Any, corpus: Any, **settings: Any) -> Any:
+def coverage(questions: Sequence[Question], corpus: Corpus, **settings: Any) -> Any:
     return {
         row.name: row for row in measure_coverage(questions, scan=scan_corpus(questions, corpus=corpus), **settings)
     }
 
 
-def test_questions_without_an_answer_in_any_document_are_listed(corpus: Any) -> None:
+def test_questions_without_an_answer_in_any_document_are_listed(corpus: Corpus) -> None:
     questions = [question(1, "Norway"), question(2, "Sweden"), question(3, "Denmark", "RAINY"), question(4, "rain")]
     row = coverage(questions, corpus)["geo"]
     assert (row.num_questions, row.num_answers, row.answer_in_corpus) == (4, 4, 0.5)
@@ -48,7 +48,7 @@ def test_questions_without_an_answer_in_any_document_are_listed(corpus: Any) -> 
     assert row.answer_in_top_k is None
 
 
-def test_yes_no_questions_are_counted_apart(corpus: Any) -> None:
+def test_yes_no_questions_are_counted_apart(corpus: Corpus) -> None:
     row = coverage([question(1, "yes"), question(2, "No"), question(3, "Norway")], corpus)["geo"]
     assert (row.num_questions, row.num_yes_no, row.num_answers, row.answer_in_corpus) == (3, 2, 1, 1.0)
     assert row.unanswerable == ()
@@ -56,7 +56,7 @@ def test_yes_no_questions_are_counted_apart(corpus: Any) -> None:
     assert (only.num_answers, only.answer_in_corpus) == (0, None)
 
 
-def test_supporting_titles_without_an_article_are_listed(corpus: Any) -> None:
+def test_supporting_titles_without_an_article_are_listed(corpus: Corpus) -> None:
     questions = [
         question(1, "Norway", titles=["Oslo", "bergen"]),
         question(2, "Norway", titles=["Oslo", "Stockholm", "Malmö"]),
@@ -67,7 +67,7 @@ def test_supporting_titles_without_an_article_are_listed(corpus: Any) -> None:
     assert row.missing_titles == {"2": ("Stockholm", "Malmö")}
 
 
-def test_within_top_k_comes_from_the_searches(corpus: Any) -> None:
+def test_within_top_k_comes_from_the_searches(corpus: Corpus) -> None:
     questions = [question(1, "Norway", titles=["Oslo"]), question(2, "programs", titles=["Ada Lovelace"])]
     found = find_evidence(questions, retriever=ListRetriever(DOCUMENTS), k=3)
     row = coverage(questions, corpus, found=found, k=2)["geo"]
@@ -75,7 +75,7 @@ def test_within_top_k_comes_from_the_searches(corpus: Any) -> None:
     assert (row.titles_in_corpus, row.support_in_top_k) == (1.0, 0.5)
 
 
-def test_ids_are_listed_per_data_set_and_figures_for_all(corpus: Any) -> None:
+def test_ids_are_listed_per_data_set_and_figures_for_all(corpus: Corpus) -> None:
     questions = [question(1, "Sweden", dataset="a"), question(1, "Norway", dataset="b"), question(2, "x", dataset="b")]
     rows = coverage(questions, corpus)
     assert [(name, row.num_unanswerable, row.unanswerable) for name, row in rows.items()] == [
@@ -86,19 +86,19 @@ def test_ids_are_listed_per_data_set_and_figures_for_all(corpus: Any) -> None:
     assert rows["all"].answer_in_corpus == pytest.approx(1 / 3)
 
 
-def test_an_answer_is_attributed_to_the_first_document_that_holds_it(corpus: Any) -> None:
+def test_an_answer_is_attributed_to_the_first_document_that_holds_it(corpus: Corpus) -> None:
     scan = scan_corpus([question(1, "Oslo", "capital of norway", "nowhere")], corpus=corpus)
     assert scan.answers == {"oslo": "1", "capital of norway": "1"}
     assert scan.num_documents == 3
 
 
-def test_progress_is_told(corpus: Any) -> None:
+def test_progress_is_told(corpus: Corpus) -> None:
     told = []
     scan_corpus([question(1, "x")], corpus=corpus, progress=lambda *p: told.append(p))
     assert told == [(3, 3)]
 
 
-def test_no_questions_are_an_error(corpus: Any) -> None:
+def test_no_questions_are_an_error(corpus: Corpus) -> None:
     with pytest.raises(DataError, match="no questions"):
         scan_corpus([], corpus=corpus)
 
@@ -108,7 +108,7 @@ texts = st.lists(words, min_size=1, max_size=8).map(" ".join)
 
 
 @given(st.lists(texts, max_size=12), st.lists(texts, max_size=12), st.integers(0, 12))
-def test_the_scan_finds_exactly_what_a_plain_search_finds(texts: Any, wanted: Any, sampled: Any) -> None:
+def test_the_scan_finds_exactly_what_a_plain_search_finds(texts: list[str], wanted: list[str], sampled: int) -> None:
     documents = [Document(id=str(row), title="", text=text) for row, text in enumerate(texts)]
     answers = [words for text in wanted if (words := padded(text.split()).strip())]
     scan = AnswerScan(answers, sample=documents[:sampled])

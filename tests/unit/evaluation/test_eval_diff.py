@@ -1,6 +1,7 @@
 """Paired comparison."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from calibadv.evaluation.compare import Answered, compare
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 
-def answered(values: Any, *, dataset: str = "a", start: int = 0, question: str = "q") -> Any:
+def answered(values: Sequence[float], *, dataset: str = "a", start: int = 0, question: str = "q") -> Any:
     return {
         (dataset, str(start + i)): Answered(
             question=f"{question} {start + i}",
@@ -39,7 +40,7 @@ def test_pairing_finds_a_small_steady_gain_that_intervals_of_each_hide() -> None
     rng = np.random.default_rng(0)
     before = rng.random(200)
     after = np.clip(before + rng.normal(0.03, 0.05, 200), 0, 1)
-    difference = compare(answered(before), answered(after)).differences["a"]["f1"]
+    difference = compare(answered(before.tolist()), answered(after.tolist())).differences["a"]["f1"]
     assert difference.low > 0
     assert difference.p_value < 0.01
     assert 2 * 1.96 * before.std() / np.sqrt(200) > difference.mean  # an unpaired interval is wider than the gain
@@ -94,7 +95,7 @@ def test_samples_of_a_question_are_averaged(tmp_path: Path) -> None:
         (None, "no questions"),
     ],
 )
-def test_what_is_no_evaluation_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+def test_what_is_no_evaluation_is_refused(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "questions.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):

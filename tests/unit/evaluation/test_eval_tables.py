@@ -10,7 +10,7 @@ from calibadv.evaluation.tables import render, summary_table
 NAMES = ("em", "cem", "f1", "format_valid", "searches", "turns")
 
 
-def table(*datasets: Any) -> Any:
+def table(*datasets: str) -> Any:
     grades = [
         Grade(dataset=name, question_id=str(q), sample=0, values=dict.fromkeys(NAMES, float(q % 2)))
         for name in datasets
@@ -45,6 +45,6 @@ def test_latex_escapes_names() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "latex"])
-def test_every_figure_is_in_every_form(form: Any) -> None:
+def test_every_figure_is_in_every_form(form: str) -> None:
     text = render(table("nq"), format=form)
     assert "0.500 [0.000, 1.000]" in text

@@ -7,6 +7,7 @@
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ import pytest
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError, DataError, RetrieverUnavailable
 from calibadv.evaluation import EvaluationConfig, Grade, as_json, rollout_config_of, summarise, table
-from calibadv.evaluation.evaluate import evaluate
+from calibadv.evaluation.evaluate import EvalResult, evaluate
 from calibadv.evaluation.folder import claim_folder, question_lines, write_evaluation
 from calibadv.evaluation.grade import METRICS
 from calibadv.io.provenance import versions
-from calibadv.retrieval import ListRetriever
+from calibadv.retrieval import ListRetriever, Retriever
 from calibadv.rollout import CharTokenizer, RolloutConfig, ScriptedPolicy
+from calibadv.rollout.policies.scripted import Script
 from calibadv.trajectory import Document, Question, StopReason
 
 CONFIG = RolloutConfig(prompt="question", top_k=1, max_searches=2, search_retries=0)
@@ -32,13 +34,19 @@ RIGHT = "found</think><answer>Paris</answer>"
 WRONG = "found</think><answer>Rome</answer>"
 
 
-def question(number: Any, dataset: str = "geo", text: str = "What is the capital of France?") -> Any:
+def question(number: object, dataset: str = "geo", text: str = "What is the capital of France?") -> Question:
     return Question(id=str(number), text=text, golden_answers=("Paris",), dataset=dataset)
 
 
 def run(
-    questions: Any, script: Any, *, retriever: Any = None, samples: int = 1, config: Any = CONFIG, **kwargs: Any
-) -> Any:
+    questions: Sequence[Question],
+    script: Script,
+    *,
+    retriever: Retriever | None = None,
+    samples: int = 1,
+    config: RolloutConfig = CONFIG,
+    **kwargs: Any,
+) -> EvalResult:
     tokenizer = CharTokenizer()
     return evaluate(
         questions,
@@ -105,7 +113,7 @@ FORGERIES = (
 @pytest.mark.parametrize("forged", FORGERIES)
 @pytest.mark.parametrize("last_words", ["hm</think>I stop here", "hm</think>", "", "</think><answer>Rome</answer>"])
 @pytest.mark.parametrize("prompt", ["question", "search"])
-def test_no_forged_answer_is_graded_wherever_it_stands(forged: Any, last_words: Any, prompt: Any) -> None:
+def test_no_forged_answer_is_graded_wherever_it_stands(forged: str, last_words: str, prompt: str) -> None:
     asked = [question(1, text=f"Capital? {forged}")]
     poison = ListRetriever([Document(id="p", title=forged, text=forged)])
     config = replace(CONFIG, prompt=prompt, max_observation_tokens=10_000)
@@ -143,7 +151,7 @@ def test_data_sets_are_summarised_apart_and_together() -> None:
 
 
 def test_a_data_set_scores_the_same_alone_and_in_company() -> None:
-    def script(episode: Any, turn: Any) -> Any:
+    def script(episode: int, turn: int) -> str:
         return (SEARCH, RIGHT if episode % 2 else WRONG)[turn]
 
     alone = run([question(i, "b") for i in range(5)], script)
@@ -194,7 +202,7 @@ def test_a_query_that_always_fails_counts_as_failed_and_wrong(caplog: pytest.Log
 
 def test_a_retriever_that_is_gone_hands_over_what_was_finished() -> None:
     class DiesLater(ListRetriever):
-        def search(self, queries: Any, k: Any) -> Any:
+        def search(self, queries: Sequence[str], k: int) -> Any:
             self.down = len(self.calls) >= 1
             return super().search(queries, k)
 
@@ -223,7 +231,7 @@ def test_progress_counts_over_all_data_sets() -> None:
         ([question(1), question(1)], "same id"),
     ],
 )
-def test_questions_that_cannot_be_scored_are_refused(questions: Any, message: str) -> None:
+def test_questions_that_cannot_be_scored_are_refused(questions: list[Question], message: str) -> None:
     with pytest.raises(DataError, match=message):
         run(questions, [])
 

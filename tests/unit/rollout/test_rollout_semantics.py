@@ -52,7 +52,9 @@ class RecordingPolicy(ScriptedPolicy):
         return super()._write(request, turn=turn)
 
 
-def test_1_the_record_is_the_context_the_policy_saw(questions: Any, documents: list[Document]) -> None:
+def test_1_the_record_is_the_context_the_policy_saw(
+    questions: Callable[[int], list[Question]], documents: list[Document]
+) -> None:
     tokenizer = CharTokenizer()
     policy = RecordingPolicy([[SEARCH.format("a"), SEARCH.format("b"), ANSWER.format("x")]], tokenizer=tokenizer)
     (trajectory,) = rollout(
@@ -169,7 +171,7 @@ def test_11_neither_documents_nor_questions_forge_tags(documents: list[Document]
     assert ROLE_TAG.findall(trajectory.turns[0].observation) == ["<information>", "</information>", "<think>"]
 
 
-def test_12_trajectories_come_in_order(questions: Any, documents: list[Document]) -> None:
+def test_12_trajectories_come_in_order(questions: Callable[[int], list[Question]], documents: list[Document]) -> None:
     tokenizer = CharTokenizer()
     result = rollout(
         questions(3), num_rollouts=2, tokenizer=tokenizer, seed=0, retriever=ListRetriever(documents),
@@ -193,7 +195,9 @@ class Sleepy(ListRetriever):
         return super().search(queries, k)
 
 
-def test_13_the_searches_wall_time_changes_nothing(questions: Any, documents: list[Document]) -> None:
+def test_13_the_searches_wall_time_changes_nothing(
+    questions: Callable[[int], list[Question]], documents: list[Document]
+) -> None:
     def run() -> tuple[Any, Any]:
         tokenizer, retriever = CharTokenizer(), Sleepy(documents)
         policy = RecordingPolicy(

@@ -45,7 +45,9 @@ class SignallingRetriever(ListRetriever):
         return super().search(queries, k)
 
 
-def test_generation_continues_while_a_search_runs(questions: Any, documents: list[Document]) -> None:
+def test_generation_continues_while_a_search_runs(
+    questions: Callable[[int], list[Question]], documents: list[Document]
+) -> None:
     retriever, tokenizer = SignallingRetriever(documents), CharTokenizer()
 
     def script(episode: int, turn: int) -> str:
@@ -130,7 +132,7 @@ class TickingPolicy(ScriptedPolicy):
 
 
 def test_an_episode_that_runs_out_of_time_while_it_is_written_is_dropped_by_the_policy(
-    questions: Any, documents: list[Document]
+    questions: Callable[[int], list[Question]], documents: list[Document]
 ) -> None:
     clock, tokenizer = FakeClock(), CharTokenizer()
     policy = TickingPolicy([[ANSWER.format("x")]], tokenizer=tokenizer, ticks_per_turn=10, clock=clock)
@@ -141,7 +143,9 @@ def test_an_episode_that_runs_out_of_time_while_it_is_written_is_dropped_by_the_
     assert (trajectory.stop_reason, policy.completed) == (StopReason.DEADLINE, 0)
 
 
-def test_token_ids_that_change_under_way_are_caught(questions: Any, documents: list[Document]) -> None:
+def test_token_ids_that_change_under_way_are_caught(
+    questions: Callable[[int], list[Question]], documents: list[Document]
+) -> None:
     class Tampering(ListRetriever):
         def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
             episode.context[3] += 1

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -102,7 +102,7 @@ def test_vllm_that_is_not_installed_is_named_before_a_model_is_unpacked_for_it(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_the_transformers_engine_plays_in_every_precision(dtype: Any) -> None:
+def test_the_transformers_engine_plays_in_every_precision(dtype: Literal["float32", "bfloat16", "float16"]) -> None:
     documents = [Document(id=f"d{i}", title=f"T{i}", text="a town by the river .") for i in range(3)]
     questions = make_questions(LabWorld.make(901), "test", count=2)
     config = RolloutConfig(prompt="question", top_k=2, max_searches=2, max_turn_tokens=48, max_context_tokens=512)

@@ -16,14 +16,14 @@ WORDS = ["<unk>", "<end>", "a", "b", "c"]
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     save_model(folder)
     save_tokenizer(folder, eos_token="<end>", unk_token="<unk>")
     return folder
 
 
-def save_model(folder: Any, *, vocab_size: int = 5) -> None:
+def save_model(folder: Path, *, vocab_size: int = 5) -> None:
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=16,
@@ -36,21 +36,21 @@ def save_model(folder: Any, *, vocab_size: int = 5) -> None:
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
-def save_tokenizer(folder: Any, **special: Any) -> None:
+def save_tokenizer(folder: Path, **special: Any) -> None:
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     fast: Any = PreTrainedTokenizerFast  # untyped there
     fast(tokenizer_object=inner, **special).save_pretrained(folder)
 
 
-def test_a_local_folder_loads_in_evaluation_mode_on_the_cpu(model_folder: Any) -> None:
+def test_a_local_folder_loads_in_evaluation_mode_on_the_cpu(model_folder: Path) -> None:
     model, tokenizer = load_model(ModelConfig(path=model_folder, device="cpu"))
     assert not model.training
     assert str(model.device) == "cpu"
     assert tokenizer("a b").input_ids == [2, 3]
 
 
-def test_a_tokenizer_without_pad_token_gets_a_stand_in(model_folder: Any, tmp_path: Path) -> None:
+def test_a_tokenizer_without_pad_token_gets_a_stand_in(model_folder: Path, tmp_path: Path) -> None:
     model, tokenizer = load_model(ModelConfig(path=model_folder, device="cpu"))
     assert tokenizer.pad_token == "<end>"
     assert model.config.pad_token_id == tokenizer.pad_token_id == 1
@@ -60,12 +60,12 @@ def test_a_tokenizer_without_pad_token_gets_a_stand_in(model_folder: Any, tmp_pa
         load_model(ModelConfig(path=tmp_path, device="cpu"))
 
 
-def test_dtype_is_that_of_the_weights(model_folder: Any) -> None:
+def test_dtype_is_that_of_the_weights(model_folder: Path) -> None:
     model, _ = load_model(ModelConfig(path=model_folder, dtype="bfloat16", device="cpu"))
     assert str(model.dtype) == "torch.bfloat16"
 
 
-def test_chat_template_can_be_left_out(model_folder: Any, tmp_path: Path) -> None:
+def test_chat_template_can_be_left_out(model_folder: Path, tmp_path: Path) -> None:
     save_model(tmp_path)
     save_tokenizer(tmp_path, eos_token="<end>", chat_template="{{ messages[0].content }}")
     choice: Literal["auto", "none"]
@@ -95,7 +95,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
         load_model(ModelConfig(path=tmp_path, device="cpu"))
 
 
-def test_broken_weights_are_one_clear_line(model_folder: Any, tmp_path: Path) -> None:
+def test_broken_weights_are_one_clear_line(model_folder: Path, tmp_path: Path) -> None:
     for path in model_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"broken")
@@ -104,7 +104,7 @@ def test_broken_weights_are_one_clear_line(model_folder: Any, tmp_path: Path) ->
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_device_is_refused(model_folder: Any) -> None:
+def test_an_unknown_device_is_refused(model_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r'model.device must be "auto", "cpu" or .*gpu9'):
         load_model(ModelConfig(path=model_folder, device="gpu9"))
 
@@ -156,7 +156,7 @@ def test_the_model_of_a_package_is_found_without_a_machine_path(
         ("", r"model.path must not be empty"),
     ],
 )
-def test_a_model_that_is_not_there_is_named(path: Any, message: str) -> None:
+def test_a_model_that_is_not_there_is_named(path: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve_model(ModelConfig(path=path))
 

@@ -1,12 +1,14 @@
 """LoRA: the adapter is trained, saved, resumed and merged; the model in memory is never touched by merging."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlamaForCausalLM
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
@@ -31,16 +33,17 @@ def adapted(model: Any, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("targets", [("all-linear",), ("q_proj", "down_proj")])
 def test_the_merged_model_computes_what_model_and_adapter_compute(
-    make_model: Any, tmp_path: Path, targets: Any
+    make_model: Callable[[], LlamaForCausalLM], tmp_path: Path, targets: Any
 ) -> None:
     model = adapted(make_model(), targets=targets).eval()
     ids = torch.tensor([[3, 4, 5, 6]])
     with torch.no_grad():
         wanted = model(input_ids=ids).logits
-        plain = make_model().eval()(input_ids=ids).logits
+        base: Any = make_model()
+        plain = base.eval()(input_ids=ids).logits
     before = {name: value.clone() for name, value in model.state_dict().items()}
     save_merged(model, tmp_path)
-    merged, _ = type(make_model()).from_pretrained(tmp_path), None
+    merged: Any = LlamaForCausalLM.from_pretrained(tmp_path)
     with torch.no_grad():
         got = merged.eval()(input_ids=ids).logits
     assert torch.allclose(got, wanted, atol=1e-5)
@@ -48,12 +51,12 @@ def test_the_merged_model_computes_what_model_and_adapter_compute(
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_merged_weights_have_the_names_of_the_model(make_model: Any) -> None:
+def test_merged_weights_have_the_names_of_the_model(make_model: Callable[[], LlamaForCausalLM]) -> None:
     merged = merged_weights(adapted(make_model()).get_base_model())
     assert merged.keys() == make_model().state_dict().keys()
 
 
-def test_trained_tokens_are_scored_through_the_adapter(make_model: Any) -> None:
+def test_trained_tokens_are_scored_through_the_adapter(make_model: Callable[[], LlamaForCausalLM]) -> None:
     model = adapted(make_model()).eval()
     ids = torch.tensor([[3, 4, 5, 6]])
     mask = torch.tensor([[0, 0, 1, 1]])
@@ -74,37 +77,37 @@ def test_trained_tokens_are_scored_through_the_adapter(make_model: Any) -> None:
         ({"rank": 4, "targets": ()}, "lora.targets must not be empty"),
     ],
 )
-def test_impossible_settings_are_refused(settings: Any, message: str) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LoraConfig(**settings)
 
 
-def test_layers_that_are_not_there_are_named(make_model: Any) -> None:
+def test_layers_that_are_not_there_are_named(make_model: Callable[[], LlamaForCausalLM]) -> None:
     with pytest.raises(ConfigError, match=r"lora.targets \['nope'\]"):
         add_adapter(make_model(), settings=LoraConfig(rank=2, targets=("nope",)), base="x")
 
 
-def test_no_rank_is_no_adapter(make_model: Any) -> None:
+def test_no_rank_is_no_adapter(make_model: Callable[[], LlamaForCausalLM]) -> None:
     model = make_model()
     assert add_adapter(model, settings=LoraConfig(), base="x") is model
 
 
 @pytest.fixture(scope="module")
-def make_config(tmp_path_factory: pytest.TempPathFactory, lab_run: Any) -> Any:
+def make_config(tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[..., dict[str, Any]]) -> Any:
     settings = {
         "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 8,
         "learning_rate": 1e-2, "lr_schedule": "constant", "save_every": 2,
     }  # fmt: skip
     sections = lab_run(tmp_path_factory.mktemp("world"), lora={"rank": 4}, training=settings)
 
-    def make(output: Any, **training: Any) -> Any:
+    def make(output: Path, **training: Any) -> RunConfig:
         changed = sections["training"] | {"output": str(output)} | training
         return RunConfig.from_mapping(sections | {"training": changed})
 
     return make
 
 
-def test_an_adapter_is_trained_resumed_and_merged(make_config: Any, tmp_path: Path) -> None:
+def test_an_adapter_is_trained_resumed_and_merged(make_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     whole = train(make_config(tmp_path / "whole"))
     checkpoint = whole / "checkpoint-4"
     assert (checkpoint / "adapter_model.safetensors").exists()

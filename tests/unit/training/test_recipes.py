@@ -1,7 +1,6 @@
 """The configs that ship: every one is read, and those of the paper's models say what the paper says."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,13 +14,13 @@ PAPER = {
 }
 
 
-def read(path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def read(path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     monkeypatch.setenv("CALIBADV_MINIWIKI", "/data/miniwiki")
     return RunConfig.read(path)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_config_is_read_and_goes_into_a_folder_of_its_own(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_config_is_read_and_goes_into_a_folder_of_its_own(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = read(path, monkeypatch)
     config.check_trainable()
     # runs/lab is where the comparison of the lab lies.
@@ -32,7 +31,7 @@ def test_every_config_is_read_and_goes_into_a_folder_of_its_own(path: Any, monke
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_recipes_of_the_papers_models_have_the_papers_settings(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_of_the_papers_models_have_the_papers_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = read(CONFIGS / f"{name}.toml", monkeypatch)
     training, rollout = config.training, config.rollout
     assert config.model.path == PAPER[name]

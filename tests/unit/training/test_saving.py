@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from calibadv.errors import SaveError
 from calibadv.training.overrides.checkpoint_saving import forget_old, removed_on_failure, save_policy
@@ -53,9 +55,11 @@ def test_a_checkpoint_that_cannot_be_written_is_removed_and_the_one_before_is_na
     assert isinstance(caught.value, OSError)
 
 
-def test_a_model_stays_when_the_new_one_cannot_be_written(make_model: Any, char_tokenizer: Any, tmp_path: Path) -> None:
+def test_a_model_stays_when_the_new_one_cannot_be_written(
+    make_model: Callable[[], LlamaForCausalLM], char_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     class FullDisk:
-        def save_pretrained(self, folder: Any) -> None:
+        def save_pretrained(self, folder: Path) -> None:
             (folder / "half").write_text("3")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -67,7 +71,9 @@ def test_a_model_stays_when_the_new_one_cannot_be_written(make_model: Any, char_
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-def test_the_best_model_says_why_it_is_the_best(make_model: Any, char_tokenizer: Any, tmp_path: Path) -> None:
+def test_the_best_model_says_why_it_is_the_best(
+    make_model: Callable[[], LlamaForCausalLM], char_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     save_policy(make_model(), char_tokenizer, tmp_path / "best", record={"step": 4, "metric": "f1", "value": 0.5})
     assert json.loads((tmp_path / "best" / "best.json").read_text()) == {"step": 4, "metric": "f1", "value": 0.5}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in (tmp_path / "best").iterdir()}
@@ -90,7 +96,7 @@ sys.exit(main(["train", run]))
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits on file sizes are a matter of Unix")
 def test_a_real_file_system_that_refuses_costs_the_last_batch_only(
-    tmp_path: Path, lab_run: Any, write_toml: Any
+    tmp_path: Path, lab_run: Callable[..., dict[str, Any]], write_toml: Callable[..., Path]
 ) -> None:
     from calibadv.data.run_files import checkpoint_step, checkpoints
 

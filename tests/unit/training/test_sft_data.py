@@ -32,13 +32,13 @@ STEPS = [
 ]
 
 
-def library(query: Any) -> Any:
+def library(query: str) -> list[Document]:
     if "Lorna" in query and "Russ" not in query:
         return [OTHER, LORNA]
     return [MEYER, OTHER] if "Meyer" in query else [OTHER]
 
 
-def bridge(**changes: Any) -> Any:
+def bridge(**changes: Any) -> Question:
     fields = {
         "id": "b1",
         "text": "When was the director of the film Lorna born?",
@@ -75,7 +75,7 @@ def test_wording_varies_and_is_seeded() -> None:
 
 
 def test_a_query_that_finds_nothing_is_followed_by_another() -> None:
-    def hard(query: Any) -> Any:
+    def hard(query: str) -> list[Document]:
         return [LORNA] if query == "director of Lorna (film)" else library(query) if "Russ" in query else [OTHER]
 
     trajectory = play(bridge(), source=hard)

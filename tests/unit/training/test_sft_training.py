@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Gemma2Config, Gemma2ForCausalLM, TrainingArguments
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments
 
 from calibadv.config import RunConfig
 from calibadv.data.run_files import checkpoint_step, checkpoints
@@ -28,7 +29,7 @@ from calibadv.training.sft.plans import make_plan
 from calibadv.training.sft.tokenize import IGNORED, Example, collate, make_example, make_examples
 from calibadv.training.sft.trainer import DemonstrationTrainer
 from calibadv.training.signals import StopRequested
-from calibadv.trajectory import Document, Question
+from calibadv.trajectory import Document, Question, Trajectory
 
 QUESTION = Question(id="q1", text="who wrote book 1?", golden_answers=("author 1",), dataset="toy")
 LIBRARY = [
@@ -38,18 +39,19 @@ LIBRARY = [
 
 
 @pytest.fixture
-def demonstrated() -> Any:
+def demonstrated() -> Trajectory:
     plan = make_plan(QUESTION)
     assert plan is not None
     playing = demonstrate(QUESTION, plan, rng=Random(0), max_searches=2)
     (trajectory,) = play_together([playing], retriever=ListRetriever(LIBRARY), top_k=2)
+    assert isinstance(trajectory, Trajectory)
     return trajectory
 
 
 @pytest.mark.parametrize("prefill", [True, False])
 @pytest.mark.parametrize("limit", [2048, 60])
 def test_an_example_has_the_tokens_of_the_same_episode_in_a_rollout(
-    demonstrated: Any, char_tokenizer: Any, prefill: Any, limit: Any
+    demonstrated: Trajectory, char_tokenizer: PreTrainedTokenizerFast, prefill: bool, limit: int
 ) -> None:
     tokenizer = HFTokenizer(char_tokenizer)
     config = RolloutConfig(prompt="question", top_k=2, think_prefill=prefill, max_observation_tokens=limit)
@@ -73,7 +75,7 @@ def test_an_example_has_the_tokens_of_the_same_episode_in_a_rollout(
 
 
 def test_examples_that_are_too_long_are_counted_and_none_at_all_is_an_error(
-    demonstrated: Any, char_tokenizer: Any
+    demonstrated: Trajectory, char_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     tokenizer = HFTokenizer(char_tokenizer)
     config = RolloutConfig(prompt="question", top_k=2)
@@ -99,7 +101,9 @@ EXAMPLES = [
 ]
 
 
-def one_step(model: Any, tmp_path: Path, *, micro: Any, rate: float = 0.0, examples: Any = EXAMPLES) -> Any:
+def one_step(
+    model: Any, tmp_path: Path, *, micro: int, rate: float = 0.0, examples: Sequence[Example] = EXAMPLES
+) -> DemonstrationTrainer:
     """Train one optimizer step; the trainer comes back."""
     arguments = TrainingArguments(
         output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=micro, learning_rate=rate,
@@ -112,7 +116,9 @@ def one_step(model: Any, tmp_path: Path, *, micro: Any, rate: float = 0.0, examp
 
 
 @pytest.mark.parametrize("micro", [1, 2, 4])
-def test_the_loss_is_the_token_mean_over_all_that_was_written(make_model: Any, tmp_path: Path, micro: Any) -> None:
+def test_the_loss_is_the_token_mean_over_all_that_was_written(
+    make_model: Callable[[], LlamaForCausalLM], tmp_path: Path, micro: int
+) -> None:
     model = make_model()
     expected = token_mean(model)
     trainer = one_step(model, tmp_path, micro=micro)
@@ -132,7 +138,9 @@ def token_mean(model: Any) -> float:
     return total / count
 
 
-def test_micro_batches_make_no_difference_to_the_weights(make_model: Any, tmp_path: Path) -> None:
+def test_micro_batches_make_no_difference_to_the_weights(
+    make_model: Callable[[], LlamaForCausalLM], tmp_path: Path
+) -> None:
     results = []
     for micro in (1, 4):
         model = make_model()
@@ -154,7 +162,7 @@ def test_a_model_with_a_bounded_head_takes_the_plain_path_to_its_own_loss(tmp_pa
 
 
 @pytest.fixture(scope="module")
-def sections(tmp_path_factory: pytest.TempPathFactory, lab_run: Any) -> Any:
+def sections(tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[..., dict[str, Any]]) -> Any:
     folder = tmp_path_factory.mktemp("world")
     return lab_run(folder, data={"test": [str(folder / "questions.test.jsonl")]})
 
@@ -194,7 +202,9 @@ def make_config(sections: Any, tmp_path: Path) -> Any:
     return make
 
 
-def test_a_run_writes_its_records_and_a_model_that_can_be_loaded(make_config: Any, tmp_path: Path) -> None:
+def test_a_run_writes_its_records_and_a_model_that_can_be_loaded(
+    make_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
     config = make_config()
     folder = train_on_demonstrations(config, retriever=ListRetriever([]))
     assert folder == tmp_path / "run-sft"
@@ -214,10 +224,10 @@ def test_a_run_writes_its_records_and_a_model_that_can_be_loaded(make_config: An
         train_on_demonstrations(config, retriever=ListRetriever([]))
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(make_config: Any, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_weights(make_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     whole = train_on_demonstrations(make_config("whole"), retriever=ListRetriever([]))
 
-    def press(line: Any) -> None:
+    def press(line: dict[str, Any]) -> None:
         if line["step"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -231,7 +241,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(make_config: Any, tmp_pa
     assert read_metrics(cut / "sft.jsonl") == read_metrics(whole / "sft.jsonl")
 
 
-def test_demonstrations_can_be_made_first_and_trained_on_later(make_config: Any) -> None:
+def test_demonstrations_can_be_made_first_and_trained_on_later(make_config: Callable[..., RunConfig]) -> None:
     config = make_config(epochs=1)
     report = make_demonstrations(config, retriever=ListRetriever([]))
     assert report["demonstrations"] == 12
@@ -243,6 +253,6 @@ def test_demonstrations_can_be_made_first_and_trained_on_later(make_config: Any)
         train_on_demonstrations(make_config(batch=4), resume=True)
 
 
-def test_too_few_demonstrations_for_a_batch_are_named(make_config: Any) -> None:
+def test_too_few_demonstrations_for_a_batch_are_named(make_config: Callable[..., RunConfig]) -> None:
     with pytest.raises(ConfigError, match=r"sft\.batch is 64, but there are only 12 demonstrations"):
         train_on_demonstrations(make_config(batch=64), retriever=ListRetriever([]))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def train(*arguments: Any) -> None:
 
 
 @pytest.mark.slow
-def test_sharded_and_whole_optimizers_make_the_same_weights(tmp_path: Path, lab_run: Any, write_toml: Any) -> None:
+def test_sharded_and_whole_optimizers_make_the_same_weights(
+    tmp_path: Path, lab_run: Callable[..., dict[str, Any]], write_toml: Callable[..., Path]
+) -> None:
     config = write_toml(tmp_path / "run.toml", lab_run(tmp_path, training=SETTINGS))
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
     train(config, "--set", f"training.output={whole}")

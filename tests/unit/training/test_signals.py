@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from safetensors.torch import load_file
 
 from calibadv.config import RunConfig
 from calibadv.data.run_files import checkpoint_step, checkpoints
+from calibadv.retrieval import Retriever
 from calibadv.retrieval.open import open_retriever
 from calibadv.runs.train import train
 from calibadv.training import read_metrics
 from calibadv.training.signals import StopRequested, StopSignals
 
 
-def press(signum: Any = signal.SIGINT) -> None:
+def press(signum: int = signal.SIGINT) -> None:
     os.kill(os.getpid(), signum)
 
 
@@ -55,7 +57,7 @@ def test_with_several_processes_a_rollout_is_finished() -> None:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, lab_run: Any) -> Any:
+def config(tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[..., dict[str, Any]]) -> Any:
     folder = tmp_path_factory.mktemp("world")
     sections = lab_run(
         folder,
@@ -69,7 +71,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, lab_run: Any) -> Any:
     return RunConfig.from_mapping(sections)
 
 
-def placed(config: Any, folder: Any) -> Any:
+def placed(config: Any, folder: Path) -> Any:
     return replace(config, training=replace(config.training, output=folder))
 
 
@@ -78,7 +80,7 @@ def undisturbed(config: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return train(placed(config, tmp_path_factory.mktemp("undisturbed") / "run"))
 
 
-def assert_same(ours: Any, theirs: Any) -> None:
+def assert_same(ours: Path, theirs: Path) -> None:
     for name in ("metrics.jsonl", "eval.jsonl"):
         lines, wanted = (
             [{k: v for k, v in line.items() if not k.startswith("seconds")} for line in read_metrics(run / name)]
@@ -92,10 +94,10 @@ def assert_same(ours: Any, theirs: Any) -> None:
 class Pressing:
     """A retriever during whose n-th call somebody presses Ctrl-C."""
 
-    def __init__(self, inner: Any, *, call: Any, signum: Any = signal.SIGTERM) -> None:
+    def __init__(self, inner: Retriever, *, call: int, signum: int = signal.SIGTERM) -> None:
         self.inner, self.call, self.signum, self.calls = inner, call, signum, 0
 
-    def search(self, queries: Any, k: Any) -> Any:
+    def search(self, queries: Sequence[str], k: int) -> Any:
         self.calls += 1
         if self.calls == self.call:
             press(self.signum)
@@ -103,7 +105,7 @@ class Pressing:
 
 
 def test_a_rollout_is_left_and_the_batch_before_it_is_saved(
-    config: Any, undisturbed: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    config: RunConfig, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     inner = open_retriever(config.retrieval, top_k=2)
     evaluation = Pressing(inner, call=-1)
@@ -120,9 +122,9 @@ def test_a_rollout_is_left_and_the_batch_before_it_is_saved(
 
 @pytest.mark.slow
 def test_an_update_is_finished_and_an_evaluation_made_up_for(
-    config: Any, undisturbed: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    config: RunConfig, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def in_evaluation(line: Any) -> None:
+    def in_evaluation(line: dict[str, Any]) -> None:
         if "questions" in line and line["step"] == 0:
             press()  # after the evaluation and before the first batch: outside of everything
 
@@ -134,10 +136,10 @@ def test_an_update_is_finished_and_an_evaluation_made_up_for(
     class Breaking:
         """Presses during the search of the evaluation after step 4."""
 
-        def __init__(self, inner: Any, run: Any) -> None:
+        def __init__(self, inner: Retriever, run: Path) -> None:
             self.inner, self.run, self.pressed = inner, run, False
 
-        def search(self, queries: Any, k: Any) -> Any:
+        def search(self, queries: Sequence[str], k: int) -> Any:
             played = (self.run / "trajectories" / "step-000004.jsonl.gz").exists()
             if played and not self.pressed:  # what follows the batch of step 4 is its evaluation
                 self.pressed = True
@@ -152,7 +154,7 @@ def test_an_update_is_finished_and_an_evaluation_made_up_for(
     assert_same(train(placed(config, run), resume=True), undisturbed)
 
 
-def test_best_and_newest_are_kept(undisturbed: Any) -> None:
+def test_best_and_newest_are_kept(undisturbed: Path) -> None:
     assert [checkpoint_step(path) for path in checkpoints(undisturbed)] == [6]
     lines = read_metrics(undisturbed / "eval.jsonl")
     assert [line["step"] for line in lines] == [0, 4, 6]

@@ -23,7 +23,7 @@ from calibadv.rollout import (
 )
 from calibadv.rollout.policies.async_policy import AsynchronousPolicy
 from calibadv.rollout.policies.scripted import cut
-from calibadv.trajectory import Document, StopReason
+from calibadv.trajectory import Document, Question, StopReason
 
 SEARCH = "</think><search>{}</search>"
 ANSWER = "</think><answer>{}</answer>"
@@ -72,7 +72,7 @@ Play = Callable[..., RolloutResult]
 
 
 @pytest.fixture
-def play_elsewhere(questions: Any, documents: list[Document]) -> Iterator[Play]:
+def play_elsewhere(questions: Callable[[int], list[Question]], documents: list[Document]) -> Iterator[Play]:
     opened: list[AsynchronousPolicy] = []
 
     def run(policy: ScriptedElsewhere, *, retriever: Any = None, **config: Any) -> RolloutResult:

@@ -11,7 +11,7 @@ import pytest
 from calibadv.errors import ConfigError, PolicyError
 from calibadv.io.clock import FakeClock
 from calibadv.io.retry import Retry
-from calibadv.rollout import CharTokenizer
+from calibadv.rollout import CharTokenizer, RolloutResult
 from calibadv.rollout.policies.openai import OpenAIPolicy, end_turn
 from calibadv.rollout.policies.text_tokenizer import TextTokenizer
 
@@ -46,7 +46,9 @@ def open_one(fake_server: Any, closed_later: Any) -> Callable[..., OpenAIPolicy]
     return lambda **settings: closed_later(OpenAIPolicy(f"{fake_server.url}/v1", **(defaults | settings)))
 
 
-def test_turns_and_observations_become_messages(open_one: Any, play_with: Any, chat_server: Any) -> None:
+def test_turns_and_observations_become_messages(
+    open_one: Callable[..., OpenAIPolicy], play_with: Callable[..., RolloutResult], chat_server: Any
+) -> None:
     policy = open_one()
     assert policy.api == "chat"
     result = play_with(policy, policy.tokenizer, count=1, max_turn_tokens=99)
@@ -63,7 +65,7 @@ def test_turns_and_observations_become_messages(open_one: Any, play_with: Any, c
 
 
 def test_the_trajectory_so_far_can_be_one_message_to_be_continued(
-    open_one: Any, play_with: Any, chat_server: Any
+    open_one: Callable[..., OpenAIPolicy], play_with: Callable[..., RolloutResult], chat_server: Any
 ) -> None:
     chat_server.answers["/v1/chat/completions"] = lambda body: chat(
         ANSWER if "</information>" in body["messages"][-1]["content"] else SEARCH
@@ -79,7 +81,9 @@ def test_the_trajectory_so_far_can_be_one_message_to_be_continued(
     assert assistant["content"].endswith("</information>\n\n<think>")
 
 
-def test_completions_are_used_where_the_tokenizer_is_known(open_one: Any, play_with: Any, fake_server: Any) -> None:
+def test_completions_are_used_where_the_tokenizer_is_known(
+    open_one: Callable[..., OpenAIPolicy], play_with: Callable[..., RolloutResult], fake_server: Any
+) -> None:
     def complete(body: Any) -> Any:
         text = ANSWER if "</information>" in body["prompt"] else SEARCH
         return {"choices": [{"text": text, "finish_reason": "stop"}], "usage": USAGE}
@@ -94,23 +98,27 @@ def test_completions_are_used_where_the_tokenizer_is_known(open_one: Any, play_w
     assert prompts[1].startswith(f"who is number 0?<think>{SEARCH}</search>\n\n<information>Doc 1")
 
 
-def test_a_server_without_completions_is_asked_by_chat(open_one: Any, chat_server: Any) -> None:
+def test_a_server_without_completions_is_asked_by_chat(open_one: Callable[..., OpenAIPolicy], chat_server: Any) -> None:
     assert open_one(tokenizer=TextTokenizer(CharTokenizer())).api == "chat"
 
 
-def test_tokens_are_counted_as_the_server_counts_them(open_one: Any, play_with: Any, chat_server: Any) -> None:
+def test_tokens_are_counted_as_the_server_counts_them(
+    open_one: Callable[..., OpenAIPolicy], play_with: Callable[..., RolloutResult], chat_server: Any
+) -> None:
     policy = open_one()
     play_with(policy, policy.tokenizer, count=3)
     assert policy.usage == {"requests": 6, "prompt_tokens": 66, "completion_tokens": 42, "cached_tokens": 18}
 
 
-def test_there_are_no_made_up_log_probabilities(open_one: Any, play_with: Any, chat_server: Any) -> None:
+def test_there_are_no_made_up_log_probabilities(
+    open_one: Callable[..., OpenAIPolicy], play_with: Callable[..., RolloutResult], chat_server: Any
+) -> None:
     policy = open_one()
     assert all(turn.logprobs == () for turn in play_with(policy, policy.tokenizer).trajectories[0].turns)
 
 
 def test_thinking_in_a_field_of_its_own_comes_back_into_its_tags(
-    open_one: Any, play_with: Any, chat_server: Any
+    open_one: Callable[..., OpenAIPolicy], play_with: Callable[..., RolloutResult], chat_server: Any
 ) -> None:
     chat_server.answers["/v1/chat/completions"] = lambda body: chat("<answer>zero", reasoning_content="I know it.")
     policy = open_one()
@@ -121,7 +129,11 @@ def test_thinking_in_a_field_of_its_own_comes_back_into_its_tags(
 
 @pytest.mark.parametrize("name", ["stop", "temperature", "max_tokens"])
 def test_a_parameter_that_the_server_does_not_know_is_left_out(
-    open_one: Any, play_with: Any, chat_server: Any, name: str, caplog: pytest.LogCaptureFixture
+    open_one: Callable[..., OpenAIPolicy],
+    play_with: Callable[..., RolloutResult],
+    chat_server: Any,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     usual = chat_server.answers["/v1/chat/completions"]
 
@@ -142,14 +154,18 @@ def test_a_parameter_that_the_server_does_not_know_is_left_out(
     assert ("max_completion_tokens" in last) == (name == "max_tokens")
 
 
-def test_another_refusal_ends_the_rollout(open_one: Any, play_with: Any, chat_server: Any) -> None:
+def test_another_refusal_ends_the_rollout(
+    open_one: Callable[..., OpenAIPolicy], play_with: Callable[..., RolloutResult], chat_server: Any
+) -> None:
     chat_server.answers["/v1/chat/completions"] = lambda body: (400, {"error": {"message": "context too long"}})
     policy = open_one()
     with pytest.raises(PolicyError, match="context too long"):
         play_with(policy, policy.tokenizer)
 
 
-def test_a_busy_server_is_asked_again_after_as_long_as_it_says(open_one: Any, play_with: Any, chat_server: Any) -> None:
+def test_a_busy_server_is_asked_again_after_as_long_as_it_says(
+    open_one: Callable[..., OpenAIPolicy], play_with: Callable[..., RolloutResult], chat_server: Any
+) -> None:
     usual = chat_server.answers["/v1/chat/completions"]
     busy = iter([(429, {"error": {"message": "rate limit"}}, {"Retry-After": "0.05"}), (500, "oops")])
     chat_server.answers["/v1/chat/completions"] = lambda body: next(busy, None) or usual(body)
@@ -157,17 +173,21 @@ def test_a_busy_server_is_asked_again_after_as_long_as_it_says(open_one: Any, pl
     assert len(play_with(policy, policy.tokenizer, count=1).trajectories[0].turns) == 2
 
 
-def test_a_model_that_the_server_does_not_list_is_refused(open_one: Any, chat_server: Any) -> None:
+def test_a_model_that_the_server_does_not_list_is_refused(
+    open_one: Callable[..., OpenAIPolicy], chat_server: Any
+) -> None:
     with pytest.raises(ConfigError, match=r'serves some-model, not "other"; set model\.served_name'):
         open_one(model="other")
 
 
-def test_a_server_need_not_list_its_models(open_one: Any, chat_server: Any) -> None:
+def test_a_server_need_not_list_its_models(open_one: Callable[..., OpenAIPolicy], chat_server: Any) -> None:
     del chat_server.answers["/v1/models"]
     assert open_one(model="whatever").api == "chat"
 
 
-def test_an_answer_without_a_choice_is_an_error(open_one: Any, play_with: Any, chat_server: Any) -> None:
+def test_an_answer_without_a_choice_is_an_error(
+    open_one: Callable[..., OpenAIPolicy], play_with: Callable[..., RolloutResult], chat_server: Any
+) -> None:
     chat_server.answers["/v1/chat/completions"] = lambda body: {"choices": []}
     policy = open_one()
     with pytest.raises(PolicyError, match="answered without a choice"):

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from calibadv.trajectory import Question
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -63,7 +65,7 @@ class TagTokenizer(CharTokenizer):
 
 
 @pytest.fixture
-def run(questions: Any, documents: list[Document]) -> Callable[..., RolloutResult]:
+def run(questions: Callable[[int], list[Question]], documents: list[Document]) -> Callable[..., RolloutResult]:
     def play(policy: Any, *, num_questions: int = 4, num_rollouts: int = 3, **config: Any) -> RolloutResult:
         settings: dict[str, Any] = {"prompt": "question", "max_turn_tokens": 40, "top_k": 1} | config
         return rollout(
@@ -91,7 +93,9 @@ def full_logprobs(model: Any, trajectory: Trajectory) -> tuple[list[float], list
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("settings", [{}, {"max_rows": 5, "cache_rows": 5, "max_tick_tokens": 30}])
 @pytest.mark.parametrize("gather", [True, False])  # the way of a CPU and that of a GPU
-def test_logprobs_agree_with_one_full_forward(kind: str, settings: dict[str, int], gather: bool, run: Any) -> None:
+def test_logprobs_agree_with_one_full_forward(
+    kind: str, settings: dict[str, int], gather: bool, run: Callable[..., RolloutResult]
+) -> None:
     model = make_model(kind)
     policy = TransformersPolicy(model, TagTokenizer(), gather=gather, **settings)
     result = run(policy)
@@ -103,7 +107,7 @@ def test_logprobs_agree_with_one_full_forward(kind: str, settings: dict[str, int
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_logprobs_agree_in_bfloat16(kind: str, run: Any) -> None:
+def test_logprobs_agree_in_bfloat16(kind: str, run: Callable[..., RolloutResult]) -> None:
     model = make_model(kind, dtype=torch.bfloat16)
     for trajectory in run(TransformersPolicy(model, TagTokenizer())).trajectories:
         sampled, full = full_logprobs(model, trajectory)
@@ -113,7 +117,7 @@ def test_logprobs_agree_in_bfloat16(kind: str, run: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_greedy_text_equals_generate_token_for_token(kind: str, run: Any) -> None:
+def test_greedy_text_equals_generate_token_for_token(kind: str, run: Callable[..., RolloutResult]) -> None:
     model = make_model(kind)
     result = run(TransformersPolicy(model, TagTokenizer()), num_rollouts=1, num_questions=6, temperature=0.0)
     for trajectory in result.trajectories:
@@ -128,7 +132,7 @@ def test_greedy_text_equals_generate_token_for_token(kind: str, run: Any) -> Non
             context += [*turn.token_ids, *turn.observation_token_ids]
 
 
-def test_few_rows_with_refills_and_evictions_write_the_same_as_many(run: Any) -> None:
+def test_few_rows_with_refills_and_evictions_write_the_same_as_many(run: Callable[..., RolloutResult]) -> None:
     model = make_model()
     texts = []
     settings: dict[str, int]
@@ -141,7 +145,9 @@ def test_few_rows_with_refills_and_evictions_write_the_same_as_many(run: Any) ->
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"top_p": 0.8}, {}])
-def test_draws_do_not_depend_on_what_else_is_in_the_batch(settings: dict[str, float], run: Any) -> None:
+def test_draws_do_not_depend_on_what_else_is_in_the_batch(
+    settings: dict[str, float], run: Callable[..., RolloutResult]
+) -> None:
     # In float64 the logits of a row are as good as free of the shapes they were computed in.
     model = make_model(dtype=torch.float64)
     many = run(TransformersPolicy(model, TagTokenizer(), max_rows=80), num_questions=8, **settings)
@@ -150,13 +156,13 @@ def test_draws_do_not_depend_on_what_else_is_in_the_batch(settings: dict[str, fl
     assert len({t.turns[0].token_ids for t in many.trajectories[:3]}) == 3  # rollouts of a group differ
 
 
-def test_two_runs_are_the_same_to_the_bit(run: Any) -> None:
+def test_two_runs_are_the_same_to_the_bit(run: Callable[..., RolloutResult]) -> None:
     policy = TransformersPolicy(make_model(), TagTokenizer(), max_rows=6)
     first, second = run(policy), run(policy)
     assert first.trajectories == second.trajectories
 
 
-def test_every_new_token_is_read_once_and_shared_prompts_once_per_group(run: Any) -> None:
+def test_every_new_token_is_read_once_and_shared_prompts_once_per_group(run: Callable[..., RolloutResult]) -> None:
     policy = TransformersPolicy(make_model(), TagTokenizer(), max_rows=80)
     counters = run(policy, num_questions=4, num_rollouts=5).counters
     resumed = counters["turns"] - 20  # a resumed turn also reads the last token of the turn before
@@ -164,7 +170,7 @@ def test_every_new_token_is_read_once_and_shared_prompts_once_per_group(run: Any
     assert policy.written_tokens == counters["generated_tokens"]
 
 
-def test_the_model_is_left_as_it_was(run: Any) -> None:
+def test_the_model_is_left_as_it_was(run: Callable[..., RolloutResult]) -> None:
     model = make_model().train()
     ids = torch.tensor([[1, 2, 3]])
     before = model(ids).logits
@@ -175,7 +181,7 @@ def test_the_model_is_left_as_it_was(run: Any) -> None:
     after.sum().backward()  # our attention, which only reads packed rows, is gone: gradients flow
 
 
-def test_new_weights_are_used_at_the_next_rollout(run: Any) -> None:
+def test_new_weights_are_used_at_the_next_rollout(run: Callable[..., RolloutResult]) -> None:
     model = make_model()
     policy = TransformersPolicy(model, TagTokenizer())
     run(policy)
@@ -229,7 +235,7 @@ def test_a_turn_ends_at_the_end_of_sequence_token_which_is_kept_as_sampled_but_n
     assert ended.text == free.text[: length - 1]
 
 
-def test_logits_that_are_not_finite_name_the_episode(run: Any) -> None:
+def test_logits_that_are_not_finite_name_the_episode(run: Callable[..., RolloutResult]) -> None:
     model = make_model()
     with torch.no_grad():
         model.lm_head.weight[5] = float("nan")
@@ -256,7 +262,9 @@ def test_an_episode_that_ends_in_the_middle_of_a_turn_leaves_the_batch() -> None
     assert [completion.episode for completion in policy.generate(Ending(requests))] == [2]
 
 
-def test_a_model_that_never_writes_a_tag_is_data(questions: Any, documents: list[Document]) -> None:
+def test_a_model_that_never_writes_a_tag_is_data(
+    questions: Callable[[int], list[Question]], documents: list[Document]
+) -> None:
     result = rollout(
         questions(3), num_rollouts=2, policy=TransformersPolicy(make_model(), CharTokenizer()), seed=0,
         retriever=ListRetriever(documents), tokenizer=CharTokenizer(), config=RolloutConfig(max_turn_tokens=30),
@@ -265,7 +273,7 @@ def test_a_model_that_never_writes_a_tag_is_data(questions: Any, documents: list
     assert any(t.turns[0].truncated for t in result.trajectories)
 
 
-def test_the_policys_context_ends_episodes_as_data(run: Any) -> None:
+def test_the_policys_context_ends_episodes_as_data(run: Callable[..., RolloutResult]) -> None:
     policy = TransformersPolicy(make_model(), TagTokenizer(answers=""), max_context=120)
     result = run(policy, max_turn_tokens=60)
     assert StopReason.CONTEXT_LENGTH in {t.stop_reason for t in result.trajectories}
@@ -282,7 +290,7 @@ def test_sliding_windows_smaller_than_the_context_are_refused() -> None:
     TransformersPolicy(make_model("mistral", sliding_window=64), TagTokenizer(), max_context=64)
 
 
-def test_a_window_as_large_as_the_context_changes_nothing(run: Any) -> None:
+def test_a_window_as_large_as_the_context_changes_nothing(run: Callable[..., RolloutResult]) -> None:
     model = make_model("mistral", sliding_window=256)
     policy = TransformersPolicy(model, TagTokenizer(), max_context=256)
     for trajectory in run(policy).trajectories:
@@ -300,7 +308,7 @@ def test_other_kinds_of_layers_are_refused() -> None:
         TransformersPolicy(model, TagTokenizer())
 
 
-def test_a_model_whose_attention_differs_in_some_other_way_is_refused(run: Any) -> None:
+def test_a_model_whose_attention_differs_in_some_other_way_is_refused(run: Callable[..., RolloutResult]) -> None:
     model = make_model()
     inner = model.model.forward
 

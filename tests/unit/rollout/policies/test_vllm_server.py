@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from calibadv.errors import ConfigError, PolicyError, TokenMismatchError
 from calibadv.io.clock import FakeClock
 from calibadv.io.retry import NO_RETRY, Retry
-from calibadv.rollout import CharTokenizer
+from calibadv.rollout import CharTokenizer, RolloutResult
 from calibadv.rollout.policies.vllm_server import VllmServerPolicy
 
 KEY = "sk-very-secret"
@@ -61,7 +62,7 @@ def open_one(serve: VllmServe, closed_later: Any) -> Callable[..., VllmServerPol
 
 
 def test_episodes_are_played_with_the_ids_that_the_server_sampled(
-    open_one: Any, play_with: Any, serve: VllmServe
+    open_one: Callable[..., VllmServerPolicy], play_with: Callable[..., RolloutResult], serve: VllmServe
 ) -> None:
     policy = open_one()
     result = play_with(policy, CharTokenizer(), count=3)
@@ -72,7 +73,7 @@ def test_episodes_are_played_with_the_ids_that_the_server_sampled(
 
 
 def test_a_request_holds_ids_and_everything_that_a_generation_config_could_change(
-    open_one: Any, play_with: Any, serve: VllmServe
+    open_one: Callable[..., VllmServerPolicy], play_with: Callable[..., RolloutResult], serve: VllmServe
 ) -> None:
     play_with(open_one(), CharTokenizer(), count=1, temperature=0.7, top_p=0.9)
     body = serve.server.bodies("/v1/completions")[2]  # after two probes
@@ -88,27 +89,29 @@ def test_a_request_holds_ids_and_everything_that_a_generation_config_could_chang
     assert 0 <= body["seed"] < 2**63
 
 
-def test_the_context_is_as_long_as_the_server_says(open_one: Any) -> None:
+def test_the_context_is_as_long_as_the_server_says(open_one: Callable[..., VllmServerPolicy]) -> None:
     assert open_one().max_context == 900
     assert open_one(max_context=400).max_context == 400
     with pytest.raises(ConfigError, match=r"model\.max_context must be <= 900"):
         open_one(max_context=901)
 
 
-def test_a_model_is_known_by_its_name_or_its_folder(open_one: Any) -> None:
+def test_a_model_is_known_by_its_name_or_its_folder(open_one: Callable[..., VllmServerPolicy]) -> None:
     assert open_one(model="served").served_name == "served"
     assert open_one(model="elsewhere", served_name="served").served_name == "served"
     with pytest.raises(ConfigError, match=r'serves "served", not model\.path "other".*served_name'):
         open_one(model="other")
 
 
-def test_another_tokenizer_is_refused(open_one: Any, serve: VllmServe) -> None:
+def test_another_tokenizer_is_refused(open_one: Callable[..., VllmServerPolicy], serve: VllmServe) -> None:
     serve.server.answers["/tokenize"] = lambda body: {"tokens": [1, 2, 3]}
     with pytest.raises(ConfigError, match="encodes text differently"):
         open_one()
 
 
-def test_log_probabilities_after_the_temperature_are_refused(open_one: Any, serve: VllmServe) -> None:
+def test_log_probabilities_after_the_temperature_are_refused(
+    open_one: Callable[..., VllmServerPolicy], serve: VllmServe
+) -> None:
     serve.completion = lambda body: serve.choice(
         body, token_ids=[65], logprobs={"token_logprobs": [-1.0], "top_logprobs": [{"A": -1.0 * body["temperature"]}]}
     )
@@ -116,13 +119,17 @@ def test_log_probabilities_after_the_temperature_are_refused(open_one: Any, serv
         open_one()
 
 
-def test_a_server_without_token_ids_is_refused_with_a_remedy(open_one: Any, serve: VllmServe) -> None:
+def test_a_server_without_token_ids_is_refused_with_a_remedy(
+    open_one: Callable[..., VllmServerPolicy], serve: VllmServe
+) -> None:
     serve.completion = lambda body: {"choices": [{"text": "hello", "finish_reason": "length"}]}
     with pytest.raises(PolicyError, match=r"does not return token ids.*vllm serve.*openai"):
         open_one()
 
 
-def test_a_prompt_that_the_server_changed_is_noticed(open_one: Any, play_with: Any, serve: VllmServe) -> None:
+def test_a_prompt_that_the_server_changed_is_noticed(
+    open_one: Callable[..., VllmServerPolicy], play_with: Callable[..., RolloutResult], serve: VllmServe
+) -> None:
     policy = open_one()
     serve.completion = lambda body: serve.choice(body, token_ids=[65] * 5, prompt_token_ids=body["prompt"][1:])
     with pytest.raises(TokenMismatchError, match="truncation"):
@@ -130,7 +137,10 @@ def test_a_prompt_that_the_server_changed_is_noticed(open_one: Any, play_with: A
 
 
 def test_a_busy_server_is_asked_again(
-    open_one: Any, play_with: Any, serve: VllmServe, caplog: pytest.LogCaptureFixture
+    open_one: Callable[..., VllmServerPolicy],
+    play_with: Callable[..., RolloutResult],
+    serve: VllmServe,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     policy = open_one(key=KEY)
     failures = iter([(503, "overloaded"), (429, {"error": "slow down"}, {"Retry-After": "0"})])
@@ -144,7 +154,7 @@ def test_a_busy_server_is_asked_again(
 
 
 def test_a_server_that_stays_away_ends_the_rollout_with_what_was_finished(
-    open_one: Any, play_with: Any, serve: VllmServe
+    open_one: Callable[..., VllmServerPolicy], play_with: Callable[..., RolloutResult], serve: VllmServe
 ) -> None:
     policy = open_one(max_rows=1)
     count = iter(range(100))
@@ -154,7 +164,9 @@ def test_a_server_that_stays_away_ends_the_rollout_with_what_was_finished(
     assert len(caught.value.trajectories) == 1
 
 
-def test_a_refused_request_is_not_repeated(open_one: Any, play_with: Any, serve: VllmServe) -> None:
+def test_a_refused_request_is_not_repeated(
+    open_one: Callable[..., VllmServerPolicy], play_with: Callable[..., RolloutResult], serve: VllmServe
+) -> None:
     policy = open_one()
     before = len(serve.server.asked)
     serve.completion = lambda body: (400, {"error": {"message": f"bad request, key {KEY}"}})
@@ -163,7 +175,7 @@ def test_a_refused_request_is_not_repeated(open_one: Any, play_with: Any, serve:
     assert len(serve.server.asked) == before + 1
 
 
-def test_a_wrong_key_is_named_without_showing_it(open_one: Any, serve: VllmServe) -> None:
+def test_a_wrong_key_is_named_without_showing_it(open_one: Callable[..., VllmServerPolicy], serve: VllmServe) -> None:
     serve.server.answers["/v1/models"] = lambda body: (401, {"error": {"message": f"incorrect key {KEY}"}})
     with pytest.raises(PolicyError, match=r"incorrect key \*\*\*\); check the key \(model\.api_key_env\)"):
         open_one(key=KEY)
@@ -174,13 +186,15 @@ def test_nobody_at_the_address_is_told_in_one_line() -> None:
         VllmServerPolicy("http://127.0.0.1:9", CharTokenizer(), model="m", retry=NO_RETRY)
 
 
-def test_a_page_that_is_no_model_server_is_told_so(open_one: Any, serve: VllmServe) -> None:
+def test_a_page_that_is_no_model_server_is_told_so(open_one: Callable[..., VllmServerPolicy], serve: VllmServe) -> None:
     serve.server.answers["/v1/models"] = lambda body: (200, "<html>hello</html>")
     with pytest.raises(PolicyError, match="did not answer with JSON"):
         open_one()
 
 
-def test_new_weights_need_the_development_mode(open_one: Any, serve: VllmServe, tmp_path: Any) -> None:
+def test_new_weights_need_the_development_mode(
+    open_one: Callable[..., VllmServerPolicy], serve: VllmServe, tmp_path: Path
+) -> None:
     policy = open_one()
     with pytest.raises(PolicyError, match="VLLM_SERVER_DEV_MODE=1"):
         policy.load_weights(tmp_path)
