@@ -171,7 +171,7 @@ def test_a_torn_last_line_is_reported_skipped_and_removed_by_the_next_append(cut
     assert [r.step for r in read_trajectories(path, strict=True)] == [1, 3]
 
 
-def test_a_torn_header_is_written_anew(tmp_path: Path) -> None:
+def test_a_torn_header_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"format": "calib', encoding="utf-8")
     with pytest.warns(RuntimeWarning):

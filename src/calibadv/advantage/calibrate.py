@@ -274,7 +274,3 @@ def _check_turns(
     if ((correctness < 0) | (correctness > 1)).any():
         raise DataError("correctness_NK must be in [0, 1], or NaN where none is given")
     return num_tokens, correctness
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -212,7 +212,7 @@ class Agent:
         try:
             for completion in self._policy.generate(self._scheduler):
                 self._scheduler.accept(completion)
-        except Exception as error:  # whatever it is, everybody who waits must hear of it
+        except Exception as error:  # whatever it is, everybody who waits must be told
             known = isinstance(error, CalibAdvError)
             failure = error if known else PolicyError(f"the agent has failed ({type(error).__name__}: {error})")
             assert isinstance(failure, CalibAdvError)

@@ -89,7 +89,7 @@ def _write_lines(path: Path, records: Iterable[Record]) -> int:
 def _append(path: Path, records: Iterable[Record]) -> int:
     rows = [to_row(record) for record in records]
     with path.open("a+b") as file:
-        _mend_tail(path, file)
+        _cut_torn_line(path, file)
         start = [json_line(_header())] if file.seek(0, os.SEEK_END) == 0 else []
         file.write(b"".join(start + [json_line(row) for row in rows]))
         file.flush()
@@ -97,7 +97,7 @@ def _append(path: Path, records: Iterable[Record]) -> int:
     return len(rows)
 
 
-def _mend_tail(path: Path, file: IO[bytes]) -> None:
+def _cut_torn_line(path: Path, file: IO[bytes]) -> None:
     """Cut a torn last line off, so that what is appended starts on a line of its own."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:

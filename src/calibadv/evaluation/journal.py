@@ -16,7 +16,7 @@ from typing import Any
 from calibadv.data.trajectory_files import Record, from_row, to_row, write_trajectories
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.clock import SYSTEM_CLOCK, Clock
-from calibadv.io.files import json_line, read_json_lines
+from calibadv.io.files import json_line, read_json_lines, try_lock
 from calibadv.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,10 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            _lock(self._file, path)
+            if not try_lock(self._file):  # two evaluations in one folder would tear each other's records
+                raise ConfigError(
+                    f"{path.parent}: another evaluation is writing there; wait for it or name another folder"
+                )
             write_trajectories(path, [], append=True)  # starts the file, or removes an incomplete last record
             for number, row in read_json_lines(path):
                 if number > 1:  # the header, which appending has checked
@@ -117,17 +120,3 @@ class Journal:
 def key_of(trajectory: Trajectory) -> Key:
     """What a rollout is known by."""
     return (trajectory.question.dataset, trajectory.question.id, trajectory.rollout_index)
-
-
-def _lock(file: int, path: Path) -> None:
-    """Two evaluations in one folder would tear each other's records; the lock ends with its process."""
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(
-            f"{path.parent}: another evaluation is writing there; wait for it or name another folder"
-        ) from None
-    except OSError as error:  # a file system without locks
-        logger.debug("%s: no lock (%s)", path, error)

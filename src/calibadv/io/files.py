@@ -87,6 +87,22 @@ def finish_folder(partial: Path, folder: Path) -> None:
         ) from error
 
 
+def try_lock(file: int) -> bool:
+    """Lock an open file until it is closed or its process ends; False when another process holds it.
+
+    On a file system without locks nobody is refused.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        logger.debug("no lock (%s)", error)
+    return True
+
+
 def sync_file(path: Path) -> None:
     """Wait until the content of a file is on the disk."""
     with path.open("rb+") as file:

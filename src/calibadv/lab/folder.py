@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from calibadv.data.run_files import CONFIG
 from calibadv.errors import ConfigError
+from calibadv.io.files import try_lock
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,8 @@ def locked(folder: Path) -> Iterator[int]:
     """
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"a lab is still running in {folder}; wait for its end, or stop its processes") from None
+        if not try_lock(lock):
+            raise ConfigError(f"a lab is still running in {folder}; wait for its end, or stop its processes")
         yield lock
     finally:
         os.close(lock)

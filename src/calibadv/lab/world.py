@@ -92,7 +92,7 @@ class Entity:
     kind: str
     name: str
     split: str
-    """The region it lives in, "train" or "test"."""
+    """Its region, "train" or "test"."""
     facts: tuple[Fact, ...]
 
     @property

@@ -28,7 +28,7 @@ from calibadv.models.load import (
 from calibadv.registry import is_import_path
 from calibadv.rollout.policies.async_policy import AsynchronousPolicy
 from calibadv.rollout.policy import Policy
-from calibadv.rollout.tokenizer import HFTokenizer, Tokenizer
+from calibadv.rollout.tokenizer import HFTokenizer, Tokenizer, eos_ids_of
 from calibadv.rollout.tokenizer_checks import check_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -193,8 +193,7 @@ def _eos_ids(source: ModelSource) -> set[int]:
     folder = local_folder(source, weights=False)
     if not (folder / "generation_config.json").is_file():
         return set()
-    eos = GenerationConfig.from_pretrained(folder).eos_token_id
-    return set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+    return eos_ids_of(GenerationConfig.from_pretrained(folder))
 
 
 def _checked(tokenizer: Tokenizer, config: ModelConfig) -> Tokenizer:

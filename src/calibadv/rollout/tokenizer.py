@@ -124,3 +124,9 @@ def as_tokenizer(tokenizer: Any) -> Tokenizer:
         kept: Tokenizer = tokenizer
         return kept
     return HFTokenizer(tokenizer)
+
+
+def eos_ids_of(generation: Any) -> set[int]:
+    """End tokens of a generation config; it may hold none, one, or several."""
+    eos = getattr(generation, "eos_token_id", None)
+    return set() if eos is None else {eos} if isinstance(eos, int) else {int(token) for token in eos}

@@ -1,4 +1,4 @@
-"""Being told how far work is, and bars with the time left for whoever watches at a terminal."""
+"""Being told how far work is, and bars with the time left on a terminal."""
 
 from __future__ import annotations
 

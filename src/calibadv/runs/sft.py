@@ -40,7 +40,7 @@ from calibadv.runs.demonstrations import (
     read_collection,
     write_collection,
 )
-from calibadv.runs.train import quiet, way_on
+from calibadv.runs.train import quiet, where_to_resume
 from calibadv.runs.trainer_args import micro_batch_shape, trains_on_cpu
 from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.overrides.checkpoint_saving import save_policy
@@ -197,7 +197,7 @@ def run(trainer: DemonstrationTrainer, folder: Path, *, resume: bool) -> None:
         trainer.stop.check()
     except (KeyboardInterrupt, CalibAdvError) as error:
         if isinstance(error, StopRequested) or trainer.state.global_step:
-            logger.error("Stopped at step %d; %s", trainer.state.global_step, way_on(folder))
+            logger.error("Stopped at step %d; %s", trainer.state.global_step, where_to_resume(folder))
         raise
 
 

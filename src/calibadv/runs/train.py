@@ -183,14 +183,14 @@ def run(trainer: CalibAdvTrainer, checkpoint: Path | None) -> None:
     except (RetrieverUnavailable, NoSignalError, StopRequested):
         # Raised between batches: weights, optimizer and random state are those of the last completed batch.
         trainer.save_checkpoint()
-        logger.error("Stopped at step %d; %s", trainer.state.global_step, way_on(trainer.run_dir))
+        logger.error("Stopped at step %d; %s", trainer.state.global_step, where_to_resume(trainer.run_dir))
         raise
     except (KeyboardInterrupt, CalibAdvError):
-        logger.error("Stopped at step %d; %s", trainer.state.global_step, way_on(trainer.run_dir))
+        logger.error("Stopped at step %d; %s", trainer.state.global_step, where_to_resume(trainer.run_dir))
         raise
 
 
-def way_on(folder: Path) -> str:
+def where_to_resume(folder: Path) -> str:
     """Where a resumed run would continue, in words."""
     checkpoint = last_checkpoint(folder)
     if checkpoint is None:
@@ -203,7 +203,7 @@ def quiet() -> Iterator[None]:
     """Without the progress bars of transformers, and without warnings that a user of ours can do nothing about."""
     loggers = [logging.getLogger(name) for name in ("transformers.trainer", "trl.trainer.grpo_trainer")]
     for logger_ in loggers:
-        logger_.addFilter(is_news)
+        logger_.addFilter(is_relevant)
     try:
         with warnings.catch_warnings(), without_progress_bars():
             # TRL 1.16 still uses names that transformers has renamed.
@@ -211,10 +211,10 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         for logger_ in loggers:
-            logger_.removeFilter(is_news)
+            logger_.removeFilter(is_relevant)
 
 
-NO_NEWS = (
+NOISE = (
     # transformers, resuming a model whose head is its embedding: the file holds it once.
     "missing keys in the checkpoint model loaded: ['lm_head.weight']",
     # TRL, for each failed rollout (counted in metrics.jsonl), with all of its untrusted text.
@@ -222,9 +222,9 @@ NO_NEWS = (
 )
 
 
-def is_news(record: logging.LogRecord) -> bool:
+def is_relevant(record: logging.LogRecord) -> bool:
     """False for log messages of the libraries underneath that tell a user of ours nothing."""
-    return not any(text in record.getMessage() for text in NO_NEWS)
+    return not any(text in record.getMessage() for text in NOISE)
 
 
 class PeriodicEvaluation(TrainerCallback):

@@ -50,7 +50,7 @@ def test_repeated_test_questions_are_found():
     assert repeated([question(1, "Who?"), question(2, "who"), question(3, "What?")]) == [("nq/2", "nq/1")]
 
 
-def test_a_draw_is_seeded_in_order_and_independent_of_the_company():
+def test_a_draw_is_seeded_in_order_and_independent_of_other_questions():
     questions = [question(i, f"q {i}") for i in range(50)]
     first = draw(questions, limit=10, seed=1)
     assert first == draw(questions, limit=10, seed=1)

@@ -23,7 +23,7 @@ from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.open import open_retriever
 from calibadv.rollout import Completion, Policy, RequestQueue, Tokenizer
 from calibadv.rollout.policies.transformers import TransformersPolicy
-from calibadv.runs.train import is_news, train
+from calibadv.runs.train import is_relevant, train
 from calibadv.training import read_metrics
 from calibadv.training.trainer import NoSignalError
 
@@ -255,9 +255,9 @@ def test_resumed_run_is_silent_about_the_tied_head(caplog: pytest.LogCaptureFixt
         "transformers.trainer", logging.WARNING, "", 0,
         "There were missing keys in the checkpoint model loaded: ['lm_head.weight'].", None, None,
     )  # fmt: skip
-    assert not is_news(record)
+    assert not is_relevant(record)
     record.msg = "There were missing keys in the checkpoint model loaded: ['lm_head.weight', 'model.norm.weight']."
-    assert is_news(record)
+    assert is_relevant(record)
 
 
 @pytest.mark.slow

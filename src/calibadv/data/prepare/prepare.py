@@ -50,7 +50,7 @@ class PrepareConfig:
     """Put before data set names in ``data_source``; verl's own scorer expects ``searchR1_``."""
     keep_metadata: bool = True
     allow_count_mismatch: bool = False
-    """Accept row counts that are not the published ones. From a local folder they only earn a warning anyway."""
+    """Accept row counts that are not the published ones. From a local folder they only cause a warning."""
     skip_bad: bool = False
     """Leave rows out that cannot be used, instead of refusing the file."""
     overwrite: bool = False

@@ -25,7 +25,7 @@ CARELESS = Habits(
     repeat=0.06,
     skipped_search=0.03,
 )
-"""What makes room for RL to learn."""
+"""Leaves RL something to learn."""
 
 
 @config_class()
@@ -74,7 +74,7 @@ class PretrainConfig:
     mistake_lr: PositiveFloat = 5e-4
     mistakes: Habits = CARELESS
     world_size: int = 240
-    """Articles in each training world; worlds are used for `samples_per_world` samples, then thrown away."""
+    """Articles in each training world; worlds are used for `samples_per_world` samples, then discarded."""
     samples_per_world: PositiveInt = 300
     top_k: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (2, 3)
     """Documents per search; each training world draws one of these."""

@@ -1,14 +1,12 @@
 """Train the lab's base policy from scratch: a small Llama that searches, reads and answers, on one core.
 
 Two stages. *Reading*: drills (copy this field of this document) and clean demonstrations about worlds that are made on
-the fly and thrown away, so that nothing can be memorised. *Mistakes*: the same agent, now careless, so that RL has
+the fly and discarded, so that nothing can be memorised. *Mistakes*: the same agent, now careless, so that RL has
 something to learn. Loss on the tokens that the model writes only.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import random
 import time
@@ -21,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from calibadv.io.files import write_json
+from calibadv.io.provenance import file_sha256
 from calibadv.lab.base_policy.demonstrations import Agent, Demonstration, Habits, reading_drill
 from calibadv.lab.base_policy.initialise import ROPE_THETA, initialise
 from calibadv.lab.base_policy.presets import CLEAN, PretrainConfig
@@ -205,15 +205,14 @@ def save_policy(
     )
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     record = {
-        "sha256": digest,
+        "sha256": file_sha256(folder / "model.safetensors"),
         "parameters": sum(p.numel() for p in model.parameters()),
         "config": asdict(config),
         "torch": torch.__version__,
         "log": logs,
     }
-    (folder / "pretrain.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "pretrain.json", record, indent=1)
     return folder
 
 

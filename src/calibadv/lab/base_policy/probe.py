@@ -55,7 +55,7 @@ class ProbeConfig:
 
 
 class RandomDocuments:
-    """A retriever that ignores what it is asked: every query gets the same random documents each time it is put."""
+    """A retriever that ignores what it is asked: every query gets random documents, the same ones each time."""
 
     def __init__(self, documents: Sequence[Document], *, seed: int) -> None:
         self._documents = list(documents)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.errors import ConfigError, DataError
-from calibadv.io.files import read_json, write_json
+from calibadv.io.files import read_json, try_lock, write_json
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.dense.encoder import Encoder
 from calibadv.retrieval.dense.encoder_config import EncoderConfig
@@ -159,14 +159,8 @@ def _note(index_dir: Path, record: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _only_builder(index_dir: Path) -> Iterator[None]:
     """Two builds in one folder would write over each other; the lock ends with its process, however that ends."""
-    import fcntl
-
     with (index_dir / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{index_dir}: another build is writing there; wait for it or name another folder"
-            ) from None
+        if not try_lock(file.fileno()):
+            raise ConfigError(f"{index_dir}: another build is writing there; wait for it or name another folder")
         yield
     (index_dir / LOCK).unlink(missing_ok=True)

@@ -138,8 +138,8 @@ class OpenAIPolicy(AsynchronousPolicy):
         if not assistant:
             return "/v1/chat/completions", {"messages": messages}
         messages.append({"role": "assistant", "content": assistant})
-        going_on = {"continue_final_message": True, "add_generation_prompt": False}
-        return "/v1/chat/completions", {"messages": messages, **going_on}
+        unfinished = {"continue_final_message": True, "add_generation_prompt": False}
+        return "/v1/chat/completions", {"messages": messages, **unfinished}
 
     def _strip_prefill(self, text: str, request: GenerationRequest) -> str:
         """In a message of its own the model opens its thinking itself; in the context the prefill has done so."""

@@ -21,7 +21,7 @@ from calibadv.rollout.policies.kv_rows import Rows, State
 from calibadv.rollout.policies.kv_sampling import sample, uniforms
 from calibadv.rollout.policies.stop_strings import StopFinder
 from calibadv.rollout.policy import Completion, RequestQueue
-from calibadv.rollout.tokenizer import Tokenizer, as_tokenizer
+from calibadv.rollout.tokenizer import Tokenizer, as_tokenizer, eos_ids_of
 
 IntArray = npt.NDArray[np.int64]
 DEFAULT_ROWS = 64
@@ -68,7 +68,9 @@ class TransformersPolicy:
         """Tokens sampled so far."""
         self._packed = PackedModel(model, max_context=self.max_context, gather=gather)
         self._verified = False
-        self._eos = np.array(sorted({*self.tokenizer.eos_ids, *_eos_ids(model)}), dtype=np.int64)
+        self._eos = np.array(
+            sorted({*self.tokenizer.eos_ids, *eos_ids_of(getattr(model, "generation_config", None))}), dtype=np.int64
+        )
         self._stops: dict[tuple[str, ...], StopFinder] = {}
 
     def generate(self, requests: RequestQueue) -> Iterator[Completion]:
@@ -187,10 +189,3 @@ def _max_context(model: Any, max_context: int | None) -> int:
     if max_context < 2 or (positions is not None and max_context > positions):
         raise ConfigError(f"max_context must be in [2, {positions}] (the model's positions), got {max_context}")
     return max_context
-
-
-def _eos_ids(model: Any) -> set[int]:
-    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if eos is None:
-        return set()
-    return {int(eos)} if isinstance(eos, int) else {int(token) for token in eos}

@@ -103,7 +103,7 @@ def demonstrate(question: Question, plan: Plan, *, rng: Random, max_searches: in
             is_last = number == len(plan.hops) - 1
             evidence = evidence_for(hop, turn.documents, question=question, is_last=is_last, plan=plan)
             thought = phrases.say(rng, phrases.NOT_FOUND, need=hop.need) if evidence is None else ""
-        thought = read_aloud(hop, evidence, rng=rng, question=question)
+        thought = cite(hop, evidence, rng=rng, question=question)
     answer = final_answer(question, seen)
     if answer is None:
         return "no golden answer in what was found"
@@ -146,7 +146,7 @@ def is_labelled(hop: Hop, document: Document) -> bool:
     return document.id in hop.ids or bool(hop.title and document.title == hop.title)
 
 
-def read_aloud(hop: Hop, evidence: Evidence, *, rng: Random, question: Question) -> str:
+def cite(hop: Hop, evidence: Evidence, *, rng: Random, question: Question) -> str:
     """What the agent says about the document that helped."""
     number, document, in_text = evidence
     if in_text:
