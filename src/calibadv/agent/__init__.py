@@ -6,7 +6,32 @@
 - `server`: the agent over HTTP: OpenAI's chat endpoints, health, figures, and a page to ask from
 """
 
-from calibadv.agent.agent import Agent, AgentBusy, Conversation
-from calibadv.agent.events import DocumentsFound, Event, Finished, Source, TurnWritten
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibadv.lazy import lazily
+
+if TYPE_CHECKING:
+    from calibadv.agent.agent import Agent, AgentBusy, Conversation
+    from calibadv.agent.events import DocumentsFound, Event, Finished, Source, TurnWritten
 
 __all__ = ["Agent", "AgentBusy", "Conversation", "DocumentsFound", "Event", "Finished", "Source", "TurnWritten"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "calibadv.agent.agent": (
+            "Agent",
+            "AgentBusy",
+            "Conversation",
+        ),
+        "calibadv.agent.events": (
+            "DocumentsFound",
+            "Event",
+            "Finished",
+            "Source",
+            "TurnWritten",
+        ),
+    },
+)

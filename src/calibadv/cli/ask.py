@@ -8,12 +8,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature
+from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, started_agent
 from calibadv.cli.options import Arm, Json, Overrides, command, overrides_of, takes_settings
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.terminal import Blocks
-from calibadv.runs.agent import lab_questions, opened_agent
-from calibadv.trajectory import StopReason
 
 EXAMPLES = """\
   calibadv ask                          three questions that the lab answers
@@ -51,6 +49,8 @@ def ask(
     if question is None:
         if model is not None or retriever is not None:
             raise ConfigError('QUESTION is missing: put it in quotes, calibadv ask "who ...?"')
+        from calibadv.runs.agent import lab_questions
+
         print("Questions that the lab's encyclopedia answers:")
         for text in lab_questions(3):
             print(f'  calibadv ask "{text}"')
@@ -63,7 +63,7 @@ def ask(
     from calibadv.agent.transcript import event_lines
 
     blocks = Blocks(sys.stdout, width=100)
-    with opened_agent(model, retriever=retriever, arm=arm, overrides=given) as agent:
+    with started_agent(model, retriever=retriever, arm=arm, overrides=given) as agent:
         for event in agent.ask(question, seed=seed):
             lines = [dumps(as_json(event), ensure_ascii=False)] if json else event_lines(event, blocks=blocks)
             if lines:
@@ -73,6 +73,8 @@ def ask(
 
 def exit_code(end: Any) -> int:
     """1 without an answer; a search that failed is an error."""
+    from calibadv.trajectory import StopReason
+
     if end.trajectory.stop_reason is StopReason.SEARCH_FAILED:
         raise RetrieverError(end.trajectory.error or "the search failed")
     return 1 if end.answer is None else 0

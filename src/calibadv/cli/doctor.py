@@ -13,7 +13,6 @@ from calibadv.cli.options import Json, Overrides, Verbose, command, print_json, 
 from calibadv.errors import ConfigError
 from calibadv.io.packages import require_packages
 from calibadv.runs.progress import about, progress_bars
-from calibadv.runs.targets import load_config
 
 EXAMPLES = """\
   calibadv doctor configs/lab.toml                the changed settings, then the checks
@@ -40,6 +39,8 @@ def doctor(
     overrides: Overrides = (),
 ) -> None:
     """Check a run before it starts: settings, data, tokenizer, retriever, memory, disk, and a probe."""
+    from calibadv.runs.targets import load_config
+
     run = load_config(config, overrides=overrides)
     if config.is_dir():
         raise ConfigError(f"{config} is a run that exists already; name the .toml config of one to come")

@@ -8,7 +8,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from calibadv.cli.options import Arm, command
-from calibadv.runs.report import write_report
 
 EXAMPLES = """\
   calibadv report runs/lab                    report.html and figures/ inside the folder of a run or a lab
@@ -29,6 +28,8 @@ def report(
     out: Annotated[Path | None, Parameter(metavar="DIR", help="Where to write (default: inside the folder).")] = None,
 ) -> None:
     """Draw the curves of a run, a lab, or several runs; needs no torch."""
+    from calibadv.runs.report import write_report
+
     written = write_report(runs, arm=arm, out=out)
     if written.page is not None:
         print(written.page)

@@ -13,8 +13,7 @@ from cyclopts import Parameter
 from calibadv.cli.options import command, epilogue, fill, takes
 from calibadv.io.packages import require_packages
 from calibadv.retrieval.client.servers import TOKEN_VARIABLE
-from calibadv.retrieval.server.backend import BackendConfig
-from calibadv.retrieval.server.config import ServerConfig
+from calibadv.retrieval.server.config import BackendConfig, ServerConfig
 
 EXAMPLES = """\
   calibadv retriever serve wiki/bm25                     on http://127.0.0.1:8000, 20 documents a query

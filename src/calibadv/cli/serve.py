@@ -8,10 +8,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
-from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature
+from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, started_agent
 from calibadv.cli.options import Arm, Overrides, command, fill, overrides_of, takes, takes_settings
 from calibadv.io.packages import require_packages
-from calibadv.runs.agent import lab_questions, name_of, opened_agent
 
 EXAMPLES = """\
   calibadv serve                        the packaged model, on port 8080
@@ -47,6 +46,7 @@ def serve(
     """Serve an agent over HTTP: OpenAI-compatible chat endpoints and a page to ask from."""
     require_packages("fastapi", "uvicorn", "prometheus_client", extra="serve", what="serving an agent")
     from calibadv.agent.server import claim_address, serve
+    from calibadv.runs.agent import lab_questions, name_of
 
     is_lab = model is None and retriever is None
     config = fill(
@@ -59,7 +59,7 @@ def serve(
     listener = claim_address(config)
     print("Loading the agent ...", flush=True)
     given = [f"rollout.temperature={temperature}", *overrides_of(SETTINGS, options), *overrides]
-    with opened_agent(
+    with started_agent(
         model, retriever=retriever, arm=arm, overrides=given, max_conversations=config.max_conversations
     ) as agent:
         serve(

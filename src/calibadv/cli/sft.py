@@ -10,7 +10,6 @@ from calibadv.cli.options import Overrides, Verbose, command, show_settings
 from calibadv.cli.train import PACKAGES, Config, DryRun, PushToHub, Resume, folder_of, shortest, stopped
 from calibadv.data.run_files import MODEL
 from calibadv.io.packages import require_packages
-from calibadv.runs.targets import config_to_run
 
 EXAMPLES = """\
   calibadv sft configs/smollm2-miniwiki.toml --data-only    look at the demonstrations first
@@ -43,6 +42,8 @@ def sft(
     push_to_hub: PushToHub = None,
 ) -> None:
     """Fine-tune a model on demonstrations, as the [sft] section of a config says."""
+    from calibadv.runs.targets import config_to_run
+
     run = config_to_run(config, resume=folder_of(resume), overrides=overrides, output="sft.output")
     show_settings(run, verbose=verbose)
     if dry_run:

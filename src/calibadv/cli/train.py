@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from calibadv.cli.options import Overrides, Verbose, command, show_settings
 from calibadv.data.run_files import MODEL
 from calibadv.io.packages import require_packages
-from calibadv.runs.targets import config_to_run
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "tantivy")
 
@@ -63,6 +62,8 @@ def train(
     push_to_hub: PushToHub = None,
 ) -> None:
     """Train a policy as a config file says."""
+    from calibadv.runs.targets import config_to_run
+
     run = config_to_run(config, resume=folder_of(resume), overrides=overrides)
     run.check_trainable()
     show_settings(run, verbose=verbose)

@@ -10,8 +10,6 @@ from cyclopts import Parameter
 
 from calibadv.cli.options import Arm, Positive, command
 from calibadv.io.terminal import Blocks
-from calibadv.report.transcript import Transcript, read_records
-from calibadv.runs.targets import run_of
 
 EXAMPLES = """\
   calibadv trajectories runs/lab                   the last batch of a run, or of a lab's arm
@@ -43,6 +41,9 @@ def trajectories(
     full: Annotated[bool, Parameter(help="Do not shorten long texts.", show_default=False)] = False,
 ) -> None:
     """Show what the agent wrote, turn by turn, with rewards and advantages."""
+    from calibadv.report.transcript import Transcript, read_records
+    from calibadv.runs.targets import run_of
+
     transcript = Transcript(Blocks(sys.stdout, width=120, limit=None if full else MAX_CHARACTERS))
     at_most = number or (None if question is not None else 3)
     for record in read_records(run_of(run, arm=arm), step=step, question=question, best=best, number=at_most):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from typing import Protocol, runtime_checkable
@@ -35,6 +34,8 @@ class SystemClock:
         return stop.wait(seconds)
 
     async def wait_async(self, seconds: float) -> None:
+        import asyncio
+
         await asyncio.sleep(seconds)
 
 

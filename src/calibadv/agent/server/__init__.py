@@ -7,7 +7,25 @@
 - `run`: serves an agent until a signal comes, then finishes the answers that were begun
 """
 
-from calibadv.agent.server.config import AgentServerConfig
-from calibadv.agent.server.run import claim_address, serve
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibadv.lazy import lazily
+
+if TYPE_CHECKING:
+    from calibadv.agent.server.config import AgentServerConfig
+    from calibadv.agent.server.run import claim_address, serve
 
 __all__ = ["AgentServerConfig", "claim_address", "serve"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "calibadv.agent.server.config": ("AgentServerConfig",),
+        "calibadv.agent.server.run": (
+            "claim_address",
+            "serve",
+        ),
+    },
+)

@@ -11,10 +11,6 @@ from cyclopts.types import NonNegativeInt
 
 from calibadv.cli.eval.options import Format, Json
 from calibadv.cli.options import command, print_json
-from calibadv.evaluation import read_evaluation
-from calibadv.evaluation.compare import compare
-from calibadv.evaluation.compare_text import changed_questions, comparison_table
-from calibadv.evaluation.tables import render
 
 EXAMPLES = """\
   calibadv eval diff runs/lab/eval-base runs/lab/eval-test-1
@@ -45,6 +41,10 @@ def diff(
     json: Json = False,
 ) -> None:
     """Compare two evaluations of the same questions."""
+    from calibadv.evaluation.compare import compare, read_evaluation
+    from calibadv.evaluation.compare_text import changed_questions, comparison_table
+    from calibadv.evaluation.tables import render
+
     comparison = compare(read_evaluation(before), read_evaluation(after), metric=metric, common=common, seed=seed)
     if json or format == "json":
         print_json(asdict(comparison))

@@ -17,7 +17,7 @@ from calibadv.io.terminal import BOLD, DIM, Blocks, clean
 from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.retrieval.index.verify import verify_index
 from calibadv.retrieval.open import open_index
-from calibadv.retrieval.server.backend import BackendConfig
+from calibadv.retrieval.server.config import BackendConfig
 from calibadv.runs.index import describe_index
 from calibadv.runs.progress import progress_bars
 

@@ -12,7 +12,7 @@ from calibadv.cli.options import Json, command, fill, print_json, takes
 from calibadv.evaluation.index_text import audit_table, gaps, recall_table
 from calibadv.evaluation.recall import RecallConfig
 from calibadv.io.terminal import text_table
-from calibadv.retrieval.server.backend import BackendConfig
+from calibadv.retrieval.server.config import BackendConfig
 from calibadv.runs.index_quality import corpus_coverage, index_recall
 from calibadv.runs.progress import progress_bars
 

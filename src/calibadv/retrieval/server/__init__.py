@@ -14,10 +14,34 @@
   answers
 """
 
-from calibadv.retrieval.server.app import create_app
-from calibadv.retrieval.server.backend import Backend, BackendConfig, open_backend
-from calibadv.retrieval.server.config import ServerConfig
-from calibadv.retrieval.server.run import serve
-from calibadv.retrieval.server.service import RetrievalService
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibadv.lazy import lazily
+
+if TYPE_CHECKING:
+    from calibadv.retrieval.server.app import create_app
+    from calibadv.retrieval.server.backend import Backend, open_backend
+    from calibadv.retrieval.server.config import BackendConfig, ServerConfig
+    from calibadv.retrieval.server.run import serve
+    from calibadv.retrieval.server.service import RetrievalService
 
 __all__ = ["Backend", "BackendConfig", "RetrievalService", "ServerConfig", "create_app", "open_backend", "serve"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "calibadv.retrieval.server.app": ("create_app",),
+        "calibadv.retrieval.server.backend": (
+            "Backend",
+            "open_backend",
+        ),
+        "calibadv.retrieval.server.config": (
+            "BackendConfig",
+            "ServerConfig",
+        ),
+        "calibadv.retrieval.server.run": ("serve",),
+        "calibadv.retrieval.server.service": ("RetrievalService",),
+    },
+)

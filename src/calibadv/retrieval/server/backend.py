@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from calibadv.config_class import config_class
 from calibadv.errors import RetrieverError
 from calibadv.io.provenance import text_sha256
 from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.bm25 import BM25Retriever
-from calibadv.retrieval.rerank import CrossEncoderReranker, Precision, RerankedRetriever, Reranker
+from calibadv.retrieval.rerank import CrossEncoderReranker, RerankedRetriever, Reranker
 from calibadv.retrieval.server.batcher import Group, Key
+from calibadv.retrieval.server.config import BackendConfig
 from calibadv.trajectory import Document
 
 SEARCH, RERANKED, RERANK = "search", "reranked", "rerank"
@@ -92,30 +91,6 @@ class Backend:
         hits: list[Hit] = self.work(Group(kind, 1, self.version), ["warm-up"])[0]
         if self.reranker is not None and not hits:
             self.reranker.score([("warm-up", Document(id="", title="", text="warm-up"))])
-
-
-@config_class()
-class BackendConfig:
-    """What to serve."""
-
-    index: Path
-    """An index folder."""
-    corpus: Path | None = None
-    """Its corpus, when that is no longer where the index was built."""
-    encoder: str | None = None
-    """The encoder of a dense index, when that is no longer where the index was built: a folder or a hub id."""
-    rerank: str | None = None
-    """A cross-encoder: a folder or a hub id."""
-    device: str | None = None
-    """For the encoder and the re-ranker: cpu, cuda, cuda:1, mps; not set: the best there is."""
-    search_device: str = "cpu"
-    """What compares the vectors of a dense index: cpu, a GPU (cuda, cuda:1), or auto."""
-    rerank_batch_size: int = 64
-    """Pairs in one forward pass."""
-    rerank_max_length: int = 512
-    """Tokens of query and document together; longer ones are cut."""
-    rerank_precision: Precision = "auto"
-    """auto: float16 on a GPU, else float32."""
 
 
 def open_backend(config: BackendConfig, report: Report) -> Backend:

@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import field
+from pathlib import Path
 
 from calibadv.config_class import Count, NonNegativeFloat, Port, PositiveFloat, PositiveInt, config_class
 from calibadv.errors import ConfigError
 from calibadv.io.http import check_secret
 from calibadv.retrieval.client.servers import TOKEN_VARIABLE
+from calibadv.retrieval.rerank import Precision
+
+
+@config_class()
+class BackendConfig:
+    """What to serve."""
+
+    index: Path
+    """An index folder."""
+    corpus: Path | None = None
+    """Its corpus, when that is no longer where the index was built."""
+    encoder: str | None = None
+    """The encoder of a dense index, when that is no longer where the index was built: a folder or a hub id."""
+    rerank: str | None = None
+    """A cross-encoder: a folder or a hub id."""
+    device: str | None = None
+    """For the encoder and the re-ranker: cpu, cuda, cuda:1, mps; not set: the best there is."""
+    search_device: str = "cpu"
+    """What compares the vectors of a dense index: cpu, a GPU (cuda, cuda:1), or auto."""
+    rerank_batch_size: int = 64
+    """Pairs in one forward pass."""
+    rerank_max_length: int = 512
+    """Tokens of query and document together; longer ones are cut."""
+    rerank_precision: Precision = "auto"
+    """auto: float16 on a GPU, else float32."""
 
 
 @config_class()

@@ -19,8 +19,24 @@
 - `writer`: writing a corpus folder, all or nothing: everything goes to a folder beside it that is renamed at the end
 """
 
-from calibadv.retrieval.corpus.importing.config import ImportConfig
-from calibadv.retrieval.corpus.importing.importer import import_corpus
-from calibadv.retrieval.corpus.importing.report import ImportReport
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calibadv.lazy import lazily
+
+if TYPE_CHECKING:
+    from calibadv.retrieval.corpus.importing.config import ImportConfig
+    from calibadv.retrieval.corpus.importing.importer import import_corpus
+    from calibadv.retrieval.corpus.importing.report import ImportReport
 
 __all__ = ["ImportConfig", "ImportReport", "import_corpus"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "calibadv.retrieval.corpus.importing.config": ("ImportConfig",),
+        "calibadv.retrieval.corpus.importing.importer": ("import_corpus",),
+        "calibadv.retrieval.corpus.importing.report": ("ImportReport",),
+    },
+)
