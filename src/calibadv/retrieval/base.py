@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from calibadv.errors import ConfigError
 from calibadv.trajectory import Document
@@ -24,6 +24,15 @@ class Retriever(Protocol):
     """
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]: ...
+
+
+class IndexedRetriever(Retriever, Protocol):
+    """A retriever that can say what it searches."""
+
+    def manifest(self) -> dict[str, Any]: ...
+
+    @property
+    def version(self) -> str: ...
 
 
 def check_search(queries: Sequence[str], k: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from calibadv.config_class import PositiveInt, config_class
 from calibadv.errors import ConfigError, DataError, RetrieverError
 from calibadv.io.thread_pool import Threads
-from calibadv.retrieval.base import Retriever, check_search
+from calibadv.retrieval.base import IndexedRetriever, check_search
 from calibadv.retrieval.corpus.corpus import Corpus
 from calibadv.retrieval.index.folder import whole_folder
 from calibadv.retrieval.index.manifest import IndexManifest
@@ -29,15 +29,10 @@ from calibadv.version import __version__
 PARTS = "parts.json"
 
 
-class Part(Retriever, Protocol):
+class Part(IndexedRetriever, Protocol):
     """An index of the corpus."""
 
     corpus: Corpus
-
-    @property
-    def version(self) -> str: ...
-
-    def manifest(self) -> dict[str, Any]: ...
 
 
 @config_class()

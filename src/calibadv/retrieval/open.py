@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.retry import NO_RETRY, Retry
-from calibadv.retrieval.base import Retriever
+from calibadv.retrieval.base import IndexedRetriever
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.config import RetrievalConfig
 from calibadv.retrieval.corpus.corpus import Corpus, check_top_k
@@ -27,15 +27,6 @@ logger = logging.getLogger(__name__)
 
 WORTH_AN_INDEX = 200_000
 """Documents from which on an index in memory, made again each time, is warned about."""
-
-
-class IndexedRetriever(Retriever, Protocol):
-    """A retriever that can say what it searches."""
-
-    def manifest(self) -> dict[str, Any]: ...
-
-    @property
-    def version(self) -> str: ...
 
 
 def open_retriever(config: RetrievalConfig, *, top_k: int, retry: Retry = NO_RETRY) -> IndexedRetriever:

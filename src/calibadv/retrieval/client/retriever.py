@@ -188,9 +188,9 @@ class RemoteRetriever:
                 answer.json(where=where), queries=queries, k=k, dialect=self.dialect, where=where, quotes=quotes
             )
 
-        return self._somewhere(ask)
+        return self._ask_any(ask)
 
-    def _somewhere(self, ask: Callable[[Server], T]) -> T:
+    def _ask_any(self, ask: Callable[[Server], T]) -> T:
         """The answer of the first server that gives one; each attempt goes round all servers that are not resting."""
         attempts = self.retry.start(stop=self._closing)
         while True:
@@ -248,7 +248,7 @@ class RemoteRetriever:
     def _known_info(self) -> ServerInfo:
         self._check_process()
         known = next((server.info for server in self._set.servers if server.info is not None), None)
-        return known or self._somewhere(self._info)
+        return known or self._ask_any(self._info)
 
     def _queries_at_once(self, k: int) -> int:
         if self.config.max_queries is not None:

@@ -1,7 +1,7 @@
 """From id to row without the ids in memory: their hashes, sorted, beside the rows they stand in.
 
 ``ids.bin`` holds n hashes (64 bits, little endian, ascending) and then n rows (32 bits). Hashes are spread evenly, so a
-hash tells about where it stands, and a look-up touches two or three pages. Whoever asks compares the id stored in the
+hash tells about where it stands, and a lookup touches two or three pages. The caller compares the id stored in the
 row it gets: the hash only says where to look. A corpus whose ids are its row numbers needs no index at all.
 """
 

@@ -92,13 +92,10 @@ def _encode(
         "encoder": {name: value for name, value in spec.as_parameters().items() if not name.endswith("model")},
     }
     done = _resume_point(index_dir, identity)
-    if done == len(corpus) and (index_dir / VECTORS).exists():
-        _close_vectors(index_dir / VECTORS, dtype=stored, dimension=spec.dimension, done=done)
-        return
     if done:
         logger.info("Continuing the build in %s: %d of %d documents are encoded", index_dir, done, len(corpus))
     else:
-        _note(index_dir, identity | {"done": 0})
+        write_json(index_dir / PROGRESS, identity | {"done": 0}, sync=True)
     writer = VectorWriter(index_dir / VECTORS, dtype=stored, dimension=spec.dimension, start=done)
 
     def tell(unwritten: int) -> None:
@@ -110,15 +107,11 @@ def _encode(
         for documents in corpus.iter_batches(identity["chunk"], start=done):
             writer.write(encoder.encode_documents(documents, progress=tell))
             writer.flush()
-            _note(index_dir, identity | {"done": writer.num_vectors})
+            write_json(index_dir / PROGRESS, identity | {"done": writer.num_vectors}, sync=True)
             tell(0)
         writer.finish()
     finally:
         writer.close()
-
-
-def _close_vectors(path: Path, *, dtype: VectorType, dimension: int, done: int) -> None:
-    VectorWriter(path, dtype=dtype, dimension=dimension, start=done).finish()
 
 
 def _resume_point(index_dir: Path, identity: dict[str, Any]) -> int:
@@ -150,10 +143,6 @@ def _difference(key: str, old: Any, new: Any) -> str:
     if key == "chunk" and isinstance(old, int):
         return f"batch size is {old // CHUNK_BATCHES}, not {new // CHUNK_BATCHES}"
     return f"{key} is {old!r}, not {new!r}"
-
-
-def _note(index_dir: Path, record: dict[str, Any]) -> None:
-    write_json(index_dir / PROGRESS, record, sync=True)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Files of a Hugging Face hub data set, fetched straight into place and resumable after a kill.
 
-The hub's own client removes what it has of a download that is stopped, and joining parts of 40 GB needs their room
-twice. Here a file (or several parts that make one) is written at its place in one target; the length of the target says
-where to continue. Sizes are checked always, digests where the hub knows them.
+The hub's own client (2.4) starts over after a kill (each process writes to a file of its own), and joining
+parts of 40 GB needs their room twice. Here a file (or several parts that make one) is written at its place in one
+target; the length of the target says where to continue. Sizes are checked always, digests where the hub knows them.
 """
 
 from __future__ import annotations

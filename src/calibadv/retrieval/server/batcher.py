@@ -105,7 +105,7 @@ class Batcher:
     """One queue, one worker.
 
     ``work(group, payloads)`` runs in the worker's thread and gives one result a payload. ``finish(key, result)`` runs
-    in the event loop and makes of it what the tickets hand out. ``observe(kind, size, seconds)`` hears of every batch.
+    in the event loop and makes of it what the tickets hand out. ``observe(kind, size, seconds)`` follows each batch.
     ``is_single(key)`` is true of work that costs the same in a batch and alone, uses no thread but its own, and may be
     done in the event loop while the worker does other work.
     """

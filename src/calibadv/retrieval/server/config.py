@@ -28,9 +28,9 @@ class BackendConfig:
     """For the encoder and the re-ranker: cpu, cuda, cuda:1, mps; not set: the best there is."""
     search_device: str = "cpu"
     """What compares the vectors of a dense index: cpu, a GPU (cuda, cuda:1), or auto."""
-    rerank_batch_size: int = 64
+    rerank_batch_size: PositiveInt = 64
     """Pairs in one forward pass."""
-    rerank_max_length: int = 512
+    rerank_max_length: PositiveInt = 512
     """Tokens of query and document together; longer ones are cut."""
     rerank_precision: Precision = "auto"
     """auto: float16 on a GPU, else float32."""

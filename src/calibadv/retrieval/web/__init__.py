@@ -4,7 +4,7 @@
 - `config`: how a search provider is asked, in a run's configuration and in Python alike
 - `providers`: the search providers: what each is sent, how its answer is read, and where its keys come from
 - `rate_limit`: at most so many requests a second, from all threads together
-- `retriever`: one client for all search providers: pace, retries, the cache, and keys that stay out of sight
+- `retriever`: one client for all search providers: rate limit, retries, the cache, and keys that stay out of sight
 """
 
 from calibadv.retrieval.web.cache import PageCache

@@ -1,4 +1,4 @@
-"""How a web search engine is asked: the [retrieval.web] section of a run."""
+"""How a search provider is asked: the [retrieval.web] section of a run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class WebSearchConfig:
     cache_days: PositiveFloat | None = None
     """Age in days at which an answer is asked for again; not set: never."""
     per_second: PositiveFloat | None = None
-    """Requests a second; not set: what the engine's usual plan allows."""
+    """Requests a second; not set: what the provider's usual plan allows."""
     timeout_s: PositiveFloat = 30.0
     """Seconds that one request may take."""
     max_connections: PositiveInt = 8
     """Requests in flight at once."""
     parameters: tuple[str, ...] = ()
-    """Further fields of the engine's request, such as ``["gl=us", "hl=en"]``."""
+    """Further fields of the provider's request, such as ``["gl=us", "hl=en"]``."""
     base_url: str | None = None
-    """Another address of the engine, for tests and proxies."""
+    """Another address of the provider, for tests and proxies."""
 
     def __post_init__(self) -> None:
         for parameter in self.parameters:

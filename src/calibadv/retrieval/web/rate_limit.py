@@ -6,7 +6,7 @@ import threading
 import time
 
 
-class Pace:
+class RateLimit:
     """Hands out points in time that are ``1 / per_second`` apart."""
 
     def __init__(self, per_second: float) -> None:
@@ -15,7 +15,7 @@ class Pace:
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Sleep until it is this caller's turn."""
+        """Sleep until the next request may be sent."""
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next)

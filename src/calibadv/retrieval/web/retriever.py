@@ -1,4 +1,4 @@
-"""One client for all search providers: pace, retries, the cache, and keys that stay out of sight."""
+"""One client for all search providers: rate limit, retries, the cache, and keys that stay out of sight."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from calibadv.retrieval.base import Hit, check_search
 from calibadv.retrieval.web.cache import PageCache
 from calibadv.retrieval.web.config import WebSearchConfig
 from calibadv.retrieval.web.providers import Found, Provider, find_provider
-from calibadv.retrieval.web.rate_limit import Pace
+from calibadv.retrieval.web.rate_limit import RateLimit
 from calibadv.trajectory import Document
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class OnlineRetriever:
                 f"retrieval.web.parameters of {provider.name} must not hold {', '.join(taken)}: the client sets them"
             )
         self._hide = hider(tuple(secrets.values()))
-        self._pace = Pace(config.per_second or provider.per_second)
+        self._rate_limit = RateLimit(config.per_second or provider.per_second)
         self._retry = retry
         self._paid_for: dict[tuple[str, int], list[Hit]] = {}
         self._closing = threading.Event()
@@ -153,7 +153,7 @@ class OnlineRetriever:
         """One request, retried while its failure is transient."""
         attempts = self._retry.start(stop=self._closing)
         while True:
-            self._pace.wait()
+            self._rate_limit.wait()
             try:
                 return self._send(fields)
             except Transient as error:

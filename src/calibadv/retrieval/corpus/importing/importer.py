@@ -62,7 +62,7 @@ class _Import:
         self.ids = HashRuns(writer.partial, name="passages") if is_cut else document_ids
         self.waiting: list[tuple[str, Document]] = []
         self.num_rows = 0
-        self.num_taken = 0
+        self.num_accepted = 0
 
     def run(self) -> ImportReport:
         """Read everything, write everything."""
@@ -72,7 +72,7 @@ class _Import:
             done += source.size
         self._write_waiting()
         if not self.writer.num_documents:
-            raise DataError(self._nothing())
+            raise DataError(self._why_empty())
         report = ImportReport(
             num_documents=self.writer.num_documents,
             num_rows=self.num_rows,
@@ -95,13 +95,13 @@ class _Import:
         for line, row in _rows(source, at=at, fields=self.fields):
             where = f"{source.path}:{line}"
             self.num_rows += 1
-            item = row if isinstance(row, RowError | Document) else self.fields.document(row, number=self.num_taken)
+            item = row if isinstance(row, RowError | Document) else self.fields.document(row, number=self.num_accepted)
             if isinstance(item, Document):
                 item = find_row_error(item) or item
             if isinstance(item, RowError):
                 self._leave_out(item, where=where)
                 continue
-            self.num_taken += 1
+            self.num_accepted += 1
             self.waiting.append((where, item))
             if len(self.waiting) == _DOCUMENTS_AT_ONCE:
                 self._write_waiting()
@@ -110,15 +110,15 @@ class _Import:
     def _write_waiting(self) -> None:
         waiting, self.waiting = self.waiting, []
         fresh = self.seen.new([document.id for _, document in waiting])
-        taken, rows = [], []
+        accepted, rows = [], []
         for (where, document), is_new in zip(waiting, fresh, strict=True):
             if not is_new:
                 self._leave_out(duplicate(document.id), where=where)
                 continue
-            taken.append(document.id)
+            accepted.append(document.id)
             rows.append(self.writer.num_documents)
             self._write(document)
-        self.seen.add(taken, rows)
+        self.seen.add(accepted, rows)
 
     def _write(self, document: Document) -> None:
         words = self.config.chunk_words
@@ -142,7 +142,7 @@ class _Import:
         stored = self.writer.stored_id(row)
         return stored if self.config.chunk_words is None else stored.rpartition("#")[0]
 
-    def _nothing(self) -> str:
+    def _why_empty(self) -> str:
         message = f"{', '.join(self.sources.names)}: no documents"
         if not self.tally.left_out:
             return f"{message}; the source is empty"
