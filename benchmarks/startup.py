@@ -21,9 +21,7 @@ HERE = Path(__file__).resolve().parents[1] / "src"
 FIRST_WORD = """
 import os, subprocess, sys
 process = subprocess.Popen([sys.executable, "-m", "calibadv", "ask", *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
-for line in process.stdout:
-    if "<think>" in line or "search" in line.lower():
-        break
+process.stdout.readline()
 process.kill()
 process.wait()
 """
@@ -32,7 +30,9 @@ WORK: dict[str, list[str]] = {
     "from calibadv import calibrate": ["-c", "from calibadv import calibrate"],
     "calibadv --help": ["-m", "calibadv", "--help"],
     "calibadv train --help": ["-m", "calibadv", "train", "--help"],
-    "calibadv ask, first turn": ["-c", FIRST_WORD, "which had the earlier premiere?"],
+    "calibadv retriever serve --help": ["-m", "calibadv", "retriever", "serve", "--help"],
+    "import torch": ["-c", "import torch"],
+    "calibadv ask, first word": ["-c", FIRST_WORD, "tell me the country of the hometown of Flim Godi."],
 }
 
 
@@ -40,6 +40,7 @@ def cpu_seconds(arguments: list[str], *, source: Path) -> float:
     """User and system time of one new process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled
     subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, check=False, stdin=subprocess.DEVNULL
     )
