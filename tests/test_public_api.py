@@ -54,10 +54,6 @@ def test_every_module_says_what_it_is_in_its_first_line(path: Path) -> None:
     assert docstring, f"{module_of(path)} has no docstring"
 
 
-def test_the_package_is_marked_as_typed() -> None:
-    assert (PACKAGE / "py.typed").exists()
-
-
 def test_a_package_that_loads_lazily_offers_no_name_of_a_module_in_it() -> None:
     # Once the module is imported, the package's attribute is the module: the name would mean now one, now the other.
     lazy = [path for path in PACKAGES if "lazily(" in path.read_text(encoding="utf-8")]

@@ -184,6 +184,6 @@ def draw_run(
     return draw_arms(arms_of(run_dirs, names=names), out_dir)
 
 
-def draw_lab(results_json: str | Path, out_dir: str | Path) -> list[Path]:
-    """Draw a lab: test F1 of each arm before and after, and every plot with the seeds of an arm as a band."""
-    return draw_arms(read_lab(results_json), out_dir, plots=(TEST_F1, *PLOTS))
+def draw_lab(results_json: str | Path, out_dir: str | Path, *, plots: Sequence[Plot] = PLOTS) -> list[Path]:
+    """Draw a lab: test F1 of each arm before and after, and ``plots`` with the seeds of an arm as a band."""
+    return draw_arms(read_lab(results_json), out_dir, plots=(TEST_F1, *plots))

@@ -68,11 +68,12 @@ def make_agent(
     **settings: Any,
 ) -> Agent:
     tokenizer = tokenizer or CharTokenizer()
+    rollout: dict[str, Any] = {"prompt": "question", "max_turn_tokens": 200, "search_retries": 0}
     return Agent(
         policy=policy or ScriptedPolicy(script, tokenizer=tokenizer),
         retriever=retriever or ListRetriever([ADA, ISLE]),
         tokenizer=tokenizer,
-        config=RolloutConfig(**({"prompt": "question", "max_turn_tokens": 200, "search_retries": 0} | settings)),
+        config=RolloutConfig(**(rollout | settings)),
         max_conversations=max_conversations,
         clock=clock or FakeClock(),
     )

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 import httpx2
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 from serving import ADA, ANSWER, SEARCH, served
 
 from calibadv.agent.server import AgentServerConfig, claim_address
 from calibadv.errors import ConfigError
 from calibadv.retrieval import ListRetriever
 
-QUESTION = [{"role": "user", "content": "who wrote the first program?"}]
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "who wrote the first program?"}]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,13 @@ def test_the_official_client_gets_the_answer_with_usage_and_sources(client: open
     reply = client.chat.completions.create(model="agent", messages=QUESTION)
     choice = reply.choices[0]
     assert (choice.message.content, choice.message.role, choice.finish_reason) == ("Ada", "assistant", "stop")
-    assert choice.message.reasoning_content.startswith("I look it up.\nSearch: first program\nFound: Ada Lovelace; ")
+    assert (choice.message.model_extra or {})["reasoning_content"].startswith(
+        "I look it up.\nSearch: first program\nFound: Ada Lovelace; "
+    )
+    assert reply.usage is not None
     assert reply.usage.completion_tokens == len(SEARCH) + len(ANSWER)
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
-    extension = reply.model_extra["calibadv"]
+    extension = (reply.model_extra or {})["calibadv"]
     assert extension["sources"][0] == {
         "id": "1", "title": ADA.title, "text": ADA.text, "turn": 0, "holds_answer": True,
     }  # fmt: skip
@@ -60,8 +64,10 @@ def test_the_official_client_streams_turns_and_then_the_answer(client: openai.Op
     reasoning = "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)
     assert "Search: first program" in reasoning
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == len(SEARCH) + len(ANSWER)
-    events = [c.model_extra["calibadv"]["event"] for c in chunks if "event" in c.model_extra.get("calibadv", {})]
+    extensions = [(chunk.model_extra or {}).get("calibadv", {}) for chunk in chunks]
+    events = [extension["event"] for extension in extensions if "event" in extension]
     assert [event["type"] for event in events] == ["turn", "documents", "turn"]
 
 

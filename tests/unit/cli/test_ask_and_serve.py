@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,11 +85,9 @@ def test_a_folder_is_called_by_its_own_name_wherever_one_stands(
     assert name_of(".") == "lab-0.5"
 
 
-def test_ask_says_soon_that_a_retriever_is_not_there(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("calibadv.cli.ask.WAIT_S", 0.2)
-    assert main(["ask", QUESTION, "--retriever", "http://127.0.0.1:9"]) == 3
+def test_ask_says_soon_that_a_retriever_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    soon = ["--set", "retrieval.remote.wait_s=0.2"]
+    assert main(["ask", QUESTION, "--retriever", "http://127.0.0.1:9", *soon]) == 3
     assert "was not ready after 0.2 s" in capsys.readouterr().err
 
 
@@ -131,6 +128,4 @@ def test_serve_answers_the_official_client_and_ends_on_sigterm(server: tuple[sub
     assert reply.choices[0].message.content
     assert QUESTION in httpx2.get(url).text
     process.send_signal(signal.SIGTERM)
-    start = time.monotonic()
     assert process.wait(timeout=60) == 0
-    assert time.monotonic() - start < 30

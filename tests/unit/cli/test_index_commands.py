@@ -10,6 +10,7 @@ import pytest
 
 from calibadv.cli.main import main
 from calibadv.retrieval.corpus.importing import import_corpus
+from calibadv.retrieval.hybrid import HybridRetriever
 from calibadv.retrieval.open import open_index
 
 pytest.importorskip("tantivy")
@@ -123,6 +124,7 @@ def test_a_hybrid_is_built_with_its_parts_and_found_parts_are_used(
     assert sorted(path.name for path in corpus_dir.iterdir() if path.is_dir()) == ["bm25", "dense", "hybrid"]
     hybrid = open_index("towns/hybrid", device="cpu")
     assert hybrid.search(["the mayor of town number7"], 3)[0][0].document.title == "Town 7"
+    assert isinstance(hybrid, HybridRetriever)
     assert hybrid.config.rrf_k == 30
     assert main(["index", "verify", "towns/hybrid"]) == 0
     assert "dense encoder" in capsys.readouterr().out

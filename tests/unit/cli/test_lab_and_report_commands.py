@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import calibadv.lab.compare
 from calibadv.cli.main import main
 from calibadv.config import RunConfig
 from calibadv.data.config import load_split
-from calibadv.lab.compare import Watch
+from calibadv.lab.arms import Arm
 from calibadv.lab.config import LabConfig
+from calibadv.lab.jobs import Job
 from calibadv.lab.progress import figures_of, summary
 from calibadv.retrieval.corpus.read import read_corpus
 
@@ -55,37 +55,41 @@ def repository_config(name: str) -> Path:
     return Path(__file__).parents[3] / "configs" / name
 
 
-def test_options_reach_the_lab_and_its_result_is_summed_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "value", "default"),
+    [
+        ("steps", "4", LabConfig().steps),
+        ("seeds", "2", LabConfig().seeds),
+        ("arms", "grpo,calibadv:lambda=0.5", LabConfig().arms),
+        ("preset", "aggressive", "default"),
+        ("world-size", "60", LabConfig().world_size),
+        ("test-questions", "7", LabConfig().test_questions),
+    ],
+)
+def test_options_reach_the_lab_and_may_not_contradict_one_that_is_resumed(
+    tmp_path: Path, option: str, value: str, default: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = []
+    (tmp_path / "results.json").write_text('{"lab": {}}')
+    assert main(["lab", "--resume", "--out", str(tmp_path), f"--{option}", value]) == 2
+    assert f"the lab in {tmp_path} has --{option} {default}, not {value}" in capsys.readouterr().err
 
-    def run_lab(lab: LabConfig, *, resume: bool, watch: Watch) -> Path:
-        asked.append(lab)
-        watch([])
-        folder = tmp_path / "lab"
-        folder.mkdir()
-        entry = {"f1_before": 0.4, "f1_after_se": 0.03, "seconds": 10.0, "collapsed": False, "status": "finished"}
-        arms = [
-            {"name": "grpo", "f1_after": 0.5, **entry},
-            {"name": "calibadv", "f1_after": 0.6, **entry},
-            {"name": "calibadv", "f1_after": 0.7, **entry, "collapsed": True},
-        ]
-        (folder / "results.json").write_text(json.dumps({"arms": arms, "verdict": "No clear difference here."}))
-        return folder
 
-    monkeypatch.setattr(calibadv.lab.compare, "run_lab", run_lab)
-    arguments = ["--steps", "4", "--seeds", "2", "--arms", "grpo,calibadv:lambda=0.5", "--preset", "aggressive"]
-    assert main(["lab", *arguments]) == 0
-    assert (asked[0].steps, asked[0].seeds, asked[0].preset) == (4, 2, "aggressive")
-    assert asked[0].arms == "grpo,calibadv:lambda=0.5"
-    out = capsys.readouterr().out
-    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith(("grpo", "calibadv "))}
+def test_the_result_of_a_lab_is_summed_up(tmp_path: Path) -> None:
+    entry = {"f1_before": 0.4, "f1_after_se": 0.03, "seconds": 10.0, "collapsed": False, "status": "finished"}
+    arms = [
+        {"name": "grpo", "f1_after": 0.5, **entry},
+        {"name": "calibadv", "f1_after": 0.6, **entry},
+        {"name": "calibadv", "f1_after": 0.7, **entry, "collapsed": True},
+    ]
+    (tmp_path / "results.json").write_text(json.dumps({"arms": arms, "verdict": "No clear difference here."}))
+    *table, _, verdict = summary(tmp_path).splitlines()
+    rows = {line.split()[0]: line for line in table if line.startswith(("grpo", "calibadv "))}
     assert "0.400  0.500" in rows["grpo"]
     assert "± 0.030" in rows["grpo"]
     assert "0.600 0.700" in rows["calibadv"]
     assert "+0.250" in rows["calibadv"]
     assert "1 of 2" in rows["calibadv"]
+    assert verdict == "No clear difference here."
 
 
 @pytest.mark.parametrize(
@@ -115,23 +119,11 @@ def test_bad_lab_options_are_refused(
     assert message in capsys.readouterr().err
 
 
-def test_a_run_in_progress_is_a_few_words() -> None:
-    class Job:
-        reward, f1_test = 0.512, None
-
-    assert figures_of(Job()) == "reward 0.512"
-    Job.f1_test = 0.4
-    assert figures_of(Job()) == "reward 0.512  test F1 0.400"
-
-
-def test_one_seed_shows_its_standard_error(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    arm = {"name": "grpo", "f1_before": 0.1, "f1_after": 0.3, "f1_after_se": 0.02, "seconds": 5, "collapsed": False}
-    arm["status"] = "finished"
-    path.write_text(json.dumps({"arms": [arm], "verdict": "grpo: +0.200"}))
-    text = summary(tmp_path)
-    assert "± 0.020" in text
-    assert text.endswith("grpo: +0.200")
+def test_a_run_in_progress_is_a_few_words(tmp_path: Path) -> None:
+    job = Job(arm=Arm.parse("grpo"), seed=0, folder=tmp_path, num_steps=4, reward=0.512)
+    assert figures_of(job) == "reward 0.512"
+    job.f1_test = 0.4
+    assert figures_of(job) == "reward 0.512  test F1 0.400"
 
 
 def test_a_report_needs_runs_that_are_there(

@@ -95,6 +95,7 @@ def test_halves_of_surrogate_pairs_and_odd_score_names_can_be_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     odd = record("1", step=1, thinking="half \ud83d of it")
+    assert odd.credit is not None
     odd = replace(odd, credit=replace(odd.credit, scores={"f1\x1b[2J": 0.5}))
     write_trajectories(tmp_path / "trajectories.jsonl", [odd])
     out = shown(capsys, tmp_path / "trajectories.jsonl")

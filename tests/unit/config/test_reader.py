@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -44,7 +44,7 @@ class Needy:
     corpus: Path
 
 
-def read(text, tmp_path, *overrides):
+def read(text: str, tmp_path: Path, *overrides: str) -> Run:
     path = tmp_path / "run.toml"
     path.write_text(text, "utf-8")
     tables = read_toml(path)
@@ -53,7 +53,7 @@ def read(text, tmp_path, *overrides):
     return build(Run, tables)
 
 
-def test_values_of_every_type_are_read(tmp_path):
+def test_values_of_every_type_are_read(tmp_path: Path) -> None:
     section = read(
         """
         [section]
@@ -80,16 +80,16 @@ def test_values_of_every_type_are_read(tmp_path):
     assert section.inner.depth == 7
 
 
-def test_nothing_given_gives_the_defaults(tmp_path):
+def test_nothing_given_gives_the_defaults(tmp_path: Path) -> None:
     assert read("", tmp_path) == Run()
 
 
-def test_overrides_win_and_make_sections(tmp_path):
+def test_overrides_win_and_make_sections(tmp_path: Path) -> None:
     run = read("[section]\ncount = 3", tmp_path, "section.count=5", "section.inner.depth = 2", "other.depth=9")
     assert (run.section.count, run.section.inner.depth, run.other.depth) == (5, 2, 9)
 
 
-def test_overrides_take_bare_strings_and_odd_names(tmp_path):
+def test_overrides_take_bare_strings_and_odd_names(tmp_path: Path) -> None:
     run = read("", tmp_path, "section.name=hello world", "section.mode=slow", "section.folder=./x")
     assert (run.section.name, run.section.mode, run.section.folder) == ("hello world", "slow", Path.cwd() / "x")
     assert read("", tmp_path, "section.name=123").section.name == "123"
@@ -99,19 +99,19 @@ def test_overrides_take_bare_strings_and_odd_names(tmp_path):
     assert read("", tmp_path, "section.name=").section.name == ""
 
 
-def test_overrides_take_lists(tmp_path):
+def test_overrides_take_lists(tmp_path: Path) -> None:
     assert read("", tmp_path, "section.files=['a', \"b\"]").section.files == (Path.cwd() / "a", Path.cwd() / "b")
     assert read("", tmp_path, "section.pair=[0.1, 1]").section.pair == (0.1, 1.0)
     assert read('[section]\nfiles = ["x"]', tmp_path, "section.files=[]").section.files == ()
 
 
-def test_none_unsets_what_may_be_unset(tmp_path):
+def test_none_unsets_what_may_be_unset(tmp_path: Path) -> None:
     assert read("[section]\nlimit = 3", tmp_path, "section.limit=none").section.limit is None
     with pytest.raises(ConfigError, match=r'section.count must be a whole number, got "none"'):
         read("", tmp_path, "section.count=none")
 
 
-def test_a_name_is_a_path_only_when_it_looks_like_one_or_exists(tmp_path):
+def test_a_name_is_a_path_only_when_it_looks_like_one_or_exists(tmp_path: Path) -> None:
     (tmp_path / "local").mkdir()
     assert read('[section]\nsource = "org/model"', tmp_path).section.source == "org/model"
     assert read('[section]\nsource = "package:x"', tmp_path).section.source == "package:x"
@@ -119,7 +119,7 @@ def test_a_name_is_a_path_only_when_it_looks_like_one_or_exists(tmp_path):
     assert read('[section]\nsource = "./absent"', tmp_path).section.source == tmp_path / "absent"
 
 
-def test_environment_variables_are_expanded_in_paths(tmp_path, monkeypatch):
+def test_environment_variables_are_expanded_in_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALIBADV_TEST_ROOT", str(tmp_path / "data"))
     text = '[section]\nfolder = "${CALIBADV_TEST_ROOT}/x"\nname = "${CALIBADV_TEST_ROOT}"'
     section = read(text, tmp_path).section
@@ -161,28 +161,28 @@ def test_environment_variables_are_expanded_in_paths(tmp_path, monkeypatch):
         ("[section\n", r"run.toml: not TOML"),
     ],
 )
-def test_every_mistake_names_the_key_the_value_and_what_is_expected(tmp_path, text, message):
+def test_every_mistake_names_the_key_the_value_and_what_is_expected(tmp_path: Path, text: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(text, tmp_path)
 
 
-def test_several_missing_settings_are_named_at_once():
+def test_several_missing_settings_are_named_at_once() -> None:
     with pytest.raises(ConfigError, match=r"^corpus is missing; set it in the config or with --set$"):
         build(Needy, {})
 
 
 @pytest.mark.parametrize("override", ["", "x", "=3", "a.=3", ".a=3", "a..b=3"])
-def test_an_override_that_is_none_is_refused(override):
+def test_an_override_that_is_none_is_refused(override: Any) -> None:
     with pytest.raises(ConfigError, match=r"expected section.key=value"):
         apply_override({}, override, base=Path())
 
 
-def test_an_override_below_a_value_is_refused(tmp_path):
+def test_an_override_below_a_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"section.count is a value, not a section"):
         read("[section]\ncount = 3", tmp_path, "section.count.deeper=1")
 
 
-def test_missing_files_and_folders_say_so(tmp_path):
+def test_missing_files_and_folders_say_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read_toml(tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match="is a folder"):
@@ -193,7 +193,7 @@ def test_missing_files_and_folders_say_so(tmp_path):
 
 
 @given(st.text(max_size=30))
-def test_any_override_text_gives_a_config_or_a_config_error(text):
+def test_any_override_text_gives_a_config_or_a_config_error(text: Any) -> None:
     tables = with_base({"section": {"count": 3}}, base=Path())
     try:
         apply_override(tables, f"section.{text}", base=Path())

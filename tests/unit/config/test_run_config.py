@@ -4,6 +4,7 @@ import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,19 +24,19 @@ corpus = "corpus.jsonl"
 """
 
 
-def read(tmp_path, text="", *overrides):
+def read(tmp_path: Path, text: str = "", *overrides: str) -> RunConfig:
     path = tmp_path / "my-run.toml"
     path.write_text(MINIMAL + text, "utf-8")
     return RunConfig.read(path, overrides=overrides)
 
 
-def write_questions(path, *ids):
+def write_questions(path: Path, *ids: str) -> Path:
     rows = [{"id": i, "question": f"Who is {i}?", "golden_answers": ["x"]} for i in ids]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
 
 
-def test_a_minimal_config_has_the_papers_settings(tmp_path):
+def test_a_minimal_config_has_the_papers_settings(tmp_path: Path) -> None:
     config = read(tmp_path)
     assert config.training.num_rollouts == 5
     assert config.training.learning_rate == 5e-7
@@ -45,7 +46,7 @@ def test_a_minimal_config_has_the_papers_settings(tmp_path):
     assert config.training.output == Path.cwd() / "runs" / "my-run"
 
 
-def test_the_effective_config_reads_back_unchanged(tmp_path):
+def test_the_effective_config_reads_back_unchanged(tmp_path: Path) -> None:
     config = read(
         tmp_path,
         '[data]\ntrain = ["a \\"b\\".jsonl"]\n[retrieval.bm25]\nstop_words = "none"\n'
@@ -60,12 +61,12 @@ def test_the_effective_config_reads_back_unchanged(tmp_path):
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
-def test_any_text_survives_the_round_trip(text):
+def test_any_text_survives_the_round_trip(text: Any) -> None:
     config = RunConfig.from_mapping({"model": {"path": "a/b", "gguf_file": text}, "retrieval": {"corpus": "c"}})
     assert tomllib.loads(config.to_toml())["model"].get("gguf_file", "none") == text
 
 
-def test_documents_come_from_one_place(tmp_path):
+def test_documents_come_from_one_place(tmp_path: Path) -> None:
     config = read(tmp_path, "", "retrieval.corpus=none", 'retrieval.url=["http://a:8000", "http://b:8000"]')
     assert config.retrieval.urls == ("http://a:8000", "http://b:8000")
     config = RunConfig.from_mapping(tomllib.loads(config.to_toml()), overrides=["retrieval.url=http://a:8000"])
@@ -76,14 +77,14 @@ def test_documents_come_from_one_place(tmp_path):
             read(tmp_path, "", *overrides)
 
 
-def test_what_is_required_is_asked_for(tmp_path):
+def test_what_is_required_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "empty.toml"
     path.write_text("")
     with pytest.raises(ConfigError, match=r"model.path is missing"):
         RunConfig.read(path)
 
 
-def test_data_root_moves_data_and_corpus_but_nothing_else(tmp_path):
+def test_data_root_moves_data_and_corpus_but_nothing_else(tmp_path: Path) -> None:
     text = '[data]\nroot = "big"\ntrain = ["a.jsonl", "/abs.jsonl"]\ntest = ["b.jsonl"]\n[training]\noutput = "out"'
     config = read(tmp_path, text)
     assert config.data.train == (tmp_path / "big" / "a.jsonl", Path("/abs.jsonl"))
@@ -93,7 +94,7 @@ def test_data_root_moves_data_and_corpus_but_nothing_else(tmp_path):
     assert read(tmp_path, text, "data.root=/x").data.train[0] == Path("/x/a.jsonl")
 
 
-def test_data_root_from_an_unset_variable_is_named_once(tmp_path, monkeypatch):
+def test_data_root_from_an_unset_variable_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CALIBADV_NO_SUCH", raising=False)
     text = '[data]\nroot = "${CALIBADV_NO_SUCH}"\ntrain = ["a.jsonl"]'
     with pytest.raises(ConfigError, match=r"^data.root = .*CALIBADV_NO_SUCH, which is not set: .* --set data.root="):
@@ -137,17 +138,17 @@ def test_data_root_from_an_unset_variable_is_named_once(tmp_path, monkeypatch):
         ("modle.path=x", r"modle is not a setting; did you mean model\?"),
     ],
 )
-def test_impossible_settings_are_refused_by_name(tmp_path, override, message):
+def test_impossible_settings_are_refused_by_name(tmp_path: Path, override: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, "", override)
 
 
-def test_grpo_needs_no_searches_and_ignores_calibration(tmp_path):
+def test_grpo_needs_no_searches_and_ignores_calibration(tmp_path: Path) -> None:
     config = read(tmp_path, "", "algorithm.name=grpo", "rollout.max_searches=0")
     assert config.active_calibration == CalibrationConfig.plain()
 
 
-def test_training_needs_questions_and_chance(tmp_path):
+def test_training_needs_questions_and_chance(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.train is empty"):
         read(tmp_path).check_trainable()
     with pytest.raises(ConfigError, match=r"rollout.temperature must be > 0 for training"):
@@ -155,7 +156,7 @@ def test_training_needs_questions_and_chance(tmp_path):
     read(tmp_path, '[data]\ntrain = ["a"]').check_trainable()
 
 
-def test_a_split_is_all_files_in_order_and_a_limit_draws_with_the_seed(tmp_path):
+def test_a_split_is_all_files_in_order_and_a_limit_draws_with_the_seed(tmp_path: Path) -> None:
     one = write_questions(tmp_path / "one.train.jsonl", *"abcde")
     two = write_questions(tmp_path / "two.train.jsonl", *"abcde")
     data = DataConfig(train=(one, two))
@@ -169,7 +170,7 @@ def test_a_split_is_all_files_in_order_and_a_limit_draws_with_the_seed(tmp_path)
     assert load_split(data, "train", limit=99) == questions
 
 
-def test_bad_question_files_are_refused(tmp_path):
+def test_bad_question_files_are_refused(tmp_path: Path) -> None:
     good = write_questions(tmp_path / "one.train.jsonl", "a")
     with pytest.raises(ConfigError, match=r"data.test is empty; name question files"):
         load_split(DataConfig(), "test")
@@ -193,13 +194,13 @@ def test_bad_question_files_are_refused(tmp_path):
         load_split(DataConfig(train=(good, again)), "train")
 
 
-def test_a_new_run_takes_a_new_folder_and_saves_its_config(tmp_path):
+def test_a_new_run_takes_a_new_folder_and_saves_its_config(tmp_path: Path) -> None:
     config = read(tmp_path, "", f"training.output={tmp_path / 'out'}")
     folder = claim_run_folder(config, resume=False)
     assert RunConfig.read(folder / "config.toml") == config
 
 
-def test_the_folder_of_another_run_is_refused(tmp_path):
+def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     config = read(tmp_path, "", f"training.output={tmp_path / 'out'}")
     claim_run_folder(config, resume=False)
     with pytest.raises(
@@ -214,19 +215,21 @@ def test_the_folder_of_another_run_is_refused(tmp_path):
         claim_run_folder(read(tmp_path, "", f"training.output={tmp_path / 'mine' / 'notes.txt'}"), resume=False)
 
 
-def test_the_other_processes_of_a_run_use_the_folder_that_the_first_one_claimed(tmp_path, monkeypatch):
+def test_the_other_processes_of_a_run_use_the_folder_that_the_first_one_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = read(tmp_path, "", f"training.output={tmp_path / 'out'}")
     claim_run_folder(config, resume=False)
     monkeypatch.setenv("RANK", "1")
     assert claim_run_folder(config, resume=False) == tmp_path / "out"
 
 
-def test_an_empty_folder_may_be_used(tmp_path):
+def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     claim_run_folder(read(tmp_path, "", f"training.output={tmp_path / 'out'}"), resume=False)
 
 
-def test_resuming_needs_the_same_run(tmp_path):
+def test_resuming_needs_the_same_run(tmp_path: Path) -> None:
     output = f"training.output={tmp_path / 'out'}"
     with pytest.raises(ConfigError, match=r"--resume: .* holds no run"):
         claim_run_folder(read(tmp_path, "", output), resume=True)

@@ -1,5 +1,7 @@
 """Observations: rendering, neutralising, shortening."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ def doc(title: str = "T", text: str = "some text", id: str = "1") -> Document:
     return Document(id=id, title=title, text=text)
 
 
-def words_at_most(limit: int):  # type: ignore[no-untyped-def]
+def words_at_most(limit: int) -> Callable[[str], bool]:
     return lambda text: len(text.split()) <= limit
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -27,12 +29,12 @@ from calibadv.trajectory import Action, ActionKind, Document, Question, StopReas
 QUESTIONS = [Question(id=f"q{n}", text=f"who wrote book {n}?", golden_answers=(f"author {n}",)) for n in range(8)]
 
 
-def run_config(tmp_path, **sections):
+def run_config(tmp_path: Path, **sections: dict[str, Any]) -> RunConfig:
     for split in ("train", "test"):
         rows = [{"id": f"{split}{n}", "question": f"{split} question {n}?", "golden_answers": ["a"]} for n in range(6)]
         path = tmp_path / f"geo.{split}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    base = {
+    base: dict[str, dict[str, Any]] = {
         "model": {"path": "org/model", "device": "cpu"},
         "retrieval": {"corpus": str(tmp_path / "corpus.jsonl")},
         "data": {"train": [str(tmp_path / "geo.train.jsonl")], "test": [str(tmp_path / "geo.test.jsonl")]},
@@ -41,17 +43,17 @@ def run_config(tmp_path, **sections):
     return RunConfig.from_mapping({name: base.get(name, {}) | sections.get(name, {}) for name in base | sections})
 
 
-def levels(checks):
+def levels(checks: Sequence[Check]) -> dict[str, Level]:
     return {check.name: check.level for check in checks}
 
 
 class Lowercase(CharTokenizer):
-    def encode(self, text):
+    def encode(self, text: str) -> list[int]:
         return super().encode(text.replace("<", "("))
 
 
 class Spaced(CharTokenizer):
-    def encode(self, text):
+    def encode(self, text: str) -> list[int]:
         return super().encode(" " + text)
 
 
@@ -61,14 +63,14 @@ class Unread(CharTokenizer):
 
 
 class Templated(CharTokenizer):
-    def __init__(self, template):
+    def __init__(self, template: Any) -> None:
         self.template = template
 
-    def chat(self, messages):
+    def chat(self, messages: Any) -> Any:
         return self.template(messages)
 
 
-def plain(messages):
+def plain(messages: Any) -> Any:
     return "".join(f"[{m['role']}]{m['content']}[end]" for m in messages) + "[assistant]"
 
 
@@ -98,7 +100,7 @@ def test_chat_templates_are_judged_by_what_they_keep() -> None:
     assert check_chat(CharTokenizer(), rollout=rollout).summary == "none: prompts are plain text"
     assert check_chat(Templated(plain), rollout=rollout).level is Level.OK
 
-    def forgetful(messages):
+    def forgetful(messages: Any) -> Any:
         return plain([m | {"content": m["content"].split("</think>")[-1]} for m in messages])
 
     kept = check_chat(Templated(forgetful), rollout=rollout)
@@ -126,10 +128,10 @@ def test_questions_are_counted_and_kept_apart(tmp_path: Path) -> None:
 class Library:
     """Finds a document by the number in the query, or by its own words."""
 
-    def __init__(self, *, broken=False, text="by author"):
+    def __init__(self, *, broken: bool = False, text: str = "by author") -> None:
         self.broken, self.text = broken, text
 
-    def search(self, queries, k):
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         rows = []
         for query in queries:
             number = "".join(c for c in query if c.isdigit())[:1]
@@ -137,7 +139,7 @@ class Library:
             rows.append([Hit(Document(id=f"d{number}", title=f"Book {number}", text=f"{self.text} {number}"), 1.0)] * k)
         return rows
 
-    def manifest(self):
+    def manifest(self) -> dict[str, Any]:
         return {"method": "test", "stop_words": ["a"]}
 
 
@@ -154,7 +156,7 @@ def test_an_index_of_another_encoder_does_not_find_its_own_documents() -> None:
 
 
 def test_a_retriever_that_is_away_is_a_blocker_with_its_message() -> None:
-    def away():
+    def away() -> NoReturn:
         raise RetrieverUnavailable("no answer from the retriever")
 
     (check,) = guarded("retriever", away, remedy="start it")
@@ -168,7 +170,7 @@ SMALL = ModelShape(
 )  # fmt: skip
 
 
-def huge(trained):
+def huge(trained: Any) -> Any:
     return ModelShape(
         parameters=10**13, trained_parameters=trained, layers=2, hidden=64, feed_forward=128, query_size=64,
         key_value_size=32, vocabulary=1000,
@@ -229,7 +231,7 @@ def test_groups_without_signal_block_and_name_the_cold_start() -> None:
     assert (easy.level, "too easy" in easy.remedy) == (Level.WARNING, True)
 
 
-def played(answer, text, golden):
+def played(answer: Any, text: Any, golden: Any) -> Any:
     search = Turn(
         text="a</think><search>q</search>",
         action=Action(ActionKind.SEARCH, "q"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,9 @@ from calibadv.lab.questions import write_world
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, lab_run, write_toml):
+def world(
+    tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[..., Any], write_toml: Callable[..., Path]
+) -> Path:
     folder = tmp_path_factory.mktemp("world")
     sections = lab_run(
         folder,
@@ -26,7 +30,7 @@ def world(tmp_path_factory, lab_run, write_toml):
     return folder
 
 
-def doctor(world, *arguments):
+def doctor(world: Path, *arguments: str) -> int:
     return main(["doctor", str(world / "run.toml"), *arguments])
 
 

@@ -34,25 +34,25 @@ SHAPES = (
 )
 
 
-def make_config(shape):
+def make_config(shape: dict[str, Any]) -> LlamaConfig:
     return LlamaConfig(
         **shape, vocab_size=300, num_hidden_layers=4, max_position_embeddings=512, tie_word_embeddings=True
     )
 
 
 @pytest.fixture(params=SHAPES, ids=["grouped", "full", "wide"])
-def model_folder(request, tmp_path):
+def model_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     make_config(request.param).save_pretrained(tmp_path)
     for name in ("tokenizer.json", "model.safetensors"):
         (tmp_path / name).write_text("{}")
     return tmp_path
 
 
-def shape_of(folder, **lora):
+def shape_of(folder: Path, **lora: Any) -> ModelShape:
     return read_shape(ModelConfig(path=folder), lora=LoraConfig(**lora))
 
 
-def close(estimate, measured, factor=FACTOR):
+def close(estimate: float, measured: float, factor: float = FACTOR) -> bool:
     return measured / factor <= estimate <= measured * factor
 
 
@@ -63,7 +63,7 @@ def test_parameters_are_counted_without_weights(model_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("targets", [("all-linear",), ("q_proj", "v_proj")])
-def test_adapter_parameters_are_those_of_the_adapter(model_folder: Path, targets: Any) -> None:
+def test_adapter_parameters_are_those_of_the_adapter(model_folder: Path, targets: tuple[str, ...]) -> None:
     pytest.importorskip("peft")
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(model_folder))
     adapted = add_adapter(model, settings=LoraConfig(rank=4, targets=targets), base="x")
@@ -71,14 +71,14 @@ def test_adapter_parameters_are_those_of_the_adapter(model_folder: Path, targets
     assert shape_of(model_folder, rank=4, targets=targets).trained_parameters == trained
 
 
-def saved_bytes(model, *, tokens, autocast):
+def saved_bytes(model: Any, *, tokens: int, autocast: bool) -> int:
     """Bytes that the forward pass keeps for the backward pass, weights and their copies aside."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     shapes = {tuple(p.shape) for p in model.parameters() if p.dim() > 1}
     shapes |= {(b, a) for a, b in shapes}
-    kept = {}
+    kept: dict[int, tuple[int, Any]] = {}
 
-    def pack(tensor):
+    def pack(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights and tuple(tensor.shape) not in shapes:
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
@@ -105,7 +105,8 @@ def test_activations_are_as_estimated(model_folder: Path, dtype: str) -> None:
 
 
 def test_keys_and_values_are_as_estimated(model_folder: Path) -> None:
-    model = LlamaForCausalLM(LlamaConfig.from_pretrained(model_folder)).eval()
+    model: Any = LlamaForCausalLM(LlamaConfig.from_pretrained(model_folder))
+    model.eval()
     with torch.no_grad():
         cache = model(input_ids=torch.randint(300, (1, 50)), use_cache=True).past_key_values
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
@@ -119,12 +120,15 @@ def test_weights_gradients_and_optimizer_are_what_torch_allocates(model_folder: 
     optimizer.step()
     plan = plan_of(shape_of(model_folder))
     assert plan.weights == sum(p.nbytes for p in model.parameters())
-    assert plan.gradients == sum(p.grad.nbytes for p in model.parameters())
-    moments = sum(s[name].nbytes for s in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq"))
+    assert plan.gradients == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    states: list[dict[str, torch.Tensor]] = list(optimizer.state.values())
+    moments = sum(state[name].nbytes for state in states for name in ("exp_avg", "exp_avg_sq"))
     assert plan.optimizer == moments
 
 
-def plan_of(shape, *, dtype="float32", rows=20, max_logits=None, rollout=None, **training) -> MemoryPlan:
+def plan_of(
+    shape: Any, *, dtype: str = "float32", rows: int = 20, max_logits: Any = None, rollout: Any = None, **training: Any
+) -> MemoryPlan:
     return plan_memory(
         shape,
         lengths=Lengths(prompt=100, turn=50, observation=200),

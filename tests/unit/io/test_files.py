@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_folder_is_replaced_only_when_asked_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
 def test_lines_come_back_with_their_numbers(tmp_path: Path, name: str) -> None:
-    rows = [{"a": 1}, {"b": "é", "c": [1.5]}]
+    rows: list[dict[str, Any]] = [{"a": 1}, {"b": "é", "c": [1.5]}]
     write_json_lines(tmp_path / name, rows)
     first = (tmp_path / name).read_bytes()
     assert list(read_json_lines(tmp_path / name)) == [(1, rows[0]), (2, rows[1])]

@@ -1,5 +1,8 @@
 """Uploading a model: refused early what cannot work, done privately, and a failure costs nothing. No network."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from calibadv.errors import ConfigError, SaveError
@@ -9,13 +12,13 @@ from calibadv.io.hub import check_upload, upload_folder
 class Api:
     """Stands in for huggingface_hub.HfApi."""
 
-    calls: list
+    calls: list[tuple[Any, ...]]
     error: Exception | None = None
 
-    def create_repo(self, repo, **options):
+    def create_repo(self, repo: Any, **options: Any) -> None:
         self.calls.append(("create", repo, options))
 
-    def upload_folder(self, **options):
+    def upload_folder(self, **options: Any) -> Any:
         self.calls.append(("upload", options["repo_id"], sorted(p.name for p in options["folder_path"].iterdir())))
         if self.error is not None:
             raise self.error
@@ -23,19 +26,19 @@ class Api:
 
 
 @pytest.fixture
-def api(monkeypatch):
+def api(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = type("Fake", (Api,), {"calls": []})
     monkeypatch.setattr("huggingface_hub.HfApi", fake)
     return fake
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path: Path) -> Any:
     (tmp_path / "config.json").write_text("{}")
     return tmp_path
 
 
-def test_a_model_is_uploaded_into_a_private_repository(api, model):
+def test_a_model_is_uploaded_into_a_private_repository(api: Any, model: Any) -> None:
     assert upload_folder(model, "me/agent", option="--push-to-hub") == "https://hub.example/me/agent/commit/1"
     assert api.calls == [
         ("create", "me/agent", {"private": True, "exist_ok": True}),
@@ -43,13 +46,13 @@ def test_a_model_is_uploaded_into_a_private_repository(api, model):
     ]
 
 
-def test_a_failed_upload_says_where_the_model_is(api, model):
+def test_a_failed_upload_says_where_the_model_is(api: Any, model: Any) -> None:
     api.error = OSError("connection reset")
     with pytest.raises(SaveError, match=r"upload failed \(connection reset\).*upload it by hand: hf upload me/agent"):
         upload_folder(model, "me/agent", option="--push-to-hub")
 
 
-def test_what_cannot_be_uploaded_is_refused_before_training(monkeypatch):
+def test_what_cannot_be_uploaded_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(ConfigError, match="export HF_TOKEN"):
         check_upload("me/agent", option="--push-to-hub")

@@ -73,7 +73,7 @@ def test_settings_of_an_arm_are_checked_before_anything_runs(arm: str) -> None:
         (lambda: LabConfig(seeds=0), "seeds"),
         (lambda: LabConfig(workers=0), "workers"),
         (lambda: LabConfig(test_questions=0), "test_questions"),
-        (lambda: LabConfig(preset="wild"), "preset"),
+        (lambda: LabConfig(preset="wild"), "preset"),  # type: ignore[arg-type]
     ],
 )
 def test_impossible_settings_are_refused_by_name(lab: object, field: str) -> None:

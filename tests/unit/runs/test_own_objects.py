@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from calibadv.config import RunConfig
 from calibadv.data.run_files import read_metrics
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import ConfigError
+from calibadv.retrieval.base import Hit
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.runs.train import train
@@ -88,7 +89,7 @@ def test_objects_in_python_take_the_place_of_the_settings(folder: Path, lab_run:
     asked: list[str] = []
 
     class Counting:
-        def search(self, queries: list[str], k: int) -> Any:
+        def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
             asked.extend(queries)
             return inner.search(queries, k)
 

@@ -15,6 +15,7 @@ def test_a_terminal_gets_a_bar_on_its_error_output(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     for is_bytes in (True, False):
         with progress_bar("importing", is_bytes=is_bytes) as progress:
+            assert progress is not None
             progress(1, 2)
             progress(2, 2)
         captured = capsys.readouterr()
@@ -33,6 +34,7 @@ def test_work_of_several_parts_gets_a_bar_for_each(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with progress_bars() as progress:
+        assert progress is not None
         for what in ("reading the corpus", "reading the files"):
             progress(what, 1, 2)
             progress(what, 2, 2)

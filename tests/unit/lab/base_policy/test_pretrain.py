@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ TINY = PretrainConfig(
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -41,11 +42,11 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def tiny_policy(tmp_path_factory):
+def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrain(replace(TINY, output_dir=str(tmp_path_factory.mktemp("tiny"))))
 
 
-def weights_of(folder):
+def weights_of(folder: Path) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 

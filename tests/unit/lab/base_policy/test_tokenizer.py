@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,23 +13,32 @@ from calibadv.dialogue.parse import read_turn
 from calibadv.dialogue.prompt import QUESTION_ONLY, render_prompt
 from calibadv.lab import LabWorld, load_policy, names
 from calibadv.lab.base_policy import phrases
-from calibadv.lab.base_policy.demonstrations import Agent, Habits, observation_tokens, reading_drill, split_words
+from calibadv.lab.base_policy.demonstrations import (
+    Agent,
+    Demonstration,
+    Habits,
+    observation_tokens,
+    reading_drill,
+    split_words,
+)
 from calibadv.lab.base_policy.presets import CARELESS, CLEAN
 from calibadv.lab.base_policy.tokenizer import MAX_DOCUMENTS, SCAFFOLDING, SPECIAL, TAGS, make_tokenizer, vocabulary
 from calibadv.lab.questions import Puzzle, draw_puzzle
 from calibadv.retrieval.bm25 import BM25Retriever
-from calibadv.trajectory import ActionKind
+from calibadv.trajectory import ActionKind, Document
 
 transformers = pytest.importorskip("transformers")
 WORLD = LabWorld.make(8, size=120)
 RETRIEVER = BM25Retriever.from_documents(WORLD.documents)
 
 
-def search(query):
+def search(query: str) -> list[Document]:
     return [hit.document for hit in RETRIEVER.search([query], 2)[0]]
 
 
-def demonstrations(habits, *, count, type=None, seed=0):
+def demonstrations(
+    habits: Habits, *, count: int, type: str | None = None, seed: int = 0
+) -> Iterator[tuple[Puzzle, Demonstration]]:
     rng = random.Random(seed)
     agent = Agent(WORLD, search=search, habits=habits, rng=rng, max_searches=4)
     while count:
@@ -39,17 +49,18 @@ def demonstrations(habits, *, count, type=None, seed=0):
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> Any:
     return make_tokenizer()
 
 
-def tokens_of(tokenizer, text):
+def tokens_of(tokenizer: Any, text: str) -> Any:
     return tokenizer.convert_ids_to_tokens(tokenizer.encode(text, add_special_tokens=False))
 
 
-def written(demonstration):
+def written(demonstration: Demonstration) -> list[str]:
     """The turns, as text."""
-    turns, turn = [], []
+    turns: list[str] = []
+    turn: list[str] = []
     for token, weight in zip(demonstration.tokens, demonstration.weights, strict=True):
         if weight:
             turn.append(token)
@@ -132,8 +143,9 @@ def test_loss_falls_on_the_model_s_words_only() -> None:
     ("slip", "type"),
     [("early_stop", "2-hop"), ("wrong_relation", "1-hop"), ("wrong_document", "1-hop"), ("skipped_search", "1-hop")],
 )
-def test_each_slip_makes_wrong_answers(slip, type) -> None:
-    pairs = list(demonstrations(Habits(**{slip: 1.0}), count=60, type=type))
+def test_each_slip_makes_wrong_answers(slip: str, type: str) -> None:
+    settings: dict[str, Any] = {slip: 1.0}
+    pairs = list(demonstrations(Habits(**settings), count=60, type=type))
     wrong = [puzzle.answer not in written(demonstration)[-1] for puzzle, demonstration in pairs]
     assert sum(wrong) > 40
 
@@ -145,7 +157,7 @@ def test_a_repeating_agent_puts_the_same_query_twice() -> None:
 
 
 def test_rambling_comes_with_longer_thinking_and_more_mistakes() -> None:
-    def measure(habits):
+    def measure(habits: Habits) -> tuple[float, int]:
         pairs = list(demonstrations(habits, count=80, type="1-hop"))
         turns = [written(demonstration)[-1] for _, demonstration in pairs]
         wrong = sum(puzzle.answer not in turn for (puzzle, _), turn in zip(pairs, turns, strict=True))

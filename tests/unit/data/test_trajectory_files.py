@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -201,7 +202,7 @@ def test_a_failure_while_writing_leaves_the_old_file(ending: str, tmp_path: Path
     path = tmp_path / f"t.{ending}"
     write_trajectories(path, [record("old")])
 
-    def broken():  # type: ignore[no-untyped-def]
+    def broken() -> Iterator[Record]:
         yield record("new")
         raise RuntimeError("power cut")
 
