@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, started_agent
+from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature
 from calibadv.cli.options import Arm, Json, Overrides, command, overrides_of, takes_settings
 from calibadv.errors import ConfigError, RetrieverError
 from calibadv.io.terminal import Blocks
@@ -61,6 +61,7 @@ def ask(
     given += [*overrides_of(SETTINGS, options), *overrides]
     from calibadv.agent.events import as_json
     from calibadv.agent.transcript import event_lines
+    from calibadv.runs.started_agent import started_agent
 
     blocks = Blocks(sys.stdout, width=100)
     with started_agent(model, retriever=retriever, arm=arm, overrides=given) as agent:

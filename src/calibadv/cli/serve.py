@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from calibadv.agent.server.config import TOKEN_VARIABLE, AgentServerConfig
-from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature, started_agent
+from calibadv.cli.agent import SETTINGS, Model, RetrieverOption, Temperature
 from calibadv.cli.options import Arm, Overrides, command, fill, overrides_of, takes, takes_settings
 from calibadv.io.packages import require_packages
 
@@ -59,6 +59,8 @@ def serve(
     listener = claim_address(config)
     print("Loading the agent ...", flush=True)
     given = [f"rollout.temperature={temperature}", *overrides_of(SETTINGS, options), *overrides]
+    from calibadv.runs.started_agent import started_agent
+
     with started_agent(
         model, retriever=retriever, arm=arm, overrides=given, max_conversations=config.max_conversations
     ) as agent:
