@@ -61,7 +61,7 @@ def ask(
     given += [*overrides_of(SETTINGS, options), *overrides]
     from calibadv.agent.events import as_json
     from calibadv.agent.transcript import event_lines
-    from calibadv.runs.started_agent import started_agent
+    from calibadv.runs.agent import started_agent
 
     blocks = Blocks(sys.stdout, width=100)
     with started_agent(model, retriever=retriever, arm=arm, overrides=given) as agent:

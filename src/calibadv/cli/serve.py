@@ -59,7 +59,7 @@ def serve(
     listener = claim_address(config)
     print("Loading the agent ...", flush=True)
     given = [f"rollout.temperature={temperature}", *overrides_of(SETTINGS, options), *overrides]
-    from calibadv.runs.started_agent import started_agent
+    from calibadv.runs.agent import started_agent
 
     with started_agent(
         model, retriever=retriever, arm=arm, overrides=given, max_conversations=config.max_conversations

@@ -11,7 +11,6 @@
 - `provenance`: what a run was made with, in ``run.json``
 - `report`: figures and one page from what a run or a lab wrote
 - `sft`: one supervised run: demonstrations, training, a Hugging Face folder, a look at the format
-- `started_agent`: opening an agent sooner, for a process that does nothing else
 - `step_lines`: how a training run shows its steps
 - `stoppable`: an evaluation that ends early says what it keeps
 - `targets`: what a path or name means: a config, a run, an arm of a lab, or a model

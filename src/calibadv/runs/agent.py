@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -104,6 +105,23 @@ def opened_agent(
         else:
             config = config_of(target, arm=arm, retriever=retriever, overrides=overrides)
         yield stack.enter_context(open_agent(config, max_conversations=max_conversations))
+
+
+@contextmanager
+def started_agent(target: str | None, **options: Any) -> Iterator[Agent]:
+    """As `opened_agent`, but sooner: importing torch and transformers makes a million objects, all of which stay.
+
+    Looking for garbage among them took a quarter of the start, so nobody looks: not while they are made (no collection)
+    and not later (they are frozen until the agent is closed).
+    """
+    with ExitStack() as stack:
+        gc.disable()
+        stack.callback(gc.enable)
+        agent = stack.enter_context(opened_agent(target, **options))
+        gc.freeze()
+        stack.callback(gc.unfreeze)
+        gc.enable()
+        yield agent
 
 
 def ask(

@@ -265,6 +265,7 @@ SLOW_RUN = textwrap.dedent("""
     import sys, time
     import calibadv.runs.evaluate as evaluation
     from calibadv.cli.main import main
+    from calibadv.models.open_policy import OpenedPolicy
     from calibadv.retrieval import BM25Retriever
     from calibadv.rollout import CharTokenizer, ScriptedPolicy
 
@@ -275,7 +276,7 @@ SLOW_RUN = textwrap.dedent("""
     def open_policy(config, *, threads=None, engine=None):
         tokenizer = CharTokenizer()
         policy = ScriptedPolicy(write, tokenizer=tokenizer, max_rows=2)
-        return evaluation.OpenedPolicy(policy=policy, tokenizer=tokenizer)
+        return OpenedPolicy(policy=policy, tokenizer=tokenizer)
 
     evaluation.open_policy = open_policy
     if "--hang" in sys.argv:
