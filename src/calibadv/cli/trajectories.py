@@ -14,9 +14,9 @@ from calibadv.io.terminal import Blocks
 EXAMPLES = """\
   calibadv trajectories runs/lab                   the last batch of a run, or of a lab's arm
   calibadv trajectories runs/lab --arm grpo -n 2   another arm of a lab
-  calibadv trajectories runs/lab --step 1 -n 5     rollouts of the first step
+  calibadv trajectories runs/lab --step 2 -n 5     rollouts of the first batch
   calibadv trajectories runs/lab --question 17     every rollout of one question, a whole group
-  calibadv trajectories runs/lab/eval-test-1       what an evaluation played
+  calibadv trajectories runs/lab-run/eval-test-1   what an evaluation played
   calibadv trajectories runs/lab --best            highest reward first
 
 Each turn shows the thinking, the query with the titles found or the answer, and

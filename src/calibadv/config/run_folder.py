@@ -36,6 +36,7 @@ MAY_CHANGE = frozenset(
         "training.threads",
         "training.report_to",
         "training.output",
+        "sft.output",
     }
 )
 """Settings that a resumed run may change, like everything in `WITHOUT_PART`; others would make it another run."""

@@ -229,6 +229,13 @@ def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
     claim_run_folder(read(tmp_path, "", f"training.output={tmp_path / 'out'}"), resume=False)
 
 
+def test_a_supervised_run_is_resumed_by_its_folder(tmp_path: Path) -> None:
+    output = f"training.output={tmp_path / 'out'}"
+    claim_run_folder(read(tmp_path, "", output), resume=False, part="sft")
+    named = read(tmp_path, "", output, f"sft.output={tmp_path / 'out'}")
+    assert claim_run_folder(named, resume=True, part="sft") == tmp_path / "out"
+
+
 def test_resuming_needs_the_same_run(tmp_path: Path) -> None:
     output = f"training.output={tmp_path / 'out'}"
     with pytest.raises(ConfigError, match=r"--resume: .* holds no run"):

@@ -13,7 +13,7 @@ from calibadv.cli.eval.options import Format, Json
 from calibadv.cli.options import command, print_json
 
 EXAMPLES = """\
-  calibadv eval diff runs/lab/eval-base runs/lab/eval-test-1
+  calibadv eval diff runs/lab-run/eval-test-1 runs/lab-run/eval-test-2
   calibadv eval diff runs/a runs/b --metric em --changed 20
   calibadv eval diff runs/a runs/b --common        when they were asked different questions
 

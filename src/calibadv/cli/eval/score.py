@@ -19,7 +19,7 @@ from calibadv.runs.evaluate import check_folder
 from calibadv.runs.progress import about, progress_bars
 
 EXAMPLES = """\
-  calibadv eval score runs/lab/trajectories/step-00010.jsonl.gz
+  calibadv eval score runs/lab-run/trajectories/step-000010.jsonl.gz
   calibadv eval score traces.jsonl.gz                one table per run of the file
   calibadv eval score traces.jsonl.gz --run v1-base --out runs/v1-base --format markdown
 
