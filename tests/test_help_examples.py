@@ -1,7 +1,7 @@
 """The examples of the commands' help, run as they stand there, on small files of the names that they use.
 
 What is long is shortened by options behind the line (`SHORTER`). What needs something that is not here is named with
-the reason (`NEEDS`); that it is a command at all is tested with the command line's other tests.
+the reason (`NEEDS`); that it is a command at all is tested of every example.
 """
 
 from __future__ import annotations
@@ -210,6 +210,14 @@ def bring(text: str) -> None:
         if f" runs/{name}" in text:
             shutil.rmtree(f"runs/{name}", ignore_errors=True)
             shutil.copytree(run / f"eval-test-{number}" if "diff" in text else run, f"runs/{name}")
+
+
+@pytest.mark.parametrize("text", sorted(examples()))
+def test_an_example_is_a_command(text: str) -> None:
+    command, bound, unknown = make_app().parse_args(shlex.split(text)[1:], exit_on_error=False, print_error=False)[:3]
+    assert command.__module__.startswith(f"calibadv.cli.{shlex.split(text)[1]}")
+    assert not unknown
+    assert bound is not None
 
 
 @pytest.mark.e2e

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,14 @@ def index_recall(
         places: ``corpus``, ``encoder``, ``device`` and ``search_device`` of `calibadv.retrieval.open.open_index`.
     """
     asked = read_questions(questions)
-    retriever = open_target(index, **places)
-    start = time.perf_counter()
-    rows = list(
-        measure_recall(
+    with opened_target(index, **places) as retriever:
+        start = time.perf_counter()
+        measured = measure_recall(
             asked, retriever=retriever, config=config or RecallConfig(), progress=about(progress, "questions")
         )
-    )
+        rows, manifest = list(measured), retriever.manifest()
     record = {
-        "index": retriever.manifest(),
+        "index": manifest,
         "questions": [str(path) for path in questions],
         "seconds": round(time.perf_counter() - start, 2),
         "recall": {row.name: asdict(row) for row in rows},
@@ -115,13 +115,15 @@ def read_questions(paths: Sequence[Path]) -> list[Question]:
     return questions
 
 
-def open_target(index: str, **places: Any) -> Any:
-    """The index in a folder, or the server at an address."""
-    if index.startswith(("http://", "https://")):
-        retriever = RemoteRetriever(index)
+@contextmanager
+def opened_target(index: str, **places: Any) -> Iterator[Any]:
+    """The index in a folder, or the server at an address; its connections are closed at the end."""
+    if not index.startswith(("http://", "https://")):
+        yield open_index(index, **places)
+        return
+    with closing(RemoteRetriever(index)) as retriever:
         retriever.wait_until_ready(0)
-        return retriever
-    return open_index(index, **places)
+        yield retriever
 
 
 def open_index_or_corpus(index: str, **places: Any) -> tuple[Any, Corpus]:
@@ -131,5 +133,5 @@ def open_index_or_corpus(index: str, **places: Any) -> tuple[Any, Corpus]:
     path = Path(index)
     if path.is_file() or ((path / "corpus.json").is_file() and not (path / MANIFEST).is_file()):
         return None, read_corpus(path)
-    retriever = open_target(index, **places)
+    retriever = open_index(index, **places)
     return retriever, retriever.corpus

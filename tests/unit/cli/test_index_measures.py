@@ -79,11 +79,16 @@ def test_a_running_server_is_measured_by_its_address(
         def manifest(self) -> dict[str, Any]:
             return {"method": "remote", "urls": [self.url]}
 
+        def close(self) -> None:
+            closed.append(self.url)
+
+    closed: list[str] = []
     monkeypatch.setattr("calibadv.runs.index_quality.RemoteRetriever", Server)
     assert main(["index", "recall", "http://127.0.0.1:8000", "--questions", "more.jsonl", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["index"]["urls"] == ["http://127.0.0.1:8000"]
     assert report["recall"]["more"]["answers"] == {"3": 0.0, "20": 0.0}
+    assert closed == ["http://127.0.0.1:8000"]
 
 
 def test_audit_names_what_the_corpus_lacks(towns: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,8 +21,6 @@ from calibadv.errors import (
     RetrieverUnavailable,
     TokenMismatchError,
 )
-
-EXAMPLE = re.compile(r"^  (calibadv(?:.*\\\n)*.*)$", re.MULTILINE)
 
 
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -46,13 +42,6 @@ def apps() -> Iterator[tuple[str, App]]:
         for inner in root[name]:
             if not inner.startswith("-"):
                 yield f"{name} {inner}", root[name][inner]
-
-
-def examples() -> Iterator[str]:
-    """Every command that a help text shows, without its comment."""
-    for _, app in apps():
-        for text in EXAMPLE.findall(app.help_epilogue or ""):
-            yield re.split(r" {2,}(?!-)", text.replace("\\\n      ", ""))[0]
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -84,14 +73,6 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert "Usage: calibadv" in out
     assert "\n  calibadv " in out, "an example"
     assert max(map(len, out.splitlines())) <= 80
-
-
-@pytest.mark.parametrize("text", sorted(set(examples())))
-def test_examples_of_the_help_are_commands(text: str) -> None:
-    command, bound, unknown = make_app().parse_args(shlex.split(text)[1:], exit_on_error=False, print_error=False)[:3]
-    assert command.__module__.startswith(f"calibadv.cli.{shlex.split(text)[1]}")
-    assert not unknown
-    assert bound is not None
 
 
 def test_python_dash_m_is_the_same_command() -> None:
