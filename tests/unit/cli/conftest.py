@@ -1,18 +1,18 @@
-"""A tiny run on disk: questions, a corpus, a config, and a model folder that is never loaded."""
+"""A tiny run on disk: questions, a corpus, a config, and a model folder of which only the tokenizer is loaded."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-import calibadv.runs.evaluate
 from calibadv.models.config import ModelConfig
-from calibadv.models.open_policy import OpenedPolicy
-from calibadv.rollout import CharTokenizer, ScriptedPolicy
+from calibadv.rollout import ScriptedPolicy, Tokenizer
 
 CONFIG = """
 [model]
@@ -38,6 +38,17 @@ CORPUS = [
     {"id": "2", "title": "Rome", "text": "Rome is the capital of Italy."},
     {"id": "3", "title": "Bern", "text": "Bern is where the Swiss government sits."},
 ]
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+SPACE, END_OF_LINE = "\u0120", "\u010a"
+CHARACTERS = [*map(chr, range(ord("!"), ord("~") + 1)), SPACE, END_OF_LINE, "<pad>"]
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [],
+    "pre_tokenizer": BYTES,
+    "decoder": BYTES,
+    "model": {"type": "BPE", "vocab": {text: number for number, text in enumerate(CHARACTERS)}, "merges": []},
+}
+"""A token for each character of ASCII."""
 Script = Callable[[int, int], str]
 
 
@@ -47,14 +58,17 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 @pytest.fixture
 def write_model() -> Callable[[Path], Path]:
-    """Makes a folder that looks like a model's."""
+    """Makes a folder that looks like a model's; its tokenizer can be loaded."""
     return make_model
 
 
 def make_model(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    for name in ("config.json", "model.safetensors"):
         (folder / name).write_text("{}")
+    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    loading = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(loading))
     return folder
 
 
@@ -72,19 +86,27 @@ def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], list[ModelConfig]]:
-    """Replaces the model by a script; gives the list of the [model] sections that are opened."""
+def script(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], list[ModelConfig]]:
+    """Makes a script the engine of the config; ``--engine scripted:engine`` names it where there is no config.
+
+    Gives the list of the [model] sections for which the engine is opened.
+    """
+    pytest.importorskip("transformers")
     opened: list[ModelConfig] = []
+    played: list[Script] = []
+
+    def engine(config: ModelConfig, *, tokenizer: Tokenizer, model: object) -> ScriptedPolicy:
+        opened.append(config)
+        return ScriptedPolicy(played[-1], tokenizer=tokenizer)
 
     def install(play: Script) -> list[ModelConfig]:
-        def open_policy(config: ModelConfig, *, threads: int | None = None, engine: object = None) -> OpenedPolicy:
-            opened.append(config)
-            tokenizer = CharTokenizer()
-            return OpenedPolicy(policy=ScriptedPolicy(play, tokenizer=tokenizer), tokenizer=tokenizer)
-
-        monkeypatch.setattr(calibadv.runs.evaluate, "open_policy", open_policy)
+        played.append(play)
         return opened
 
+    module = ModuleType("scripted")
+    vars(module)["engine"] = engine
+    monkeypatch.setitem(sys.modules, "scripted", module)
+    config_file.write_text(CONFIG.replace("[model]", '[model]\nengine = "scripted:engine"'), "utf-8")
     return install
 
 

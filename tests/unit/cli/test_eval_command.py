@@ -13,6 +13,7 @@ from calibadv.config import RunConfig
 from calibadv.config.run_folder import claim_run_folder
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.models.config import ModelConfig
+from calibadv.runs.evaluate import identity
 
 SEARCH = "hm</think><search>capital of France</search>"
 RIGHT = "ok</think><answer>Paris</answer>"
@@ -81,7 +82,7 @@ def test_a_run_is_evaluated_with_what_it_trained(
     assert main(["eval", str(folder), "--checkpoint", "base"]) == 0
     (folder / "checkpoint-20").rename(folder / "model")
     assert main(["eval", str(folder)]) == 0
-    assert [config.path.name for config in loaded] == ["checkpoint-20", "checkpoint-8", "model", "model"]
+    assert [Path(config.path).name for config in loaded] == ["checkpoint-20", "checkpoint-8", "model", "model"]
     assert loaded[2].path == config_file.parent / "model"
     assert sorted(path.name for path in folder.glob("eval-*")) == [f"eval-test-{n}" for n in (1, 2, 3, 4)]
     capsys.readouterr()
@@ -132,12 +133,12 @@ def test_a_model_is_evaluated_without_a_config(
 ) -> None:
     loaded = script(half_right)
     arguments = ["eval", "./model", "--data", "geo.test.jsonl", "--retriever", "corpus.jsonl", "--top-k", "2"]
-    settings = ["--set", "rollout.prompt=question", "--out", "out"]
-    assert main([*arguments, *settings]) == 0
+    arguments += ["--engine", "scripted:engine", "--set", "rollout.prompt=question"]
+    assert main([*arguments, "--out", "out"]) == 0
     assert str(loaded[0].path).endswith("model")
     manifest = json.loads((config_file.parent / "out" / "manifest.json").read_text())
     assert manifest["sampling"]["temperature"] == 0, "one sample of a model is greedy unless said otherwise"
-    assert main([*arguments, "--samples", "3", "--out", "sampled", "--set", "rollout.prompt=question"]) == 0
+    assert main([*arguments, "--samples", "3", "--out", "sampled"]) == 0
     assert "pass@2" in capsys.readouterr().out
 
 
@@ -219,20 +220,21 @@ def test_bad_input_is_one_clear_line(
     assert len(captured.err.strip().splitlines()) == 1
 
 
-def test_engine_and_address_reach_the_model_settings(
-    config_file: Path, script: Callable[..., list[ModelConfig]]
-) -> None:
-    opened = script(half_right)
+def test_engine_and_address_reach_the_model_settings(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     served = ["--engine", "openai", "--model-url", "http://127.0.0.1:9/v1", "--set", "rollout.prompt=question"]
     data = ["--data", "geo.test.jsonl", "--retriever", "corpus.jsonl", "--top-k", "2"]
-    assert main(["eval", "some-model", *served, *data, "--out", "served"]) == 0
-    assert (opened[0].engine, opened[0].url, opened[0].path) == ("openai", "http://127.0.0.1:9/v1", "some-model")
-    manifest = json.loads((config_file.parent / "served" / "manifest.json").read_text())
-    assert manifest["model"] == {"name": "some-model", "url": "http://127.0.0.1:9/v1", "engine": "openai"}
+    assert main(["eval", "some-model", *served, *data, "--set", "model.retries=0"]) == 4
+    assert "http://127.0.0.1:9/v1" in capsys.readouterr().err
+
+
+def test_a_served_model_is_known_by_its_name_and_address() -> None:
+    model = {"path": "some-model", "engine": "openai", "url": "http://127.0.0.1:9/v1"}
+    config = RunConfig.from_mapping({"model": model, "retrieval": {"corpus": "corpus.jsonl"}})
+    assert identity(config) == {"name": "some-model", "url": "http://127.0.0.1:9/v1", "engine": "openai"}
 
 
 @pytest.fixture
-def lab(config_file: Path, write_model: Callable[[Path], Path]) -> Path:
+def lab(config_file: Path, script: Callable[..., list[ModelConfig]], write_model: Callable[[Path], Path]) -> Path:
     """A lab with two arms, of which CalibAdv was trained with two seeds, and one run that has not started."""
     folder = config_file.parent / "runs" / "lab"
     entries = []

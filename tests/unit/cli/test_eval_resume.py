@@ -24,11 +24,11 @@ import pytest
 from calibadv.cli.main import main
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.errors import RetrieverError
-from calibadv.evaluation.journal import Journal
 from calibadv.models.config import ModelConfig
-from calibadv.retrieval import BM25Retriever
-from calibadv.trajectory import Trajectory
+from calibadv.retrieval import BM25Retriever, Hit
+from calibadv.retrieval.corpus.read import read_corpus
 
+Watch = Callable[[Sequence[str]], None]
 TURNS = ("hm</think><search>capital of {episode:03}</search>", "ok</think><answer>Paris</answer>")
 
 
@@ -45,8 +45,21 @@ def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return found, [{k: v for k, v in line.items() if k not in ("latency_s", "queries")} for line in lines]
 
 
+def block_results(folder: Path, script: Callable[..., list[ModelConfig]]) -> Path:
+    """Something is where the results of the evaluation shall be written, from its first turn on."""
+    obstacle = folder / "results.json" / "in the way"
+
+    def play_and_block(episode: int, turn: int) -> str:
+        obstacle.parent.mkdir(exist_ok=True)
+        obstacle.touch()
+        return play(episode, turn)
+
+    script(play_and_block)
+    return obstacle
+
+
 @pytest.fixture
-def many(config_file: Path) -> Path:
+def many(config_file: Path, script: Callable[..., list[ModelConfig]]) -> Path:
     """A config with two data sets of 40 questions, searched one batch at a time."""
     rows = [{"id": str(i), "question": f"Capital number {i}?", "golden_answers": ["Paris"]} for i in range(40)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -60,20 +73,43 @@ def many(config_file: Path) -> Path:
 
 
 @pytest.fixture
-def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[str]]:
+def watched(
+    script: Callable[..., list[ModelConfig]], config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Watch], None]:
+    """``watched(look)``: the config's retriever shows its queries to ``look``, which may raise, before it searches."""
+    looks: list[Watch] = [lambda queries: None]
+
+    class Watched:
+        def __init__(self) -> None:
+            self.inner = BM25Retriever.from_documents(read_corpus("corpus.jsonl"))
+            self.version = self.inner.version
+
+        def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+            looks[-1](queries)
+            return self.inner.search(queries, k)
+
+        def manifest(self) -> dict[str, Any]:
+            return self.inner.manifest()
+
+    monkeypatch.setattr("scripted.retriever", Watched, raising=False)
+    text = config_file.read_text("utf-8")
+    config_file.write_text(text.replace('corpus = "corpus.jsonl"', 'retriever = "scripted:retriever"'), "utf-8")
+    return looks.append
+
+
+@pytest.fixture
+def dying(watched: Callable[[Watch], None]) -> Callable[[int], list[str]]:
     """``dying(n)``: the retriever answers n queries and is then gone."""
-    search = BM25Retriever.search
 
     def install(number: int) -> list[str]:
         answered: list[str] = []
 
-        def die_later(self: BM25Retriever, queries: Sequence[str], k: int) -> Any:
+        def die_later(queries: Sequence[str]) -> None:
             if len(answered) >= number:
                 raise RetrieverError("connection refused")
             answered.extend(queries)
-            return search(self, queries, k)
 
-        monkeypatch.setattr(BM25Retriever, "search", die_later)
+        watched(die_later)
         return answered
 
     return install
@@ -84,14 +120,12 @@ def begun(
     many: Path,
     script: Callable[..., list[ModelConfig]],
     dying: Callable[[int], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Path:
     """An evaluation in the folder "out" that its retriever left early; the retriever is back."""
     script(play)
-    with monkeypatch.context():
-        dying(20)
-        assert main(["eval", str(many), "--out", "out"]) == 3
+    dying(20)
+    assert main(["eval", str(many), "--out", "out"]) == 3
     dying(10**6)
     capsys.readouterr()
     return many
@@ -101,16 +135,14 @@ def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(
     many: Path,
     script: Callable[..., list[ModelConfig]],
     dying: Callable[[int], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     script(play)
     root = many.parent
     assert main(["eval", str(many), "--out", "whole"]) == 0
-    with monkeypatch.context():
-        dying(60)
-        assert main(["eval", str(many), "--out", "out"]) == 3
+    dying(60)
+    assert main(["eval", str(many), "--out", "out"]) == 3
     kept = list(read_trajectories(root / "out" / "finished.jsonl"))
     assert 52 <= len(kept) <= 60
     assert f"{len(kept)} finished rollouts are kept in out/finished.jsonl" in capsys.readouterr().err
@@ -122,7 +154,10 @@ def test_a_retriever_that_dies_keeps_what_was_finished_and_is_continued(
     assert not (root / "out" / "finished.jsonl").exists()
 
 
-def test_other_settings_are_refused_by_name(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_settings_are_refused_by_name(
+    begun: Path, write_model: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (write_model(begun.parent / "other") / "config.json").write_text("{ }")
     for arguments, message in (
         (["--temperature", "0.5"], "rollout.temperature was 1.0, is 0.5"),
         (["--set", "rollout.top_k=1"], "rollout.top_k was 2, is 1"),
@@ -131,9 +166,6 @@ def test_other_settings_are_refused_by_name(begun: Path, capsys: pytest.CaptureF
         (["--limit", "5"], "questions.number was 80, is 5"),
         (["--checkpoint", "other"], "model.sha256 was"),
     ):
-        (begun.parent / "other").mkdir(exist_ok=True)
-        for name in ("config.json", "tokenizer.json"):
-            (begun.parent / "other" / name).write_text("{}")
         assert main(["eval", str(begun), "--out", "out", *arguments]) == 2
         captured = capsys.readouterr().err
         assert "the evaluation in out has other settings" in captured
@@ -170,14 +202,12 @@ def test_a_question_that_was_half_finished_keeps_its_finished_samples(
     many: Path,
     script: Callable[..., list[ModelConfig]],
     dying: Callable[[int], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     script(play)
     arguments = ["eval", str(many), "--samples", "3", "--out"]
     assert main([*arguments, "whole"]) == 0
-    with monkeypatch.context():
-        dying(50)
-        assert main([*arguments, "out"]) == 3
+    dying(50)
+    assert main([*arguments, "out"]) == 3
     dying(10**6)
     assert main([*arguments, "out"]) == 0
     assert results(many.parent / "out") == results(many.parent / "whole")
@@ -186,30 +216,23 @@ def test_a_question_that_was_half_finished_keeps_its_finished_samples(
 def test_rollouts_that_failed_are_played_again(
     config_file: Path,
     script: Callable[..., list[ModelConfig]],
-    monkeypatch: pytest.MonkeyPatch,
+    watched: Callable[[Watch], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    script(play)
-    search = BM25Retriever.search
+    obstacle = block_results(config_file.parent / "out", script)
     cursed = {"capital of 001"}
 
-    def fail(self: BM25Retriever, queries: Sequence[str], k: int) -> Any:
+    def fail(queries: Sequence[str]) -> None:
         if cursed.intersection(queries):
             raise RetrieverError("HTTP 500")
-        return search(self, queries, k)
 
-    monkeypatch.setattr(BM25Retriever, "search", fail)
-    write = Journal.add
-
-    def full_after_all(self: Journal, trajectory: Trajectory, latency_s: float) -> None:
-        write(self, trajectory, latency_s)
-        if len(self.finished) == 4:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "add", full_after_all)
-        assert main(["eval", str(config_file), "--out", "out"]) == 1
+    watched(fail)
+    assert main(["eval", str(config_file), "--out", "out"]) == 1
+    assert "4 finished rollouts are kept in out/finished.jsonl" in capsys.readouterr().err
+    obstacle.unlink()
+    obstacle.parent.rmdir()
     cursed.clear()
+    script(play)
     assert main(["eval", str(config_file), "--out", "out", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["geo"]["metrics"]["failed"]["mean"] == 0
 
@@ -221,7 +244,8 @@ def test_a_full_disk_is_said_clearly_and_loses_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     script(play)
-    root, write, written = many.parent, os.write, []
+    root, write = many.parent, os.write
+    written: list[bytes] = []
 
     def full(file: int, data: bytes) -> int:
         if len(written) >= 30 and len(data) > 100:
@@ -245,75 +269,59 @@ def test_a_full_disk_is_said_clearly_and_loses_nothing(
 def test_results_that_cannot_be_written_keep_the_journal(
     many: Path, script: Callable[..., list[ModelConfig]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    obstacle = many.parent / "out" / "results.json" / "in the way"
-
-    def play_and_block(episode: int, turn: int) -> str:
-        obstacle.mkdir(parents=True, exist_ok=True)
-        return play(episode, turn)
-
-    script(play_and_block)
+    obstacle = block_results(many.parent / "out", script)
     assert main(["eval", str(many), "--out", "out"]) == 1
     assert "80 finished rollouts are kept in out/finished.jsonl" in capsys.readouterr().err
-    obstacle.rmdir()
+    obstacle.unlink()
     obstacle.parent.rmdir()
     loaded = script(lambda episode, turn: pytest.fail("nothing is left to play"))
     assert main(["eval", str(many), "--out", "out"]) == 0
     assert loaded
 
 
-SLOW_RUN = textwrap.dedent("""
-    import sys, time
-    import calibadv.runs.evaluate as evaluation
-    from calibadv.cli.main import main
-    from calibadv.models.open_policy import OpenedPolicy
-    from calibadv.retrieval import BM25Retriever
-    from calibadv.rollout import CharTokenizer, ScriptedPolicy
+SLOW_ENGINE = textwrap.dedent("""
+    import time
+    from calibadv.rollout import ScriptedPolicy
 
     def write(episode, turn):
         time.sleep(0.01)
         return ("hm</think><search>capital of x</search>", "ok</think><answer>Paris</answer>")[turn]
 
-    def open_policy(config, *, threads=None, engine=None):
-        tokenizer = CharTokenizer()
-        policy = ScriptedPolicy(write, tokenizer=tokenizer, max_rows=2)
-        return OpenedPolicy(policy=policy, tokenizer=tokenizer)
+    def engine(config, *, tokenizer, model):
+        return ScriptedPolicy(write, tokenizer=tokenizer, max_rows=2)
+""")
+HANGING_RUN = textwrap.dedent("""
+    import sys, time
+    from calibadv.cli.main import main
+    from calibadv.retrieval import BM25Retriever
 
-    evaluation.open_policy = open_policy
-    if "--hang" in sys.argv:
-        sys.argv.remove("--hang")
-        search, calls = BM25Retriever.search, []
-        def hang(self, queries, k):
-            calls.append(queries)
-            if len(calls) > 10:
-                time.sleep(60)
-            return search(self, queries, k)
-        BM25Retriever.search = hang
+    search, calls = BM25Retriever.search, []
+    def hang(self, queries, k):
+        calls.append(queries)
+        if len(calls) > 10:
+            time.sleep(60)
+        return search(self, queries, k)
+    BM25Retriever.search = hang
     sys.exit(main(sys.argv[1:]))
 """)
 
 
-def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
-    path = config.parent / "slow.py"
-    path.write_text(SLOW_RUN)
-    command = [sys.executable, str(path), *arguments, "eval", str(config), "--out", "out"]
+def start(config: Path, *, program: Sequence[str] = ("-m", "calibadv")) -> subprocess.Popen[str]:
+    (config.parent / "scripted.py").write_text(SLOW_ENGINE)
+    command = [sys.executable, *program, "eval", str(config), "--out", "out"]
     return subprocess.Popen(command, cwd=config.parent, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_rollouts(config: Path, number: int, *, timeout_s: float = 60) -> None:
+def wait_for_rollouts(config: Path, number: int, process: subprocess.Popen[str]) -> None:
     path = config.parent / "out" / "finished.jsonl"
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        if path.exists() and path.read_bytes().count(b"\n") > number:
-            return
+    while not path.exists() or path.read_bytes().count(b"\n") <= number:
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
-    pytest.fail(f"no {number} rollouts in {timeout_s} s")
 
 
-def test_a_killed_evaluation_is_continued(
-    many: Path, script: Callable[..., list[ModelConfig]], dying: Callable[[int], list[str]]
-) -> None:
+def test_a_killed_evaluation_is_continued(many: Path, script: Callable[..., list[ModelConfig]]) -> None:
     process = start(many)
-    wait_for_rollouts(many, 10)
+    wait_for_rollouts(many, 10, process)
     process.kill()
     process.communicate()
     path = many.parent / "out" / "finished.jsonl"
@@ -331,17 +339,18 @@ def test_a_killed_evaluation_is_continued(
 
 def test_ctrl_c_says_how_to_go_on(many: Path) -> None:
     process = start(many)
-    wait_for_rollouts(many, 5)
+    wait_for_rollouts(many, 5, process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate()
     assert process.returncode == 130
     assert "finished rollouts are kept in out/finished.jsonl; the same command with --out out continues" in err
     assert "Traceback" not in err
 
 
 def test_a_second_ctrl_c_does_not_wait_for_a_search_that_hangs(many: Path) -> None:
-    process = start(many, "--hang")
-    wait_for_rollouts(many, 5)
+    (many.parent / "hanging.py").write_text(HANGING_RUN)
+    process = start(many, program=["hanging.py"])
+    wait_for_rollouts(many, 5, process)
     time.sleep(0.5)  # by now the search hangs
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -359,16 +368,14 @@ def test_a_retriever_that_dies_at_question_500_of_1000(
     many: Path,
     script: Callable[..., list[ModelConfig]],
     dying: Callable[[int], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     script(play)
     rows = [{"id": str(i), "question": f"Capital number {i}?", "golden_answers": ["Paris"]} for i in range(1000)]
     (many.parent / "geo.test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ["eval", str(many), "--set", "data.test=['geo.test.jsonl']", "--out", "out"]
-    with monkeypatch.context():
-        dying(500)
-        assert main(arguments) == 3
+    dying(500)
+    assert main(arguments) == 3
     kept = sum(1 for _ in read_trajectories(many.parent / "out" / "finished.jsonl"))
     assert 490 <= kept <= 500
     answered = dying(10**6)

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from calibadv.cli.main import main
-from calibadv.retrieval import ListRetriever
-from calibadv.retrieval.corpus.importing import import_corpus
-
 pytest.importorskip("tantivy")
+pytest.importorskip("uvicorn")
+pytest.importorskip("fastapi")
+pytest.importorskip("prometheus_client")
+pytest.importorskip("httpx2")
 
-TOWNS = [
+import uvicorn
+
+from calibadv.cli.main import main
+from calibadv.retrieval.client.retriever import RemoteRetriever
+from calibadv.retrieval.corpus.importing import import_corpus
+from calibadv.retrieval.open import open_index
+from calibadv.retrieval.server import Backend, RetrievalService, ServerConfig, create_app
+
+TOWNS: list[dict[str, Any]] = [
     {"id": "1", "title": "Paris", "text": "Paris is the capital of France."},
     {"id": "2", "title": "Rome", "text": "Rome is the capital of Italy."},
     {"id": "3", "title": "Bern", "text": "Bern is where the Swiss government sits."},
 ]
-QUESTIONS = [
+QUESTIONS: list[dict[str, Any]] = [
     {"id": "q1", "question": "capital of France", "golden_answers": ["Paris"]},
     {"id": "q2", "question": "capital of Peru", "golden_answers": ["Lima"]},
     {
@@ -65,30 +77,46 @@ def test_recall_as_json_has_the_index_and_the_files(towns: None, capsys: pytest.
     assert report["recall"]["geo"]["answers"] == {"2": pytest.approx(2 / 3)}
 
 
+@pytest.fixture
+def server(towns: None) -> Iterator[uvicorn.Server]:
+    """A server of the index, in a thread."""
+    service = RetrievalService(lambda report: Backend(open_index("towns/bm25")), config=ServerConfig())
+    # The server itself never closes a silent connection.
+    settings = uvicorn.Config(create_app(service), port=0, log_config=None, timeout_keep_alive=3600)
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    with closing(RemoteRetriever(address(server))) as retriever:
+        retriever.wait_until_ready(60)
+    yield server
+    server.should_exit = True
+    thread.join()
+
+
+def address(server: uvicorn.Server) -> str:
+    return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.01)
+
+
 def test_a_running_server_is_measured_by_its_address(
-    towns: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server: uvicorn.Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Server(ListRetriever):
-        def __init__(self, url: str) -> None:
-            super().__init__([])
-            self.url = url
-
-        def wait_until_ready(self, timeout_s: float) -> None:
-            assert timeout_s == 0
-
-        def manifest(self) -> dict[str, Any]:
-            return {"method": "remote", "urls": [self.url]}
-
-        def close(self) -> None:
-            closed.append(self.url)
-
-    closed: list[str] = []
-    monkeypatch.setattr("calibadv.runs.index_quality.RemoteRetriever", Server)
-    assert main(["index", "recall", "http://127.0.0.1:8000", "--questions", "more.jsonl", "--json"]) == 0
+    url = address(server)
+    assert main(["index", "recall", url, "--questions", "more.jsonl", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["index"]["urls"] == ["http://127.0.0.1:8000"]
-    assert report["recall"]["more"]["answers"] == {"3": 0.0, "20": 0.0}
-    assert closed == ["http://127.0.0.1:8000"]
+    assert report["index"]["urls"] == [url]
+    assert report["recall"]["more"]["answers"] == {"3": 1.0, "20": 1.0}
+
+
+@pytest.mark.timeout(60)
+def test_no_connection_to_a_server_stays_open_after_the_measurement(server: uvicorn.Server) -> None:
+    assert main(["index", "recall", address(server), "--questions", "more.jsonl"]) == 0
+    wait_until(lambda: not server.server_state.connections)
 
 
 def test_audit_names_what_the_corpus_lacks(towns: None, capsys: pytest.CaptureFixture[str]) -> None:
