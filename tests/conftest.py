@@ -6,6 +6,7 @@ a browser.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -108,14 +109,12 @@ def miniwiki_questions(miniwiki: Path) -> Callable[..., list[Any]]:
 @pytest.fixture(scope="module")  # playwright runs an event loop, in which no other can be started
 def browser() -> Iterator[Any]:
     """Chromium, driven by playwright."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        sync_playwright = None
-    if BROWSER is None or sync_playwright is None:
+    if BROWSER is None or importlib.util.find_spec("playwright") is None:
         # Continuous integration sets this: there the test may not be left out.
         assert not os.environ.get("CALIBADV_REQUIRE_BROWSER"), MISSING
         pytest.skip(MISSING)
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=list(FLAGS))
         yield browser

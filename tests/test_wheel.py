@@ -111,6 +111,7 @@ def test_an_install_hint_needs_no_package_index_to_know_calibadv(installed: Path
 @pytest.mark.slow
 def test_the_readme_of_the_wheel_has_no_link_that_only_works_in_a_clone(wheel: Path) -> None:
     readme = metadata(wheel).get_payload()
+    assert isinstance(readme, str)
     assert "# calibadv" in readme
     assert not [target for target in re.findall(r"\]\(([^)]+)\)", readme) if not target.startswith("https://")]
     assert any("arxiv.org" in url for url in metadata(wheel).get_all("Project-URL", []))
