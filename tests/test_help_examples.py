@@ -220,10 +220,8 @@ def test_an_example_is_a_command(text: str) -> None:
     assert bound is not None
 
 
-@pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a command's process ends with it
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_examples_of_the_help_run(address: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = examples()
     assert all(any(part in text for text in shown) for part in NEEDS)

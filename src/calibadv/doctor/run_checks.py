@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -52,28 +53,30 @@ def examine(
         yield from guarded("tags", lambda: check_tags(found, questions=questions))
         yield from guarded("chat template", lambda: check_chat(found, rollout=config.rollout))
         yield from guarded("memory", lambda: check_room(config, found, questions=questions, processes=processes))
-    retriever: Any = None
-    try:
-        retriever = open_retriever_of(config)
-    except (ValueError, OSError, RuntimeError) as error:
-        remedy = "start it, or fix retrieval.url" if isinstance(error, RetrieverError) else ""
-        yield Check(name="retriever", level=Level.BLOCKER, summary=f"{type(error).__name__}: {error}", remedy=remedy)
-    if retriever is None or not questions:
-        return
-    yield from guarded(
-        "retriever",
-        lambda: check_retriever(retriever, questions=questions, top_k=config.rollout.top_k),
-        remedy="start the retrieval server, or fix the [retrieval] section",
-    )
-    if probe and tokenizer is not None:
-        from calibadv.doctor.check_probe import check_probe
-
+    with ExitStack() as stack:
+        try:
+            retriever = stack.enter_context(opened_retriever_of(config))
+        except (ValueError, OSError, RuntimeError) as error:
+            remedy = "start it, or fix retrieval.url" if isinstance(error, RetrieverError) else ""
+            summary = f"{type(error).__name__}: {error}"
+            yield Check(name="retriever", level=Level.BLOCKER, summary=summary, remedy=remedy)
+            return
+        if not questions:
+            return
         yield from guarded(
-            "probe",
-            lambda: check_probe(
-                config, retriever, questions=questions, count=probe, processes=processes, progress=progress
-            ),
+            "retriever",
+            lambda: check_retriever(retriever, questions=questions, top_k=config.rollout.top_k),
+            remedy="start the retrieval server, or fix the [retrieval] section",
         )
+        if probe and tokenizer is not None:
+            from calibadv.doctor.check_probe import check_probe
+
+            yield from guarded(
+                "probe",
+                lambda: check_probe(
+                    config, retriever, questions=questions, count=probe, processes=processes, progress=progress
+                ),
+            )
 
 
 def open_tokenizer(config: RunConfig) -> Tokenizer:
@@ -83,12 +86,13 @@ def open_tokenizer(config: RunConfig) -> Tokenizer:
     return HFTokenizer(load_tokenizer(config.model))
 
 
-def open_retriever_of(config: RunConfig) -> Any:
+def opened_retriever_of(config: RunConfig) -> AbstractContextManager[Any]:
     """The run's retriever; a server that does not answer at once is not waited for."""
-    from calibadv.retrieval.open import open_retriever
+    from calibadv.retrieval.open import opened_retriever
 
     remote = replace(config.retrieval.remote, wait_s=min(PATIENCE_S, config.retrieval.remote.wait_s))
-    return open_retriever(replace(config.retrieval, remote=remote), top_k=config.rollout.top_k, retry=Retry(retries=1))
+    settings = replace(config.retrieval, remote=remote)
+    return opened_retriever(settings, top_k=config.rollout.top_k, retry=Retry(retries=1))
 
 
 def check_room(config: RunConfig, tokenizer: Tokenizer, *, questions: list[Question], processes: int) -> list[Check]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibadv.errors import ConfigError, DataError
 from calibadv.io.retry import NO_RETRY, Retry
-from calibadv.retrieval.base import IndexedRetriever
+from calibadv.retrieval.base import IndexedRetriever, Retriever
 from calibadv.retrieval.bm25 import BM25Retriever
 from calibadv.retrieval.config import RetrievalConfig
 from calibadv.retrieval.corpus.corpus import Corpus, check_top_k
@@ -17,7 +19,7 @@ from calibadv.retrieval.corpus.read import read_corpus
 from calibadv.retrieval.hybrid import HybridRetriever, part_folders
 from calibadv.retrieval.index.folder import corpus_of, find_corpus
 from calibadv.retrieval.index.manifest import MANIFEST, IndexManifest
-from calibadv.retrieval.plugin import open_plugin
+from calibadv.retrieval.plugin import checked, open_plugin
 
 if TYPE_CHECKING:
     from calibadv.retrieval.dense.retriever import DenseRetriever
@@ -52,6 +54,22 @@ def open_retriever(config: RetrievalConfig, *, top_k: int, retry: Retry = NO_RET
         batch_size=config.rerank.batch_size,
     )
     return RerankedRetriever(retriever, reranker, candidates=config.rerank.candidates)
+
+
+@contextmanager
+def opened_retriever(
+    config: RetrievalConfig, *, top_k: int, retry: Retry = NO_RETRY, given: Retriever | None = None
+) -> Iterator[Retriever]:
+    """What `open_retriever` opens, closed at the end; or ``given``, its results checked, which stays its owner's."""
+    if given is not None:
+        yield checked(given)
+        return
+    retriever = open_retriever(config, top_k=top_k, retry=retry)
+    try:
+        yield retriever
+    finally:
+        if (close := getattr(retriever, "close", None)) is not None:
+            close()
 
 
 def _open_remote(config: RetrievalConfig, *, retry: Retry) -> IndexedRetriever:

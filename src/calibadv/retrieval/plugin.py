@@ -58,6 +58,11 @@ class PluginRetriever:
             )
         return checked
 
+    def close(self) -> None:
+        """Call its own ``close``, if it has one."""
+        if callable(close := getattr(self.retriever, "close", None)):
+            close()
+
     def manifest(self) -> dict[str, Any]:
         """What is searched, for records: the class, and what it says of itself if it has a manifest."""
         own = getattr(self.retriever, "manifest", None)

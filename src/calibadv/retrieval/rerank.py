@@ -138,6 +138,11 @@ class RerankedRetriever:
         answers = {query: [Hit(hit.document, next(scores)) for hit in hits] for query, hits in found.items()}
         return [answers[query] for query in queries]
 
+    def close(self) -> None:
+        """Close the retriever inside, if it can be closed."""
+        if (close := getattr(self.retriever, "close", None)) is not None:
+            close()
+
     @property
     def corpus(self) -> Any:
         """The corpus of the retriever inside."""

@@ -105,13 +105,13 @@ class SearchQueue:
 
     def close(self) -> None:
         """End the waits and the calls under way."""
-        self._closing.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
+            self._closing.set()
             pending = list(self._pending)
         for answer in pending:
             with suppress(InvalidStateError):
-                answer.set_exception(RetrieverError("the rollout was closed while it searched", is_transient=False))
+                answer.set_exception(_closed())
 
     # In the background threads.
 
@@ -166,8 +166,6 @@ class SearchQueue:
 
     def _within(self, timeout_s: float | None, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         """One call of the retriever, abandoned after ``timeout_s``; one that hangs keeps only its own thread."""
-        if timeout_s is None:
-            return self._retriever.search(queries, top_k)
         answer: Future[list[list[Hit]]] = Future()
 
         def call() -> None:
@@ -179,6 +177,8 @@ class SearchQueue:
                 answer.set_result(found) if error is None else answer.set_exception(error)
 
         with self._lock:
+            if self._closing.is_set():  # what was begun before must not begin another call that hangs
+                raise _closed()
             self._pending.add(answer)
         threading.Thread(target=call, name="calibadv-search-call", daemon=True).start()
         try:
@@ -209,3 +209,7 @@ class SearchQueue:
             f"rollout.search_timeout_s = {self._config.search_timeout_s}): {error}. Check that it is running and has "
             "its index, then resume"
         )
+
+
+def _closed() -> RetrieverError:
+    return RetrieverError("the rollout was closed while it searched", is_transient=False)

@@ -19,7 +19,7 @@ from calibadv.lab.world import LabWorld
 from calibadv.models.load import resolve_model
 from calibadv.models.open_policy import open_policy
 from calibadv.retrieval.base import Retriever
-from calibadv.retrieval.open import open_retriever
+from calibadv.retrieval.open import opened_retriever
 from calibadv.runs.targets import config_of, retriever_settings
 
 LAB_MODEL = "package:calibadv.lab/weights/base"
@@ -44,8 +44,9 @@ def open_agent(config: RunConfig, *, retriever: Retriever | None = None, max_con
     if config.model.engine != "openai":
         require_packages("torch", "transformers", extra="train", what="the agent")
         resolve_model(config.model)
-    retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
     with ExitStack() as stack:
+        searched = opened_retriever(config.retrieval, top_k=config.rollout.top_k, given=retriever)
+        retriever = stack.enter_context(searched)
         opened = stack.enter_context(open_policy(config.model, threads=config.training.threads))
         yield stack.enter_context(
             Agent(

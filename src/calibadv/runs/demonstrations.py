@@ -154,7 +154,7 @@ def add_traces(config: RunConfig, path: Path, questions: Sequence[Question], *, 
             continue
         rng = Random(f"{settings.seed}/{key}/{line}")
         result = read_trace(row, by_id[key], rng=rng, max_searches=config.rollout.max_searches)
-        if isinstance(result, Trajectory):
+        if isinstance(result, Trajectory) and is_well_formed(result):
             signature = "\n".join(result.queries)
             if signature in taken[key] or len(taken[key]) >= settings.traces_per_question:
                 result = "enough of this question"

@@ -36,8 +36,7 @@ from calibadv.models.engine import Engine
 from calibadv.models.load import fingerprint, resolve_model
 from calibadv.models.open_policy import open_policy
 from calibadv.retrieval.base import Retriever
-from calibadv.retrieval.open import open_retriever
-from calibadv.retrieval.plugin import checked
+from calibadv.retrieval.open import opened_retriever
 from calibadv.rewards.reward import Reward, open_reward
 from calibadv.rollout.policy import Policy
 from calibadv.runs.progress import Tell, about
@@ -95,13 +94,15 @@ def evaluate(
         require_packages("torch", "transformers", extra="train", what="evaluation")
         resolve_model(config.model)
     reward = open_reward(reward or config.reward.function, score=config.reward.score)
-    retriever = checked(retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k))
-    with open_policy(config.model, threads=config.training.threads, engine=policy) as opened:
+    with (
+        opened_retriever(config.retrieval, top_k=config.rollout.top_k, given=retriever) as searched,
+        open_policy(config.model, threads=config.training.threads, engine=policy) as opened,
+    ):
         play = partial(
             play_questions,
             questions,
             policy=opened.policy,
-            retriever=retriever,
+            retriever=searched,
             tokenizer=opened.tokenizer,
             config=rollout_config_of(config.evaluation, config.rollout),
             samples=config.evaluation.samples,
@@ -113,7 +114,7 @@ def evaluate(
         if out is None:
             return _judged(play(), config, judge=judge, progress=progress)
         manifest = manifest_of(
-            config, split=split, questions=questions, index=index_of(retriever), tokenizer=opened.tokenizer
+            config, split=split, questions=questions, index=index_of(searched), tokenizer=opened.tokenizer
         )
         if judge is not None:
             manifest["judge"] = judge.identity()

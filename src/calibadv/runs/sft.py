@@ -10,6 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from calibadv.models.config import check_trainable_engine
 from calibadv.models.load import load_model, load_policy, resolve_model
 from calibadv.models.lora import add_adapter
 from calibadv.retrieval.base import Retriever
-from calibadv.retrieval.open import open_retriever
+from calibadv.retrieval.open import opened_retriever
 from calibadv.rollout.tokenizer import HFTokenizer
 from calibadv.rollout.tokenizer_checks import check_tokenizer
 from calibadv.runs.demonstrations import (
@@ -63,14 +64,15 @@ def sft_folder(config: RunConfig) -> Path:
 def make_demonstrations(config: RunConfig, *, retriever: Retriever | None = None) -> dict[str, Any]:
     """Claim the folder and write the demonstrations, no more; the report comes back. ``resume`` then trains."""
     check_run_folder(placed(config), resume=False, part="sft")
-    collection = collect(config, retriever=retriever or open_for_demonstrations(config))
+    with opened_for_demonstrations(config, given=retriever) as searched:
+        collection = collect(config, retriever=searched)
     claim_run_folder(placed(config), resume=False, part="sft")
     return write_collection(collection, sft_folder(config) / DATA)
 
 
-def open_for_demonstrations(config: RunConfig) -> Retriever:
+def opened_for_demonstrations(config: RunConfig, *, given: Retriever | None) -> AbstractContextManager[Retriever]:
     """The run's retriever; demonstrations are searched for without a rollout, so it retries by itself."""
-    return open_retriever(config.retrieval, top_k=config.rollout.top_k, retry=Retry())
+    return opened_retriever(config.retrieval, top_k=config.rollout.top_k, retry=Retry(), given=given)
 
 
 def placed(config: RunConfig) -> RunConfig:
@@ -96,7 +98,8 @@ def train_on_demonstrations(
     if resume and (folder / DATA / REPORT).exists():
         trajectories = read_collection(folder / DATA)
     else:
-        made = collect(config, retriever=retriever or open_for_demonstrations(config))
+        with opened_for_demonstrations(config, given=retriever) as searched:
+            made = collect(config, retriever=searched)
         trajectories = made.all
     leave_process_group_at_exit()
     with quiet(), StopSignals() as stop:
@@ -207,18 +210,18 @@ def look_at_format(config: RunConfig, folder: Path, *, retriever: Retriever | No
     if not count:
         return None
     questions = load_split(config.data, "test") if config.data.test else demonstrated_questions(config)
-    retriever = retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k)
-    model = replace(config.model, path=folder / MODEL, gguf_file=None)
-    policy, tokenizer = load_policy(model, threads=config.training.threads)
-    result = evaluate(
-        draw(questions, limit=count, seed=config.sft.seed),
-        policy=policy,
-        retriever=retriever,
-        tokenizer=tokenizer,
-        config=replace(config.rollout, temperature=0.0),
-        seed=config.sft.seed,
-        score=config.reward.score,
-    )
+    with opened_retriever(config.retrieval, top_k=config.rollout.top_k, given=retriever) as searched:
+        model = replace(config.model, path=folder / MODEL, gguf_file=None)
+        policy, tokenizer = load_policy(model, threads=config.training.threads)
+        result = evaluate(
+            draw(questions, limit=count, seed=config.sft.seed),
+            policy=policy,
+            retriever=searched,
+            tokenizer=tokenizer,
+            config=replace(config.rollout, temperature=0.0),
+            seed=config.sft.seed,
+            score=config.reward.score,
+        )
     means = {name: estimate.mean for name, estimate in result.overall.estimates.items()}
     record = {"questions": len(result.grades)} | {
         name: value if value is None or math.isfinite(value) else None for name, value in means.items()

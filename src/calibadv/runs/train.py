@@ -35,8 +35,7 @@ from calibadv.models.load import load_model, resolve_model
 from calibadv.models.lora import add_adapter
 from calibadv.registry import is_import_path
 from calibadv.retrieval.base import Retriever
-from calibadv.retrieval.open import open_retriever
-from calibadv.retrieval.plugin import checked
+from calibadv.retrieval.open import opened_retriever
 from calibadv.rewards.reward import Reward, open_reward
 from calibadv.rollout.policies.transformers import DEFAULT_ROWS, TransformersPolicy
 from calibadv.rollout.policy import Policy
@@ -108,8 +107,9 @@ def train(
         torch.set_num_threads(settings.threads)
     questions = load_split(config.data, "train", limit=config.data.limit)
     test = load_split(config.data, "test", limit=config.evaluation.limit) if settings.eval_every else []
-    retriever = checked(retriever or open_retriever(config.retrieval, top_k=config.rollout.top_k))
     with ExitStack() as stack:
+        searched = opened_retriever(config.retrieval, top_k=config.rollout.top_k, given=retriever)
+        retriever = stack.enter_context(searched)
         stack.enter_context(quiet())
         stop = stack.enter_context(StopSignals())
         if is_interactive() if progress is None else progress:

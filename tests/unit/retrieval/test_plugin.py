@@ -10,7 +10,9 @@ import pytest
 
 from calibadv.errors import ConfigError, RetrieverError, RetrieverUnavailable
 from calibadv.retrieval import Hit, ListRetriever, RetrievalConfig, open_retriever
+from calibadv.retrieval.open import opened_retriever
 from calibadv.retrieval.plugin import PluginRetriever, checked
+from calibadv.retrieval.rerank import RerankedRetriever, Reranker
 from calibadv.trajectory import Document
 
 ADA = Document(id="d1", title="Ada", text="Ada wrote programs.")
@@ -86,3 +88,43 @@ def test_a_config_names_a_class_in_the_working_directory(tmp_path: Path, monkeyp
 def test_a_path_that_gives_no_retriever_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"retrieval.retriever must be callable as retriever\(\)"):
         open_retriever(RetrievalConfig(retriever="math:gcd.__self__"), top_k=1)
+
+
+class Closable(Answering):
+    """A retriever with something to close."""
+
+    closed = 0
+
+    def __init__(self) -> None:
+        super().__init__(lambda queries: [[(ADA, 1.0)] for _ in queries])
+
+    def close(self) -> None:
+        Closable.closed += 1
+
+
+class Halves(Reranker):
+    """Leaves the order as it is."""
+
+    def score(self, pairs: Sequence[tuple[str, Document]]) -> list[float]:
+        return [0.5] * len(pairs)
+
+    def manifest(self) -> dict[str, Any]:
+        return {"model": "none"}
+
+
+def test_what_was_opened_is_closed_and_what_was_given_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Closable, "closed", 0)
+    config = RetrievalConfig(retriever=f"{__name__}:Closable")
+    with opened_retriever(config, top_k=1) as retriever:
+        assert retriever.search(["ada"], 1) == [[Hit(ADA, 1.0)]]
+        assert Closable.closed == 0
+    assert Closable.closed == 1
+    with pytest.raises(ValueError, match="stops"), opened_retriever(config, top_k=1):
+        raise ValueError("stops")
+    assert Closable.closed == 2
+    with opened_retriever(config, top_k=1, given=Closable()):
+        pass
+    assert Closable.closed == 2
+    RerankedRetriever(PluginRetriever(Closable()), Halves()).close()
+    assert Closable.closed == 3
+    RerankedRetriever(PluginRetriever(Answering(lambda queries: [])), Halves()).close()

@@ -156,16 +156,17 @@ def test_other_errors_of_a_retriever_are_not_swallowed(play: Play) -> None:
 
 
 class Hanging(ListRetriever):
-    """The first ``times`` calls do not come back before the test is over."""
+    """The first calls are answered; then ``times`` calls do not come back before the test is over."""
 
-    def __init__(self, *, times: int) -> None:
+    def __init__(self, *, times: int, answered: int = 0) -> None:
         super().__init__([])
         self.times = times
+        self.answered = answered
         self.over = threading.Event()
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         found = super().search(queries, k)
-        if len(self.calls) <= self.times:
+        if self.answered < len(self.calls) <= self.answered + self.times:
             self.over.wait(60)
         return found
 
@@ -186,13 +187,20 @@ def test_a_retriever_that_always_hangs_is_away(play: Play) -> None:
     retriever.over.set()
 
 
-def test_closing_ends_a_call_that_hangs() -> None:
-    retriever = Hanging(times=99)
-    queue = SearchQueue(retriever, config=RolloutConfig(search_timeout_s=3600.0))
-    queue.add(0, "a", top_k=1, tick=0)
-    queue.submit(tick=0, now=True)
-    while not retriever.calls:
-        pass
+@pytest.mark.parametrize("timeout_s", [3600.0, None])
+@pytest.mark.parametrize("answered", [0, 1])
+def test_closing_ends_a_call_that_hangs(timeout_s: float | None, answered: int) -> None:
+    """After a query that was answered, too: it would be searched for again, to learn whether the retriever is up."""
+    retriever = Hanging(times=99, answered=answered)
+    queue = SearchQueue(retriever, config=RolloutConfig(search_timeout_s=timeout_s))
+    for number in range(answered + 1):
+        queue.add(0, f"query {number}", top_k=1, tick=0)
+        queue.submit(tick=0, now=True)
+        while len(retriever.calls) <= number:
+            pass
+    for batch in queue.in_flight[:answered]:
+        batch.future.result(timeout=20)
+        queue.take(batch)
     queue.close()
     assert isinstance(queue.in_flight[0].future.exception(timeout=20), RetrieverError)
     retriever.over.set()
