@@ -69,7 +69,7 @@ class GracefulServer(uvicorn.Server):
 
     def serve_on(self, listener: socket.socket, *, host: str, on_listening: Callable[[str], None]) -> None:
         """Serve until a signal comes, then close the listener; ``on_listening`` gets the URL."""
-        with contextlib.closing(listener):
+        with contextlib.closing(listener), self.capture_signals():  # before asyncio's handler, which may lose a signal
             listener.listen(BACKLOG)  # who connects from now on waits; uvicorn would refuse until it is up
             on_listening(url_of(listener, host=host))
             self.run(sockets=[listener])
