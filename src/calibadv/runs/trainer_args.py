@@ -105,11 +105,11 @@ def trains_on_cpu(name: str) -> bool:
 
 def loss_options(settings: TrainingConfig) -> Mapping[str, Any]:
     """TRL's options for a loss type and its clip range."""
-    low = high = settings.clip
+    low, high = settings.clip, settings.clip_high
+    if high is None:  # TRL caps the weight itself in "cispo", not its distance from 1
+        high = 1 + low if settings.loss_type == "cispo" else low
     if settings.loss_type == "gspo":
         return {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": low, "epsilon_high": high}
-    if settings.loss_type == "cispo":
-        high = 1 + settings.clip  # TRL clips the weight itself here, not its distance from 1
     return {"loss_type": settings.loss_type, "epsilon": low, "epsilon_high": high}
 
 

@@ -62,13 +62,18 @@ class TrainingConfig:
     weight_decay: NonNegativeFloat = 0.0
     """AdamW's decoupled weight decay."""
     clip: PositiveFloat = 0.2
-    """PPO clip range on both sides."""
+    """PPO clip range: probability ratios count up to ``1 - clip`` below, and up to ``1 + clip`` above unless
+    ``clip_high`` is set."""
+    clip_high: PositiveFloat | None = None
+    """Upper clip range (DAPO's clip-higher, 0.28 there): ratios count up to ``1 + clip_high``; not set: ``clip``. With
+    loss_type "cispo" it is the largest weight itself, as TRL's ``epsilon_high`` (5.0 in ScaleRL); not set:
+    ``1 + clip``."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this norm."""
     loss_type: Literal["dapo", "grpo", "dr_grpo", "cispo", "gspo"] = "dapo"
     """How token losses are put together, in TRL's names: "dapo" is the paper's mean over all tokens of a batch, "grpo"
-    the mean of trajectory means, "dr_grpo" divides by a constant, "cispo" clips weights at
-    1 + ``clip``, "gspo" has one ratio a trajectory."""
+    the mean of trajectory means, "dr_grpo" divides by a constant, "cispo" caps the weight of a token and keeps its
+    gradient, "gspo" has one ratio a trajectory."""
     save_every: Count = 50
     """Optimizer steps between checkpoints; 0 keeps only the last. A multiple of ``mini_batches * epochs``."""
     keep_checkpoints: Annotated[PositiveInt | None, Remedy("leave it out to keep all")] = None
@@ -93,6 +98,11 @@ class TrainingConfig:
         return self.mini_batches * self.epochs
 
     def __post_init__(self) -> None:
+        if self.loss_type == "cispo" and self.clip_high is not None and self.clip_high <= 1:
+            raise ConfigError(
+                'training.clip_high must be > 1 with training.loss_type "cispo", where it is the largest weight of a '
+                f"token and no distance from 1; got {self.clip_high}"
+            )
         if self.questions_per_batch % self.mini_batches:
             raise ConfigError(
                 f"training.questions_per_batch ({self.questions_per_batch}) must be a multiple of "

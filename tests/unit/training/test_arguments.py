@@ -81,6 +81,18 @@ def test_gspo_weighs_trajectories_and_cispo_clips_weights_above_one() -> None:
     assert loss_options(TrainingConfig(loss_type="cispo", clip=0.2))["epsilon_high"] == pytest.approx(1.2)
 
 
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "gspo"])
+def test_the_upper_clip_range_can_differ_from_the_lower(loss_type: Any) -> None:
+    options = loss_options(TrainingConfig(loss_type=loss_type, clip=0.2, clip_high=0.28))
+    assert (options["epsilon"], options["epsilon_high"]) == (0.2, 0.28)
+
+
+def test_clip_high_is_the_largest_weight_of_cispo() -> None:
+    assert loss_options(TrainingConfig(loss_type="cispo", clip_high=5.0))["epsilon_high"] == 5.0
+    with pytest.raises(ConfigError, match=r"training.clip_high must be > 1 .*cispo.* got 0.28"):
+        TrainingConfig(loss_type="cispo", clip_high=0.28)
+
+
 def test_a_device_that_the_trainer_would_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trains_on_cpu("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
