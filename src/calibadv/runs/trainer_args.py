@@ -41,6 +41,8 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.lr_schedule if settings.lr_schedule != "constant" else "constant_with_warmup",
         warmup_steps=warmup_steps(settings),
+        lr_decay_steps=settings.lr_decay_steps,
+        lr_decay_per=settings.lr_decay_per,
         adam_beta1=settings.betas[0],
         adam_beta2=settings.betas[1],
         weight_decay=settings.weight_decay,

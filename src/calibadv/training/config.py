@@ -55,6 +55,12 @@ class TrainingConfig:
     """AdamW's peak learning rate."""
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Schedule of the learning rate after the warm-up."""
+    lr_decay_steps: Annotated[PositiveInt | None, Remedy("leave it out to decay over training.steps")] = None
+    """Optimizer steps after which a cosine or linear schedule reaches 0; at least ``steps``. Not set: ``steps``. The
+    published runs end half-way down."""
+    lr_decay_per: Literal["step", "batch"] = "step"
+    """"batch" keeps the rate of a cosine or linear schedule the same for all updates of a batch, as the published runs
+    do; "step" lowers it with every optimizer step. The warm-up rises with every step either way."""
     warmup_steps: Count = 0
     """Optimizer steps of linear warm-up; in a shorter run it takes the whole run, and that is said."""
     betas: tuple[Annotated[float, Interval(ge=0, lt=1)], Annotated[float, Interval(ge=0, lt=1)]] = (0.9, 0.999)
@@ -108,6 +114,7 @@ class TrainingConfig:
                 f"training.questions_per_batch ({self.questions_per_batch}) must be a multiple of "
                 f"training.mini_batches ({self.mini_batches})"
             )
+        self._check_schedule()
         updates = self.updates_per_batch
         for name in ("steps", "save_every", "eval_every"):
             if getattr(self, name) % updates:
@@ -115,3 +122,17 @@ class TrainingConfig:
                     f"training.{name} must be a multiple of mini_batches * epochs ({updates} optimizer steps a batch), "
                     f"got {getattr(self, name)}"
                 )
+
+    def _check_schedule(self) -> None:
+        if self.lr_schedule == "constant":
+            for name, default in (("lr_decay_steps", None), ("lr_decay_per", "step")):
+                if getattr(self, name) != default:
+                    raise ConfigError(
+                        f"training.{name} = {getattr(self, name)!r} has no effect with training.lr_schedule = "
+                        '"constant": leave it out, or choose "cosine" or "linear"'
+                    )
+        if self.lr_decay_steps is not None and self.lr_decay_steps < self.steps:
+            raise ConfigError(
+                f"training.lr_decay_steps ({self.lr_decay_steps}) must be >= training.steps ({self.steps}): the rate "
+                "would be 0 for the rest of the run"
+            )

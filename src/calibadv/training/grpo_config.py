@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from transformers import SchedulerType
 from trl import GRPOConfig
 
 from calibadv.advantage import CalibrationConfig
@@ -13,6 +14,7 @@ from calibadv.rewards.outcome import SCORES
 from calibadv.rollout import RolloutConfig
 
 OLD_LOGPROBS = ("auto", "sampled", "recomputed")
+ADAPTIVE_SCHEDULES = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 WITHOUT_EFFECT = {
     "top_k": "rollouts draw by temperature and top_p",
     "min_p": "rollouts draw by temperature and top_p",
@@ -56,6 +58,16 @@ class CalibAdvConfig(GRPOConfig):
             "(one more forward pass) or 'auto' (sampled in float32 at temperature 1, else recomputed)."
         },
     )
+    lr_decay_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "Optimizer steps after which the schedule reaches its end (at least max_steps, its default)."
+        },
+    )
+    lr_decay_per: str = field(
+        default="step",
+        metadata={"help": "'batch' keeps the rate the same for all updates of a batch, 'step' changes it with each."},
+    )
     max_batches_without_signal: int = field(
         default=10,
         metadata={"help": "Stop after this many batches in a row in which no group holds two different rewards."},
@@ -68,6 +80,19 @@ class CalibAdvConfig(GRPOConfig):
             raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
         if self.old_logprobs not in OLD_LOGPROBS:
             raise ConfigError(f"old_logprobs must be one of {', '.join(OLD_LOGPROBS)}, got {self.old_logprobs!r}")
+        if self.lr_decay_per not in ("step", "batch"):
+            raise ConfigError(f"lr_decay_per must be step or batch, got {self.lr_decay_per!r}")
+        if self.lr_decay_per == "batch" and self.lr_scheduler_type in ADAPTIVE_SCHEDULES:
+            adaptive = SchedulerType(self.lr_scheduler_type).value
+            raise ConfigError(
+                f"lr_decay_per = 'batch' has no effect on lr_scheduler_type '{adaptive}', which follows evaluations: "
+                "leave it out, or use 'cosine' or 'linear'"
+            )
+        if self.lr_decay_steps is not None and self.lr_decay_steps < self.max_steps:
+            raise ConfigError(
+                f"lr_decay_steps ({self.lr_decay_steps}) must be >= max_steps ({self.max_steps}): the rate would be 0 "
+                "for the rest of the run"
+            )
         if self.old_logprobs == "sampled" and self.temperature != 1:
             raise ConfigError(
                 f"old_logprobs is 'sampled' at temperature {self.temperature}, but a policy reports log-probabilities "

@@ -1,7 +1,8 @@
 """`CalibAdvTrainer`: TRL's GRPO trainer with search rollouts and calibrated advantages.
 
 Its overrides stand each alone in a file of `calibadv.training.overrides`: `turn_advantages` (advantages of shape
-(B, T)), `micro_batches` (micro-batches without waste), `token_logprobs` (only trained tokens are scored).
+(B, T)), `micro_batches` (micro-batches without waste), `token_logprobs` (only trained tokens are scored),
+`lr_schedule` (a rate that changes once a batch).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from calibadv.training.checkpoints import missing_part
 from calibadv.training.credit import BatchCredit, Outcome
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
+from calibadv.training.overrides.lr_schedule import HeldLearningRate
 from calibadv.training.overrides.micro_batches import LeanMicroBatches
 from calibadv.training.overrides.sharded_optimizer import ShardedOptimizer
 from calibadv.training.overrides.token_logprobs import TrainedTokenLogprobs, add_token_head
@@ -45,7 +47,9 @@ class NoSignalError(ConfigError):
     """Batch after batch no group held two different rewards: there is nothing to learn from."""
 
 
-class CalibAdvTrainer(CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs, ShardedOptimizer, SafeCheckpoints):
+class CalibAdvTrainer(
+    CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs, HeldLearningRate, ShardedOptimizer, SafeCheckpoints
+):
     """Train a policy on questions with a retriever.
 
     ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`.

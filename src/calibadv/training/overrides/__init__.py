@@ -2,6 +2,8 @@
 
 - `checkpoint_saving`: writing checkpoints and models so that a full disk or a kill costs nothing that was there
   before
+- `lr_schedule`: a learning rate that decays over more steps than the run has, and once a batch (one override of the
+  Trainer)
 - `micro_batches`: micro-batches without waste (one override of TRL's trainer)
 - `sharded_optimizer`: adamW's moments spread over the processes (ZeRO stage 1); weights and gradients stay whole in
   each
