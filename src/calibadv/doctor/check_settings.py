@@ -6,6 +6,7 @@ from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder
 from calibadv.doctor.check import Check
 from calibadv.io.packages import require_packages
+from calibadv.models.config import check_trainable_dtype
 from calibadv.models.load import resolve_model
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets")
@@ -17,6 +18,7 @@ def check_settings(config: RunConfig) -> Check:
     require_packages(*PACKAGES, extra="train", what="training")
     if config.lora.rank:
         require_packages("peft", extra="lora", what="lora.rank")
+    check_trainable_dtype(config.model)
     resolve_model(config.model)
     check_run_folder(config, resume=False)
     settings = config.training

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge
 
 from calibadv.config_class import Count, Name, PositiveFloat, PositiveInt, config_class
+from calibadv.devices import usable_device
 from calibadv.errors import ConfigError
 from calibadv.registry import is_import_path
 
@@ -27,7 +28,8 @@ class ModelConfig:
     gguf_file: str | None = None
     """Name of the .gguf file inside ``path``; needed only when the folder holds several."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights; training keeps float32 weights and optimizer and computes in this type (autocast)."""
+    """Of the weights; training keeps float32 weights and optimizer and computes in this type (autocast), "float16" on
+    accelerators only."""
     chat_template: Literal["auto", "none"] = "auto"
     """"auto": the tokenizer's own template where it has one. "none": the prompt is plain text."""
     device: str = "auto"
@@ -98,4 +100,13 @@ def check_trainable_engine(config: ModelConfig) -> None:
         raise ConfigError(
             f'model.engine "{config.engine}" is for evaluation; training plays rollouts with the weights it updates:'
             ' use model.engine = "transformers"'
+        )
+
+
+def check_trainable_dtype(config: ModelConfig) -> None:
+    """Refuse a type that the device of a training run would not compute in."""
+    if config.dtype == "float16" and usable_device(config.device, setting="model.device").partition(":")[0] == "cpu":
+        raise ConfigError(
+            'model.dtype "float16" cannot be trained on a CPU, which would compute in float32 instead: set model.dtype '
+            'to "float32" or "bfloat16", or model.device to an accelerator'
         )

@@ -50,7 +50,7 @@ def check_prompts(questions: Sequence[Question], prompts: Sequence[Prompt], *, m
         if max_context is not None and len(prompt.token_ids) >= max_context:
             raise ConfigError(
                 f"question {question.id!r}: its prompt has {len(prompt.token_ids)} tokens, but the context holds "
-                f"{max_context}; raise rollout.max_context_tokens (or the policy's max_context) or drop the question"
+                f"{max_context}; raise rollout.max_context_tokens (or model.max_context), or drop the question"
             )
 
 

@@ -26,7 +26,7 @@ from calibadv.errors import CalibAdvError, ConfigError
 from calibadv.evaluation.evaluate import EvalResult, evaluate
 from calibadv.io.files import write_json
 from calibadv.io.retry import Retry
-from calibadv.models.config import check_trainable_engine
+from calibadv.models.config import check_trainable_dtype, check_trainable_engine
 from calibadv.models.load import load_model, load_policy, resolve_model
 from calibadv.models.lora import add_adapter
 from calibadv.retrieval.base import Retriever
@@ -42,7 +42,7 @@ from calibadv.runs.demonstrations import (
     write_collection,
 )
 from calibadv.runs.train import quiet, where_to_resume
-from calibadv.runs.trainer_args import micro_batch_shape, trains_on_cpu
+from calibadv.runs.trainer_args import micro_batch_shape, precision
 from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.overrides.checkpoint_saving import save_policy
 from calibadv.training.process_group import leave_process_group_at_exit
@@ -90,6 +90,7 @@ def train_on_demonstrations(
     """
     folder = sft_folder(config)
     check_trainable_engine(config.model)
+    check_trainable_dtype(config.model)
     check_run_folder(placed(config), resume=resume, part="sft")
     resolve_model(config.model)
     if config.training.threads is not None:
@@ -174,9 +175,7 @@ def arguments(config: RunConfig, folder: Path, examples: Sequence[Example]) -> T
         warmup_steps=min(settings.warmup_steps, steps // 2),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=config.model.dtype == "bfloat16",
-        fp16=config.model.dtype == "float16",
-        use_cpu=trains_on_cpu(config.model.device),
+        **precision(config.model),
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",

@@ -105,6 +105,8 @@ def train(
     settings = config.training
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    leave_process_group_at_exit()
+    args = trainer_config(config, settings.output)
     questions = load_split(config.data, "train", limit=config.data.limit)
     test = load_split(config.data, "test", limit=config.evaluation.limit) if settings.eval_every else []
     with ExitStack() as stack:
@@ -115,8 +117,6 @@ def train(
         if is_interactive() if progress is None else progress:
             lines = StepLines(settings.steps, steps_per_batch=settings.updates_per_batch)
             listeners = [*listeners, stack.enter_context(lines)]
-        leave_process_group_at_exit()
-        args = trainer_config(config, settings.output)
         model, tokenizer = load_model(replace(config.model, dtype="float32"))
         check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path))
         model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)

@@ -17,6 +17,7 @@ from transformers.integrations.integration_utils import (
 from calibadv.config import RunConfig
 from calibadv.devices import usable_device
 from calibadv.errors import ConfigError
+from calibadv.models.config import ModelConfig, check_trainable_dtype
 from calibadv.training.config import TrainingConfig
 from calibadv.training.grpo_config import CalibAdvConfig
 
@@ -52,9 +53,7 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         temperature=config.rollout.temperature,
         top_p=config.rollout.top_p,
         max_completion_length=config.rollout.max_turn_tokens * (config.rollout.max_searches + 1),
-        bf16=config.model.dtype == "bfloat16",
-        fp16=config.model.dtype == "float16",
-        use_cpu=trains_on_cpu(config.model.device),
+        **precision(config.model),
         save_strategy="steps",
         save_steps=settings.save_every or settings.steps,  # the last step is always saved
         ddp_find_unused_parameters=False,
@@ -90,6 +89,16 @@ def available_trackers(names: Sequence[str]) -> list[str]:
         if name not in installed:
             raise ConfigError(f'training.report_to "{name}" needs a package that is not installed: pip install {name}')
     return list(names)
+
+
+def precision(model: ModelConfig) -> dict[str, Any]:
+    """The Trainer's options for the type that a run computes in, and for its device."""
+    check_trainable_dtype(model)
+    return {
+        "bf16": model.dtype == "bfloat16",
+        "fp16": model.dtype == "float16",
+        "use_cpu": trains_on_cpu(model.device),
+    }
 
 
 def trains_on_cpu(name: str) -> bool:

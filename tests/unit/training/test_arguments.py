@@ -8,10 +8,12 @@ import torch
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
+from calibadv.models.config import ModelConfig
 from calibadv.runs.trainer_args import (
     available_trackers,
     loss_options,
     micro_batch_shape,
+    precision,
     trainer_config,
     trains_on_cpu,
 )
@@ -100,3 +102,11 @@ def test_a_device_that_the_trainer_would_not_take_is_refused(monkeypatch: pytest
     assert not trains_on_cpu("cuda:0")
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1"):
         trains_on_cpu("cuda:1")
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_float16_on_a_cpu_is_refused_because_it_would_be_float32(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r'model.dtype "float16" cannot be trained on a CPU.*"bfloat16"'):
+        precision(ModelConfig(path=".", device=device, dtype="float16"))
+    assert precision(ModelConfig(path=".", device="cpu", dtype="bfloat16"))["bf16"]

@@ -100,9 +100,10 @@ def make_config(tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[...,
     }  # fmt: skip
     sections = lab_run(tmp_path_factory.mktemp("world"), lora={"rank": 4}, training=settings)
 
-    def make(output: Path, **training: Any) -> RunConfig:
+    def make(output: Path, *, dropout: float = 0.0, **training: Any) -> RunConfig:
         changed = sections["training"] | {"output": str(output)} | training
-        return RunConfig.from_mapping(sections | {"training": changed})
+        lora = sections["lora"] | {"dropout": dropout}
+        return RunConfig.from_mapping(sections | {"training": changed, "lora": lora})
 
     return make
 
@@ -137,3 +138,13 @@ def test_an_adapter_is_trained_resumed_and_merged(make_config: Callable[..., Run
     assert lines == wanted
     again = load_file(cut / "model" / "model.safetensors")
     assert all(torch.equal(again[name], value) for name, value in trained.items())
+
+
+def test_an_adapter_with_dropout_resumes_to_the_same_weights(
+    make_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    whole = train(make_config(tmp_path / "whole", dropout=0.2))
+    train(make_config(tmp_path / "cut", dropout=0.2, steps=2))
+    cut = train(make_config(tmp_path / "cut", dropout=0.2), resume=True)
+    wanted, got = (load_file(run / "model" / "model.safetensors") for run in (whole, cut))
+    assert all(torch.equal(got[name], value) for name, value in wanted.items())

@@ -11,6 +11,8 @@ Shape suffixes as in `kv_layout`.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -181,7 +183,7 @@ class PackedModel:
         self._mask = torch.zeros(1, 1, 1, 1, device=self.device)  # 4D: transformers then makes no mask of its own
         self._keeps_logits = "logits_to_keep" in inspect.signature(_base(model).forward).parameters
         self._saved: list[tuple[Any, Any]] = []
-        self._was_training = False
+        self._evaluating = ExitStack()
 
     def __enter__(self) -> PackedModel:
         ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
@@ -193,8 +195,7 @@ class PackedModel:
         ]
         for config, _ in self._saved:
             config._attn_implementation_internal = ATTENTION
-        self._was_training = self.model.training
-        self.model.eval()
+        self._evaluating.enter_context(evaluating(self.model))
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -203,8 +204,7 @@ class PackedModel:
         self._saved = []
         if kind is not None or self.device.type != "cpu" or self.cache.num_bytes > _KEEP_BYTES:
             self.cache.clear()  # small ones stay for the next rollout: making them again costs a tenth of its time
-        if self._was_training:
-            self.model.train()
+        self._evaluating.close()
 
     def logits(self, ids_S: torch.Tensor, layout: Layout, *, last: torch.Tensor) -> torch.Tensor:
         """Run one tick; logits [len(last), vocabulary] after the tokens ``last`` of the tick, in float32."""
@@ -225,6 +225,18 @@ class PackedModel:
         return (logits if self._keeps_logits else logits[last]).float()
 
 
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model in evaluation mode (no dropout); afterwards every module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _base(model: Any) -> Any:
     """The transformers model inside of an adapter wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -236,7 +248,10 @@ def verify(packed: PackedModel) -> None:
     rows = [[(7 * i + 11 * row + 1) % vocabulary for i in range(n)] for row, n in enumerate((6, 3))]
     ids = [torch.tensor(row, device=packed.device) for row in rows]
     with torch.inference_mode():
-        plain = torch.stack([packed.model(input_ids=row[None], use_cache=False).logits[0, -1].float() for row in ids])
+        with evaluating(packed.model):
+            plain = torch.stack(
+                [packed.model(input_ids=row[None], use_cache=False).logits[0, -1].float() for row in ids]
+            )
         if not torch.isfinite(plain).all():
             return  # the first tick will say which episode meets it
         with packed:
@@ -285,5 +300,5 @@ def check_supported(model: Any, *, max_context: int) -> None:
         if kind in kinds and (size is None or size < max_context):
             raise PolicyError(
                 f"{name} has layers of the kind {kind} over {size} tokens, less than max_context = {max_context}; "
-                f"set max_context (rollout.max_context_tokens) to at most {size}, or use another model"
+                f"set model.max_context to at most {size}, or use another model"
             )

@@ -91,7 +91,8 @@ class TransformersPolicy:
                     if len(request.token_ids) >= self.max_context:
                         raise PolicyError(
                             f"episode {request.episode}: its context has {len(request.token_ids)} tokens, but the "
-                            f"policy holds {self.max_context}; raise max_context or lower rollout.max_context_tokens"
+                            f"policy holds {self.max_context}; raise model.max_context or lower "
+                            "rollout.max_context_tokens"
                         )
                     rows.place(request)
                 if not self._packed.gather:  # then a gap costs as much as a row in use

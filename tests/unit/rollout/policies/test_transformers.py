@@ -285,7 +285,7 @@ def test_the_policys_context_ends_episodes_as_data(run: Callable[..., RolloutRes
 
 
 def test_sliding_windows_smaller_than_the_context_are_refused() -> None:
-    with pytest.raises(PolicyError, match=r"sliding_attention over 64 tokens.*set max_context"):
+    with pytest.raises(PolicyError, match=r"sliding_attention over 64 tokens.*set model.max_context to at most 64"):
         TransformersPolicy(make_model("mistral", sliding_window=64), TagTokenizer())
     TransformersPolicy(make_model("mistral", sliding_window=64), TagTokenizer(), max_context=64)
 
@@ -320,6 +320,21 @@ def test_a_model_whose_attention_differs_in_some_other_way_is_refused(run: Calla
     model.model.forward = shifted
     with pytest.raises(PolicyError, match="other logits with packed attention than without"):
         run(TransformersPolicy(model, TagTokenizer()))
+
+
+def test_dropout_of_a_model_in_training_reaches_neither_the_check_nor_the_rollouts(
+    run: Callable[..., RolloutResult],
+) -> None:
+    model = make_model("gpt2")  # drops a tenth of everything by default
+    model.train()
+    model.transformer.h[1].eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    result = run(TransformersPolicy(model, TagTokenizer()))
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    model.eval()
+    for trajectory in result.trajectories:
+        sampled, full = full_logprobs(model, trajectory)
+        assert sampled == pytest.approx(full, abs=1e-4)
 
 
 @pytest.mark.parametrize(
