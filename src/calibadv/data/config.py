@@ -49,3 +49,23 @@ def draw(questions: Sequence[Question], *, limit: int | None, seed: int | str) -
         return list(questions)
     kept = sorted(Random(seed).sample(range(len(questions)), limit))
     return [questions[index] for index in kept]
+
+
+def draw_per_dataset(questions: Sequence[Question], *, limit: int | None, seed: int) -> list[Question]:
+    """At most ``limit`` questions of each data set, seeded, in the original order; all of them without a limit.
+
+    Which ones of a data set are kept does not depend on the others.
+
+    >>> many = [Question(id=str(n), text="?", golden_answers=("a",), dataset="nq" if n else "rare") for n in range(9)]
+    >>> [question.dataset for question in draw_per_dataset(many, limit=2, seed=0)]
+    ['rare', 'nq', 'nq']
+    """
+    by_dataset: dict[str, list[Question]] = {}
+    for question in questions:
+        by_dataset.setdefault(question.dataset, []).append(question)
+    kept = {
+        (question.dataset, question.id)
+        for name, asked in by_dataset.items()
+        for question in draw(asked, limit=limit, seed=f"{name}-{seed}")
+    }
+    return [question for question in questions if (question.dataset, question.id) in kept]

@@ -23,7 +23,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from calibadv.advantage import Estimator, open_estimator
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder, claim_run_folder
-from calibadv.data.config import load_split
+from calibadv.data.config import draw_per_dataset, load_split
 from calibadv.data.run_files import BEST, EVALUATIONS, MODEL, checkpoint_step, read_metrics
 from calibadv.devices import without_progress_bars
 from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
@@ -108,7 +108,7 @@ def train(
     leave_process_group_at_exit()
     args = trainer_config(config, settings.output)
     questions = load_split(config.data, "train", limit=config.data.limit)
-    test = load_split(config.data, "test", limit=config.evaluation.limit) if settings.eval_every else []
+    test = periodic_questions(config) if settings.eval_every else []
     with ExitStack() as stack:
         searched = opened_retriever(config.retrieval, top_k=config.rollout.top_k, given=retriever)
         retriever = stack.enter_context(searched)
@@ -143,6 +143,12 @@ def train(
         if trainer.is_world_process_zero():
             save_policy(trainer.policy_model, tokenizer, settings.output / MODEL)
     return settings.output
+
+
+def periodic_questions(config: RunConfig) -> list[Question]:
+    """What the evaluations during training ask."""
+    test = load_split(config.data, "test", limit=config.evaluation.limit)
+    return draw_per_dataset(test, limit=config.training.eval_per_dataset, seed=config.data.seed)
 
 
 def make_policy(model: Any, tokenizer: Any, *, config: ModelConfig, engine: Policy | Engine | None) -> Policy:

@@ -86,6 +86,9 @@ class TrainingConfig:
     """Keep this many of the newest complete checkpoints and delete older ones; not set: all stay."""
     eval_every: Count = 0
     """Optimizer steps between evaluations on data.test; 0 never evaluates during training."""
+    eval_per_dataset: Annotated[PositiveInt | None, Remedy("leave it out for all questions")] = None
+    """Ask at most this many questions of each data set in the evaluations during training, the same ones every time
+    (drawn with ``data.seed``); not set: all that [evaluation] leaves. `calibadv eval` asks all of them."""
     best_metric: Literal[ScoreName, "reward", "none"] = "f1"
     """The evaluation with the best value of this metric leaves its weights in ``best/``, if it beats the base model;
     "none" keeps none."""

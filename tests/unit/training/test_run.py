@@ -1,9 +1,11 @@
 """Whole runs with the lab's base policy on a tiny world: what stops them, and that they then go on undisturbed."""
 
+import json
 import logging
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,8 @@ from calibadv.retrieval.base import Hit, Retriever
 from calibadv.retrieval.open import open_retriever
 from calibadv.rollout import Completion, Policy, RequestQueue, Tokenizer
 from calibadv.rollout.policies.transformers import TransformersPolicy
-from calibadv.runs.train import is_relevant, train
+from calibadv.runs.evaluate import questions_of
+from calibadv.runs.train import is_relevant, periodic_questions, train
 from calibadv.training import read_metrics
 from calibadv.training.trainer import NoSignalError
 
@@ -248,6 +251,26 @@ def test_evaluations_are_recorded_before_and_after_and_survive_a_resume(make_con
     lines = read_metrics(tmp_path / "run" / "eval.jsonl")
     assert [line["step"] for line in lines] == [0, 2, 4]
     assert all(line["questions"] == 2 for line in lines)
+
+
+def test_evaluations_during_training_may_ask_a_sample_of_each_data_set(
+    make_config: Configure, sections: dict[str, Any], tmp_path: Path
+) -> None:
+    rare = tmp_path / "rare.test.jsonl"
+    lines = [json.dumps({"id": f"r{n}", "question": f"who is {n}?", "golden_answers": ["x"]}) for n in range(2)]
+    rare.write_text("\n".join(lines), encoding="utf-8")
+    config = make_config(tmp_path / "run", eval_every=2, eval_per_dataset=3)
+    config = replace(
+        config,
+        data=replace(config.data, test=(*config.data.test, rare)),
+        evaluation=replace(config.evaluation, limit=None),
+    )
+    asked = periodic_questions(config)
+    assert Counter(question.dataset for question in asked) == {"questions": 3, "rare": 2}
+    assert asked == periodic_questions(config), "the same ones every time"
+    everything = questions_of(config, split="test")
+    assert len(everything) > 5, "calibadv eval asks all of them"
+    assert [question for question in everything if question in asked] == asked
 
 
 def test_resumed_run_is_silent_about_the_tied_head(caplog: pytest.LogCaptureFixture) -> None:
