@@ -11,6 +11,7 @@
 - `check_tokenizer`: do the tags survive the tokenizer, can it spell the questions, and does the chat template keep what
   was said?
 - `memory`: how much memory a run needs, from the shape of its model: arithmetic only, in bytes
+- `plan`: plan before you pay: what a run would take on GPUs that are not here
 - `run_checks`: all checks of a run in order; what cannot be checked because something before it failed is left out
 """
 

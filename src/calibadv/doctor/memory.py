@@ -1,22 +1,30 @@
 """How much memory a run needs, from the shape of its model: arithmetic only, in bytes.
 
-Shape letters: P = parameters, P_t = trained ones, L = layers, h = hidden size, q = heads x head size,
-kv = key-value heads x head size, f = feed-forward size, V = vocabulary, T = tokens in one forward pass.
+Shape letters: P = parameters, P_t = trained ones, E = those of embedding and head, L = layers, h = hidden size,
+q = heads x head size, kv = key-value heads x head size, f = feed-forward size, V = vocabulary, T = tokens in one
+forward pass, N = processes (GPUs), c = bytes of the type the model runs in.
 
 - weights 4 P, gradients 4 P_t, AdamW 8 P_t: all float32, whatever ``model.dtype`` says
 - half precision keeps a 2-byte copy of the weights while a batch is computed: 2 P
+- ddp with several processes: buckets in which gradients are added up, 4 P_t besides (22 bytes a parameter in all)
+- fsdp2: weights, gradients and moments are cut in N pieces, 16 P / N; whole are, in turn, the layer being computed, the
+  one fetched ahead, and embedding and head: c (2 (P - E) / L + E), and gradients before they are
+  added up: 4 ((P - E) / L + E)
+- zero3: the same, and a piece of the half-precision weights, 2 P / N; half-precision gradients
 - activations kept for the backward pass, per layer and token, for a Llama-like layer with fused attention:
   float32: 4 (6 h + 3 q + 2 kv + 4 f); half precision: 20 h + 2 (3 q + 2 kv + 4 f), because norms stay in float32
 - with activation checkpointing: 4 h per layer and token, and one layer in full
 - the head: logits, log-probabilities and their gradient, 3 x 4 V for every scored token that is held at once
-- keys and values: 2 L kv c for every cached token, c = bytes of the type the model runs in
+- keys and values: 2 L kv c for every cached token
+- a colocated engine has weights of its own while it writes, c P, and room to work; it sleeps during updates
 
 Updates hold weights, gradients, optimizer, activations and logits; rollouts hold weights, optimizer and the cache.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 from calibadv.models.sizes import ModelShape
 from calibadv.rollout.config import RolloutConfig
@@ -25,6 +33,13 @@ from calibadv.training.config import TrainingConfig
 HALF = frozenset({"bfloat16", "float16"})
 OVERHEAD = 0.6 * 2**30
 """Python, torch and its libraries."""
+ENGINE_WORK = 2 * 2**30
+"""A colocated engine's activations, graphs and sampler while it writes."""
+ASLEEP = 2**30
+"""What it keeps while it sleeps."""
+Sharding = Literal["ddp", "fsdp2", "zero3"]
+"""How several processes share a model: whole in each, or cut in pieces by torch or by DeepSpeed."""
+PlannedEngine = Literal["transformers", "vllm", "vllm-server"]
 TYPICAL_TURN, TYPICAL_DOCUMENT = 150, 150
 """Tokens, where nothing was measured: a short thought with its query; a passage of 100 words with its title."""
 
@@ -82,27 +97,71 @@ def logit_bytes(shape: ModelShape, *, scored_tokens: int, held_elements: int | N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryPlan:
-    """Bytes on one device (one process)."""
+class ModelMemory:
+    """Bytes of the model and its training state on one device."""
 
     weights: int
     gradients: int
     optimizer: int
+    buckets: int
     half_copies: int
+    gathered: int
+    """What sharded training holds whole for a while."""
+
+
+def model_memory(
+    shape: ModelShape, *, dtype: str, sharding: Sharding, processes: int, shard_optimizer: bool = False
+) -> ModelMemory:
+    """What the model takes in each of so many processes."""
+    half = dtype in HALF
+    trained = shape.trained_parameters
+    if sharding == "ddp" or processes == 1:
+        return ModelMemory(
+            weights=4 * shape.parameters,
+            gradients=4 * trained,
+            optimizer=8 * trained // (processes if shard_optimizer else 1),
+            buckets=4 * trained if processes > 1 else 0,
+            half_copies=2 * shape.parameters if half else 0,
+            gathered=0,
+        )
+    layer = (shape.parameters - shape.embedding_parameters) // shape.layers
+    in_half = sharding == "zero3" and half
+    return ModelMemory(
+        weights=4 * shape.parameters // processes,
+        gradients=(2 if in_half else 4) * trained // processes,
+        optimizer=8 * trained // processes,
+        buckets=0,
+        half_copies=2 * shape.parameters // processes if in_half else 0,
+        gathered=(2 if half else 4) * (2 * layer + shape.embedding_parameters)
+        + 4 * (layer + shape.embedding_parameters) * trained // shape.parameters,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan(ModelMemory):
+    """Bytes on one device (one process)."""
+
     activations: int
     logits: int
     kv_cache: int
+    engine: int = 0
+    """Weights and room to work of a colocated engine, while it writes."""
+
+    @property
+    def fixed(self) -> int:
+        """What both phases hold."""
+        return int(OVERHEAD) + self.weights + self.optimizer + self.buckets
 
     @property
     def update(self) -> int:
         """While the optimizer steps are made."""
-        fixed = self.weights + self.gradients + self.optimizer + self.half_copies
-        return int(OVERHEAD + fixed + self.activations + self.logits)
+        computed = self.gradients + self.half_copies + self.gathered + self.activations + self.logits
+        return self.fixed + computed + (ASLEEP if self.engine else 0)
 
     @property
     def rollout(self) -> int:
         """While the rollouts are played."""
-        return int(OVERHEAD + self.weights + self.optimizer + self.half_copies + self.kv_cache)
+        return self.fixed + (self.engine or self.half_copies) + self.kv_cache
 
     @property
     def total(self) -> int:
@@ -121,29 +180,42 @@ def plan_memory(
     max_logits: int | None,
     max_rows: int,
     processes: int = 1,
+    sharding: Sharding = "ddp",
+    engine: PlannedEngine = "transformers",
 ) -> MemoryPlan:
     """What one process needs.
 
     ``rows``: rollouts of a batch that it plays; ``max_logits``: elements held at once; ``max_rows``: turns written at
-    once (a quarter more episodes are kept in the cache, for those that wait for a search).
+    once (a quarter more episodes are kept in the cache of "transformers", for those that wait for a search). A
+    "vllm-server" has memory of its own.
     """
-    limit = rollout.max_context_tokens
-    if shape.max_context is not None:
-        limit = shape.max_context if limit is None else min(limit, shape.max_context)
-    episode = lengths.whole(searches=rollout.max_searches, limit=limit)
+    episode = lengths.whole(searches=rollout.max_searches, limit=context_limit(shape, rollout))
     tokens = min(training.micro_batch, rows) * episode
     per_token = checkpointed_bytes_per_token if training.activation_checkpointing else activation_bytes_per_token
     written = min(training.micro_batch, rows) * min(episode, (rollout.max_searches + 1) * lengths.turn)
-    cached_rows = min(rows, max_rows + -(-max_rows // 4), rollout.concurrency or rows)
+    waiting = -(-max_rows // 4) if engine == "transformers" else 0
+    cached_rows = 0 if engine == "vllm-server" else min(rows, max_rows + waiting, rollout.concurrency or rows)
+    model = model_memory(
+        shape, dtype=dtype, sharding=sharding, processes=processes, shard_optimizer=training.shard_optimizer
+    )
     return MemoryPlan(
-        weights=4 * shape.parameters,
-        gradients=4 * shape.trained_parameters,
-        optimizer=8 * shape.trained_parameters // (processes if training.shard_optimizer else 1),
-        half_copies=2 * shape.parameters if dtype in HALF else 0,
+        **asdict(model),
         activations=tokens * per_token(shape, dtype=dtype),
         logits=logit_bytes(shape, scored_tokens=written, held_elements=max_logits),
         kv_cache=cached_rows * episode * kv_bytes_per_token(shape, dtype=dtype),
+        engine=engine_bytes(shape, dtype=dtype) if engine == "vllm" else 0,
     )
+
+
+def context_limit(shape: ModelShape, rollout: RolloutConfig) -> int | None:
+    """Tokens that an episode may have, by the settings and by the model."""
+    limits = [limit for limit in (rollout.max_context_tokens, shape.max_context) if limit is not None]
+    return min(limits, default=None)
+
+
+def engine_bytes(shape: ModelShape, *, dtype: str) -> int:
+    """vLLM without its cache: weights and room to work."""
+    return (2 if dtype in HALF else 4) * shape.parameters + ENGINE_WORK
 
 
 def readable(num_bytes: float) -> str:

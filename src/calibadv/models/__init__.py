@@ -8,5 +8,7 @@
 - `lora`: loRA: train two small matrices beside every linear layer and leave the model itself alone (Hu et al. 2021)
 - `open_policy`: `open_policy`: from the [model] section to something that writes turns, with the tokenizer that
   belongs to it
+- `published`: architectures of the recipes' models as published, for plans and benchmarks without the hub and without
+  weights
 - `sizes`: the shape of a model without its weights, and how much memory a device has: what estimates are made from
 """

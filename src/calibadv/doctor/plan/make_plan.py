@@ -1,0 +1,249 @@
+"""A run on a cluster in every layout: what fits, how long a batch takes, days and GPU hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from calibadv.config import RunConfig
+from calibadv.doctor.check import TIGHT, Level
+from calibadv.doctor.memory import HALF, Lengths, Sharding
+from calibadv.doctor.plan.assumptions import Assumptions
+from calibadv.doctor.plan.batch_time import BatchTime, BatchWork, batch_time
+from calibadv.doctor.plan.hardware import Cluster
+from calibadv.doctor.plan.layouts import Layout, LayoutMemory, layout_memory, layouts
+from calibadv.models.sizes import ModelShape, plan_shape
+
+DEFAULT_RANK = 16
+"""Of the adapter in the plan of a run that has none."""
+ALIKE = 1.05
+"""Times that differ by less are the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutPlan:
+    """One layout of a run."""
+
+    layout: Layout
+    memory: LayoutMemory
+    level: Level
+    """Whether it fits: a warning where it is tight, a blocker where it does not."""
+    time: BatchTime
+    gpus: int
+    batches: int
+
+    @property
+    def days(self) -> float:
+        """Of the whole run, without evaluations."""
+        return self.time.total * self.batches / 86_400
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of the whole run; a server's GPUs count too."""
+        return self.days * 24 * self.gpus
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plan, time = self.memory.plan, self.time
+        return {
+            "name": self.layout.name,
+            **asdict(self.layout),
+            "fits": self.level is not Level.BLOCKER,
+            "tight": self.level is Level.WARNING,
+            "memory": asdict(plan)
+            | {"update": plan.update, "rollout": plan.rollout}
+            | {"server": self.memory.server, "total": self.memory.total},
+            "rows": self.memory.rows,
+            "seconds": asdict(time) | {"rollout": time.rollout, "total": time.total},
+            "days": self.days,
+            "gpu_hours": self.gpu_hours,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """A run on a cluster."""
+
+    model: str
+    shape: ModelShape
+    shape_source: str
+    cluster: Cluster
+    dtype: str
+    work: BatchWork
+    batches: int
+    assumptions: Assumptions
+    measured: Sequence[str]
+    """Assumptions that were measured."""
+    engine: str
+    """``model.engine`` of the run."""
+    adapter: bool
+    """Whether the run trains an adapter."""
+    layouts: Sequence[LayoutPlan]
+
+    @property
+    def room(self) -> float:
+        """Bytes of a GPU that can be filled."""
+        return self.cluster.gpu.memory * self.assumptions.usable
+
+    @property
+    def fitting(self) -> list[LayoutPlan]:
+        """Those that fit, the fastest first."""
+        found = [plan for plan in self.layouts if plan.level is not Level.BLOCKER]
+        return sorted(found, key=lambda plan: plan.time.total)
+
+    @property
+    def suitable(self) -> list[LayoutPlan]:
+        """Those that fit and train what the run trains, the fastest first."""
+        return [plan for plan in self.fitting if plan.layout.adapter == self.adapter]
+
+    @property
+    def best(self) -> LayoutPlan | None:
+        """The first that is as fast as the fastest, give or take what such an estimate cannot tell apart."""
+        fastest = self.suitable[0].time.total if self.suitable else 0.0
+        return next(
+            (plan for plan in self.layouts if plan in self.suitable and plan.time.total <= ALIKE * fastest), None
+        )
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "model": self.model,
+            "shape": asdict(self.shape) | {"source": self.shape_source},
+            "cluster": asdict(self.cluster),
+            "dtype": self.dtype,
+            "room": self.room,
+            "batch": asdict(self.work),
+            "batches": self.batches,
+            "assumptions": self.assumptions.as_row(),
+            "measured": list(self.measured),
+            "layouts": [plan.as_row() for plan in self.layouts],
+        }
+
+
+def plan_run(
+    config: RunConfig,
+    *,
+    cluster: Cluster,
+    assumptions: Assumptions | None = None,
+    measured: Sequence[str] = (),
+    servers: int | None = None,
+    sharding: Sharding | None = None,
+) -> RunPlan:
+    """Plan a run; nothing is loaded and nobody is asked, but the hub for the shape of a model that is not known here.
+
+    Args:
+        config: The run.
+        cluster: Where it is to run.
+        assumptions: Figures of the estimate.
+        measured: Which of them were measured.
+        servers: GPUs that a vLLM server gets; None: a quarter of all.
+        sharding: Only this way to share the model.
+
+    Raises:
+        ConfigError: The model's shape is not known.
+    """
+    assumptions = assumptions or Assumptions()
+    shape, source = plan_shape(config.model, lora=replace(config.lora, rank=None))
+    adapted, _ = plan_shape(config.model, lora=replace(config.lora, rank=config.lora.rank or DEFAULT_RANK))
+    training = config.training
+    work = batch_work(config, assumptions)
+    found = [
+        plan_layout(
+            config, layout, shape=adapted if layout.adapter else shape, cluster=cluster, work=work,
+            assumptions=assumptions,
+        )
+        for layout in layouts(gpus=cluster.size, servers=servers_of(cluster, servers))
+        if sharding in (None, layout.sharding) and layout.adapter >= bool(config.lora.rank)
+    ]  # fmt: skip
+    return RunPlan(
+        model=str(config.model.path),
+        shape=shape,
+        shape_source=source,
+        cluster=cluster,
+        dtype=config.model.dtype,
+        work=work,
+        batches=training.steps // training.updates_per_batch,
+        assumptions=assumptions,
+        measured=measured,
+        engine=config.model.engine,
+        adapter=bool(config.lora.rank),
+        layouts=found,
+    )
+
+
+def servers_of(cluster: Cluster, servers: int | None) -> int:
+    """GPUs of a server: what is asked for, else a quarter of all."""
+    return max(1, cluster.size // 4) if servers is None else servers
+
+
+def batch_work(config: RunConfig, assumptions: Assumptions) -> BatchWork:
+    """What a batch of the run consists of."""
+    training, rollout = config.training, config.rollout
+    return BatchWork(
+        questions=training.questions_per_batch,
+        rollouts=training.questions_per_batch * training.num_rollouts,
+        searches=min(assumptions.searches, rollout.max_searches),
+        prompt=assumptions.prompt_tokens,
+        turn=min(assumptions.turn_tokens, rollout.max_turn_tokens),
+        observation=min(rollout.top_k * assumptions.document_tokens, rollout.max_observation_tokens),
+        longest_turn=rollout.max_turn_tokens,
+        updates=training.updates_per_batch,
+        epochs=training.epochs,
+        micro_batch=training.micro_batch,
+        checkpointing=training.activation_checkpointing,
+        rescored=True,
+    )
+
+
+def plan_layout(
+    config: RunConfig, layout: Layout, *, shape: ModelShape, cluster: Cluster, work: BatchWork, assumptions: Assumptions
+) -> LayoutPlan:
+    """Memory and time of one layout."""
+    dtype, training = config.model.dtype, config.training
+    room = cluster.gpu.memory * assumptions.usable
+    memory = layout_memory(
+        shape,
+        layout,
+        room=room,
+        lengths=Lengths(prompt=work.prompt, turn=work.turn, observation=work.observation),
+        rollout=config.rollout,
+        training=training,
+        dtype=dtype,
+        max_rows=config.model.max_rows or default_rows(layout),
+        max_logits=None,
+        activations=assumptions.activations,
+    )
+    level = Level.OK
+    if memory.least > TIGHT * cluster.gpu.memory:
+        level = Level.WARNING if memory.total <= room else Level.BLOCKER
+    exact = layout.engine == "transformers" and dtype not in HALF and config.rollout.temperature == 1
+    return LayoutPlan(
+        layout=layout,
+        memory=memory,
+        level=level,
+        time=batch_time(
+            shape,
+            replace(work, rescored=not exact),
+            sharding=layout.sharding,
+            engine=layout.engine,
+            processes=layout.processes,
+            writers=layout.servers or layout.processes,
+            rows=memory.rows,
+            dtype=dtype,
+            adapter=layout.adapter,
+            cluster=cluster,
+            assumptions=assumptions,
+        ),
+        gpus=cluster.size,
+        batches=training.steps // training.updates_per_batch,
+    )
+
+
+def default_rows(layout: Layout) -> int:
+    """Turns that an engine writes at once where ``model.max_rows`` does not say."""
+    from calibadv.rollout.policies import transformers, vllm, vllm_server
+
+    engines = {"transformers": transformers, "vllm": vllm, "vllm-server": vllm_server}
+    rows: int = engines[layout.engine].DEFAULT_ROWS
+    return rows
