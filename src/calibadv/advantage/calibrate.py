@@ -16,9 +16,10 @@ Shape suffixes: N = trajectories of the batch, K = turns (padded; a turn without
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import ArrayLike
 
 from calibadv.advantage.estimators import (
@@ -33,7 +34,7 @@ from calibadv.advantage.estimators import (
 from calibadv.advantage.grpo import Bools, Floats, GroupIds, Indices, check_rewards, group_index
 from calibadv.advantage.silver import SILVER_THRESHOLD, CorrectnessVariant
 from calibadv.advantage.stats import CalibrationStats, group_mass, measure
-from calibadv.config_class import PositiveFloat, PositiveFraction, config_class
+from calibadv.config_class import PositiveFraction, config_class
 from calibadv.errors import ConfigError, DataError
 from calibadv.registry import is_import_path
 
@@ -52,8 +53,9 @@ class CalibrationConfig:
     """``shrink`` negative search turns towards 0 (the paper's), ``interpolate`` to the group's best, or ``none``."""
     rebalance: Rebalance = "positive"
     """Scale the ``positive`` answer turns (the paper's), the ``negative`` ones, or ``none``."""
-    rebalance_coef: PositiveFloat = 1.0
-    """Positive-to-negative advantage mass in the answer turns after the rebalance (the paper's lambda)."""
+    rebalance_coef: Annotated[float, Interval(ge=1e-3, le=1e3)] = 1.0
+    """Positive-to-negative advantage mass in the answer turns after the rebalance (the paper's lambda), from 0.001 to
+    1000: far from 1 only one side is trained, and gradients soon overflow."""
     correctness: CorrectnessVariant = "share"
     """Query correctness: ``share`` of silver documents (the paper's); ``max``, ``mean`` weigh by how often silver."""
     silver_threshold: PositiveFraction = SILVER_THRESHOLD

@@ -46,10 +46,11 @@ from calibadv.runs.step_lines import StepLines, is_interactive
 from calibadv.runs.trainer_args import trainer_config
 from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.training.no_signal import NoSignalError
 from calibadv.training.overrides.checkpoint_saving import save_policy
 from calibadv.training.process_group import leave_process_group_at_exit
 from calibadv.training.signals import StopRequested, StopSignals
-from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
+from calibadv.training.trainer import CalibAdvTrainer
 from calibadv.trajectory import Question
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,8 @@ def train(
         ConfigError: A setting cannot be used, or one of your objects returned what it must not.
         DataError: A file of questions or documents cannot be used.
         RetrieverUnavailable: The retriever is gone for good; a checkpoint was saved.
-        NoSignalError: Nothing could be learned for ``training.max_batches_without_signal`` batches; so too.
+        NoSignalError: Nothing could be learned for ``training.max_batches_without_signal`` batches, or every update
+            was skipped; so too.
         StopRequested: SIGINT or SIGTERM; so too.
     """
     config.check_trainable()

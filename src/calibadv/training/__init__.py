@@ -7,6 +7,7 @@
 - `credit`: rewards, query correctness and calibrated advantages of a whole batch, with every number that the paper
   plots
 - `grpo_config`: `CalibAdvConfig`: TRL's ``GRPOConfig`` with the paper's defaults and the settings of this package
+- `no_signal`: A run from which nothing is learned stops: `NoSignalError`, and why and what helps in plain words
 - `overrides`: each file overrides one method of TRL's trainer
 - `process_group`: the process group of a run over several processes, and its end
 - `rollout_func`: TRL's ``rollout_func`` on top of `calibadv.rollout`: prompts in, token ids, log-probabilities and
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from calibadv.data.run_files import read_metrics
     from calibadv.training.credit import assign_credit
     from calibadv.training.grpo_config import CalibAdvConfig
+    from calibadv.training.no_signal import NoSignalError
     from calibadv.training.rollout_func import handed_over_reward, make_rollout_func
-    from calibadv.training.trainer import CalibAdvTrainer, NoSignalError
+    from calibadv.training.trainer import CalibAdvTrainer
     from calibadv.training.trl_batch import question_order, question_rows
 
 __all__ = [
@@ -52,8 +54,9 @@ __getattr__, __dir__ = lazily(
         "calibadv.data.run_files": ("read_metrics",),
         "calibadv.training.credit": ("assign_credit",),
         "calibadv.training.grpo_config": ("CalibAdvConfig",),
+        "calibadv.training.no_signal": ("NoSignalError",),
         "calibadv.training.rollout_func": ("handed_over_reward", "make_rollout_func"),
-        "calibadv.training.trainer": ("CalibAdvTrainer", "NoSignalError"),
+        "calibadv.training.trainer": ("CalibAdvTrainer",),
         "calibadv.training.trl_batch": ("question_order", "question_rows"),
     },
 )

@@ -11,14 +11,22 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from calibadv.io.files import append_json_line
+from calibadv.training.no_signal import NoSignalError, all_skipped_message
 
 
 class SkipNonFiniteUpdate(TrainerCallback):
-    """Drop an update in which any gradient is not finite; the optimizer then leaves weights and moments alone."""
+    """Drop an update in which any gradient is not finite; the optimizer then leaves weights and moments alone.
 
-    def __init__(self) -> None:
+    When ``max_batches`` batches in a row, or a whole run, changed nothing, it raises `NoSignalError` between batches.
+    """
+
+    def __init__(self, *, updates_per_batch: int, max_batches: int) -> None:
+        self.updates_per_batch = updates_per_batch
+        self.max_batches = max_batches
         self.skipped = 0
         """Updates skipped so far."""
+        self._made = 0
+        self._in_a_row = 0
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -26,10 +34,32 @@ class SkipNonFiniteUpdate(TrainerCallback):
         """Called by the Trainer after clipping, before ``optimizer.step``."""
         parameters = [p for p in kwargs["model"].parameters() if p.grad is not None]
         if all(bool(torch.isfinite(p.grad).all()) for p in parameters):
+            self._made += 1
+            self._in_a_row = 0
             return
         self.skipped += 1
+        self._in_a_row += 1
         for parameter in parameters:
             parameter.grad = None
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before the rollouts of the next batch; the state is that of the last one and can be saved."""
+        if state.global_step % self.updates_per_batch == 0:
+            self._check()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A run that changed nothing is no success."""
+        self._check()
+        if self.skipped and not self._made:
+            raise NoSignalError(all_skipped_message(self.skipped))
+
+    def _check(self) -> None:
+        if self._in_a_row >= self.max_batches * self.updates_per_batch:
+            raise NoSignalError(f"stopped: {all_skipped_message(self._in_a_row)}")
 
 
 UPDATE_METRICS = {

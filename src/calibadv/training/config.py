@@ -50,7 +50,8 @@ class TrainingConfig:
     """With several processes: each keeps AdamW's moments of its share of the parameters (ZeRO stage 1) and sends the
     others what it updated. The weights are those of an unsharded run."""
     max_batches_without_signal: PositiveInt = 10
-    """Stop after this many batches in a row in which no group holds two different rewards."""
+    """Stop after this many batches in a row in which no group holds two different rewards, or no update could be made
+    because gradients were not finite."""
     learning_rate: PositiveFloat = 5e-7
     """AdamW's peak learning rate."""
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"

@@ -28,6 +28,7 @@ from calibadv.training.callbacks import BatchMetrics, SkipNonFiniteUpdate
 from calibadv.training.checkpoints import missing_part
 from calibadv.training.credit import BatchCredit, Outcome
 from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.training.no_signal import NoSignalError, no_signal_message
 from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
 from calibadv.training.overrides.lr_schedule import HeldLearningRate
 from calibadv.training.overrides.micro_batches import LeanMicroBatches
@@ -41,10 +42,6 @@ from calibadv.training.trl_batch import question_order, question_rows
 from calibadv.trajectory import Question, Trajectory
 
 logger = logging.getLogger(__name__)
-
-
-class NoSignalError(ConfigError):
-    """Batch after batch no group held two different rewards: there is nothing to learn from."""
 
 
 class CalibAdvTrainer(
@@ -116,7 +113,9 @@ class CalibAdvTrainer(
         assert args.output_dir is not None  # TRL's __post_init__ fills it in
         self.run_dir = Path(args.output_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        self.skip_non_finite = SkipNonFiniteUpdate()
+        self.skip_non_finite = SkipNonFiniteUpdate(
+            updates_per_batch=self.updates_per_batch, max_batches=args.max_batches_without_signal
+        )
         self.batch_metrics = BatchMetrics(
             self.run_dir / METRICS, updates_per_batch=self.updates_per_batch, finish=self._finish_batch
         )
@@ -225,25 +224,3 @@ def transformers_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 class Prepared(dict[str, Any]):
     """A micro-batch that is ready for the loss."""
-
-
-def no_signal_message(metrics: dict[str, Any]) -> str:
-    """In plain words, why a batch teaches nothing and what helps."""
-    share = metrics["format_valid"] or 0.0
-    reward = metrics["reward"] or 0.0
-    if metrics["reward"] is None:
-        cause = "every rollout failed: its search found no answering retriever, or it ran out of time"
-        remedy = "see to the retriever, or raise rollout.deadline_s"
-    elif share == 0:
-        cause = (
-            "none of the rollouts has a valid format (think, search, information, ..., think, answer): this policy "
-            "does not use the tags, so every reward is 0"
-        )
-        remedy = "start from a model that was taught the tags (calibadv sft), or change rollout.prompt"
-    elif reward == 0:
-        cause = f"{share:.0%} of the rollouts have a valid format, but no answer scores above 0"
-        remedy = "start from a stronger model, ask easier questions, or check what the retriever finds"
-    else:
-        cause = f"in every group all rollouts earn the same reward (mean {reward:.2f})"
-        remedy = "raise training.num_rollouts or rollout.temperature, or ask harder questions"
-    return f"No signal in this batch: {cause}. All advantages are 0, so it teaches nothing; to learn, {remedy}."

@@ -97,7 +97,7 @@ def test_the_result_of_a_lab_is_summed_up(tmp_path: Path) -> None:
     [
         (["--preset", "gentle"], 'Invalid value "gentle" for --preset. Choose from: "default", "aggressive"'),
         (["--arms", "ppo"], "--arms: 'ppo'"),
-        (["--arms", "calibadv:lambda=-1"], "calibration.rebalance_coef must be > 0"),
+        (["--arms", "calibadv:lambda=-1"], "calibration.rebalance_coef must be between 0.001 and 1000.0"),
         (["pretrain", "--preset", "huge"], "--preset must be one of default, lab-large, got huge"),
         (["pretrain", "--out", "."], "--out . is not an empty folder; name a new one"),
         (["--out", "file"], "--out file is not an empty folder; name a new one"),

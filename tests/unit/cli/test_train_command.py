@@ -41,7 +41,7 @@ def test_verbose_prints_every_setting(config_file: Path, capsys: pytest.CaptureF
     [
         ("training.stepz=1", "training.stepz is not a setting; did you mean training.steps?"),
         ("training.steps=many", 'training.steps must be a whole number, got "many"'),
-        ("calibration.rebalance_coef=-1.0", "calibration.rebalance_coef must be > 0, got -1.0"),
+        ("calibration.rebalance_coef=-1.0", "calibration.rebalance_coef must be between 0.001 and 1000.0, got -1.0"),
         ("training.num_rollouts=1", "training.num_rollouts must be >= 2, got 1"),
         ("data.train=[]", "data.train is empty"),
         ("nonsense", "expected section.key=value"),

@@ -105,8 +105,8 @@ def test_data_root_from_an_unset_variable_is_named_once(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("calibration.rebalance_coef=0", r"calibration.rebalance_coef must be > 0, got 0"),
-        ("calibration.rebalance_coef=-1.0", r"calibration.rebalance_coef must be > 0, got -1.0"),
+        ("calibration.rebalance_coef=0", r"calibration.rebalance_coef must be between 0.001 and 1000.0, got 0"),
+        ("calibration.rebalance_coef=-1.0", r"calibration.rebalance_coef must be between 0.001 and 1000.0, got -1.0"),
         ("calibration.rebalance_coef=nan", r"calibration.rebalance_coef must be a finite number, got nan"),
         ("calibration.rebalance_coef=one", r'calibration.rebalance_coef must be a number, got "one"'),
         ("calibration.soft_penalty=hard", r"calibration.soft_penalty must be one of"),

@@ -64,7 +64,7 @@ def test_trained_tokens_are_scored_through_the_adapter(make_model: Callable[[], 
         wanted = model(input_ids=ids).logits.log_softmax(-1)[0, [1, 2], [5, 6]]
         assert can_score_tokens(model)
         add_token_head(model, temperature=1.0)
-        logp, _ = model(input_ids=ids, score_mask=mask)
+        logp, _, _ = model(input_ids=ids, score_mask=mask)
     assert torch.allclose(logp, wanted, atol=1e-5)
 
 

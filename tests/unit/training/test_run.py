@@ -28,7 +28,7 @@ from calibadv.rollout.policies.transformers import TransformersPolicy
 from calibadv.runs.evaluate import questions_of
 from calibadv.runs.train import is_relevant, periodic_questions, train
 from calibadv.training import read_metrics
-from calibadv.training.trainer import NoSignalError
+from calibadv.training.no_signal import NoSignalError
 
 Configure = Callable[..., RunConfig]
 

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
@@ -25,7 +25,8 @@ from calibadv.rollout import Completion, GenerationRequest, HFTokenizer, Request
 from calibadv.runs.trainer_args import loss_options
 from calibadv.training.config import TrainingConfig
 from calibadv.training.grpo_config import WITHOUT_EFFECT, CalibAdvConfig
-from calibadv.training.trainer import CalibAdvTrainer, NoSignalError, Prepared
+from calibadv.training.no_signal import NoSignalError
+from calibadv.training.trainer import CalibAdvTrainer, Prepared
 from calibadv.trajectory import Document, Question
 
 GOOD, MISLED, LOST, INVALID = range(4)
@@ -83,10 +84,10 @@ def make_trainer(
         return Answering(HFTokenizer(tokenizer))
 
     def make(
-        cls: type[CalibAdvTrainer] = CalibAdvTrainer, *, policy: Any = scripted, **changes: Any
+        cls: type[CalibAdvTrainer] = CalibAdvTrainer, *, policy: Any = scripted, model: Any = None, **changes: Any
     ) -> CalibAdvTrainer:
         return cls(
-            make_model(),
+            model or make_model(),
             args=CalibAdvConfig(**(settings | changes)),
             train_questions=questions[:5],
             retriever=ListRetriever(documents),
@@ -146,6 +147,48 @@ def test_overrides_train_the_same_weights_as_trl(
     torch.testing.assert_close(weights(ours), weights(reference), atol=2e-5, rtol=1e-3)
 
 
+def mixture_of_experts(kind: str, tokenizer: PreTrainedTokenizerFast) -> Any:
+    torch.manual_seed(0)
+    experts = {"num_experts": 4, "moe_intermediate_size": 16} if kind == "qwen3_moe" else {"num_local_experts": 4}
+    config: Any = AutoConfig.for_model(
+        kind, vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=8, num_experts_per_tok=2, max_position_embeddings=1024,
+        initializer_range=0.2, **experts,
+    )  # fmt: skip
+    auto: Any = AutoModelForCausalLM  # untyped there
+    return auto.from_config(config)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])
+def test_a_mixture_of_experts_trains_as_with_trl_its_auxiliary_loss_included(
+    make_trainer: Callable[..., CalibAdvTrainer], char_tokenizer: PreTrainedTokenizerFast, kind: str
+) -> None:
+    def trained(cls: type[CalibAdvTrainer], coef: float) -> CalibAdvTrainer:
+        model = mixture_of_experts(kind, char_tokenizer)
+        trainer = make_trainer(cls, model=model, router_aux_loss_coef=coef, max_steps=2)
+        trainer.train()
+        return trainer
+
+    ours, reference, without = (
+        trained(*arm) for arm in ((CalibAdvTrainer, 0.5), (TrlLogprobs, 0.5), (CalibAdvTrainer, 0.0))
+    )
+    losses, wanted = ([line["loss"] for line in t.state.log_history if "loss" in line] for t in (ours, reference))
+    assert losses == pytest.approx(wanted, rel=1e-4)
+    torch.testing.assert_close(weights(ours), weights(reference), atol=2e-5, rtol=1e-3)
+    assert (weights(ours) - weights(without)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])
+def test_a_mixture_of_experts_plays_its_own_rollouts_with_the_logprobs_of_a_full_forward(
+    make_trainer: Callable[..., CalibAdvTrainer], char_tokenizer: PreTrainedTokenizerFast, kind: str
+) -> None:
+    rollout = {"prompt": "question", "max_turn_tokens": 12}
+    trainer = make_trainer(policy=None, model=mixture_of_experts(kind, char_tokenizer), rollout=rollout)
+    model_of(trainer).train()
+    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    assert_old_logprobs_are_those_of_a_full_forward(trainer, batch, temperature=1.0)
+
+
 def test_model_that_comes_in_evaluation_mode_trains_the_same(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
     one, other = make_trainer(), make_trainer()
     model_of(other).eval()
@@ -153,6 +196,19 @@ def test_model_that_comes_in_evaluation_mode_trains_the_same(make_trainer: Calla
     other.train()
     assert torch.equal(weights(one), weights(other))
     assert len(list((other.run_dir / "trajectories").iterdir())) == 2
+
+
+def assert_old_logprobs_are_those_of_a_full_forward(
+    trainer: CalibAdvTrainer, batch: dict[str, Any], *, temperature: float
+) -> None:
+    mask = (batch["completion_mask"] * batch["tool_mask"]).bool()
+    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    with torch.no_grad():
+        logits = trainer.policy_model(input_ids=ids, attention_mask=attention).logits[:, :-1] / temperature
+    logp = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)[:, -mask.shape[1] :]
+    assert mask.sum() > 50
+    torch.testing.assert_close(batch["old_per_token_logps"][mask], logp[mask], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.7), (1.4, 1.0), (0.6, 0.9)])
@@ -163,14 +219,7 @@ def test_old_logprobs_are_those_of_a_full_forward_at_the_temperature_of_the_loss
     trainer = make_trainer(policy=None, temperature=temperature, top_p=top_p, rollout=rollout)
     model_of(trainer).train()
     batch = trainer._generate_and_score_completions(rows_of(trainer))
-    mask = (batch["completion_mask"] * batch["tool_mask"]).bool()
-    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    with torch.no_grad():
-        logits = trainer.policy_model(input_ids=ids, attention_mask=attention).logits[:, :-1] / temperature
-    logp = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)[:, -mask.shape[1] :]
-    assert mask.sum() > 50
-    torch.testing.assert_close(batch["old_per_token_logps"][mask], logp[mask], atol=1e-4, rtol=1e-4)
+    assert_old_logprobs_are_those_of_a_full_forward(trainer, batch, temperature=temperature)
     assert trainer.uses_sampled_logprobs == (temperature == 1)
 
 
@@ -239,14 +288,41 @@ def test_metrics_hold_one_complete_line_per_batch(make_trainer: Callable[..., Ca
         assert line[name] is not None
 
 
+def poison(trainer: GRPOTrainer, *, updates: int) -> None:
+    """Make the gradients of the first ``updates`` updates NaN (each is made of two micro-batches)."""
+    passes = iter(range(2 * updates))
+    weight = model_of(trainer).model.layers[0].mlp.gate_proj.weight
+    weight.register_hook(lambda grad: grad * float("nan") if next(passes, None) is not None else grad)
+
+
 def test_non_finite_gradient_skips_the_update_and_is_counted(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
-    trainer = make_trainer(max_steps=2)
-    poisoned = model_of(trainer).model.layers[0].mlp.gate_proj.weight
-    poisoned.register_hook(lambda grad: grad * float("nan"))
-    before = weights(trainer)
+    trainer = make_trainer()
+    poison(trainer, updates=2)
     trainer.train()
+    assert [line["skipped_updates"] for line in read_metrics(trainer.run_dir / "metrics.jsonl")] == [2, 0]
+
+
+def test_skipped_updates_leave_the_weights_alone_and_a_run_of_nothing_else_is_no_success(
+    make_trainer: Callable[..., CalibAdvTrainer],
+) -> None:
+    trainer = make_trainer()
+    poison(trainer, updates=4)
+    before = weights(trainer)
+    with pytest.raises(NoSignalError, match=r"the last 4 updates were all skipped .* lower training.learning_rate"):
+        trainer.train()
     assert torch.equal(weights(trainer), before)
-    assert read_metrics(trainer.run_dir / "metrics.jsonl")[0]["skipped_updates"] == 2
+    assert len(read_metrics(trainer.run_dir / "metrics.jsonl")) == 2
+
+
+def test_batch_after_batch_of_skipped_updates_stops_before_the_next_is_played(
+    make_trainer: Callable[..., CalibAdvTrainer],
+) -> None:
+    trainer = make_trainer(max_steps=8, max_batches_without_signal=2)
+    poison(trainer, updates=8)
+    with pytest.raises(NoSignalError, match="stopped: the last 4 updates were all skipped"):
+        trainer.train()
+    assert trainer.state.global_step == 4
+    assert len(list((trainer.run_dir / "trajectories").iterdir())) == 2
 
 
 def test_policy_that_never_writes_a_tag_is_told_so_and_stops(

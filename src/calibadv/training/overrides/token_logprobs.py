@@ -8,7 +8,9 @@ whose next token is trained. Values and gradients are those of TRL's path (``tes
 from __future__ import annotations
 
 import functools
+import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,18 +41,27 @@ def score_tokens(
 def add_token_head(model: Any, *, temperature: float) -> None:
     """Let ``model(..., score_mask=...)`` return the log-probabilities and entropies of the tokens under the mask.
 
-    It is part of the model's own forward, so that wrappers for distributed training see one call; an adapter hands it
-    on to the model inside.
+    With a ``router_mask`` (the tokens that are no padding) the third value is the auxiliary loss of a mixture of
+    experts, as the model's own forward computes it; else it is None. All of it is part of that forward, so that
+    wrappers for distributed training see one call; an adapter hands it on to the model inside.
     """
     model = model.get_base_model() if is_adapted(model) else model
     original = model.forward
 
     @functools.wraps(type(model).forward)
-    def forward(self: Any, *args: Any, score_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self: Any,
+        *args: Any,
+        score_mask: torch.Tensor | None = None,
+        router_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         if score_mask is None:
             return original(*args, **kwargs)
         input_ids = kwargs["input_ids"]
-        hidden = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        routing = {} if router_mask is None else {"output_router_logits": True}
+        outputs = self.base_model(input_ids=input_ids, use_cache=False, **routing)
+        hidden = outputs.last_hidden_state
         head = self.get_output_embeddings()
         chosen = score_mask[:, 1:].bool()  # a token is predicted by the position before it
         hidden_MD, token_M = hidden[:, :-1][chosen], input_ids[:, 1:][chosen]
@@ -62,9 +73,25 @@ def add_token_head(model: Any, *, temperature: float) -> None:
             for h, t in zip(hidden_MD.split(size), token_M.split(size), strict=True)
         ]
         logp_M, entropy_M = (torch.cat(piece) for piece in zip(*pieces, strict=True))
-        return logp_M, entropy_M
+        if router_mask is None:
+            return logp_M, entropy_M, None
+        balance = balancing_loss(self)
+        assert balance is not None
+        return (
+            logp_M,
+            entropy_M,
+            balance(outputs.router_logits, self.num_experts, self.num_experts_per_tok, router_mask),
+        )
 
     model.forward = types.MethodType(forward, model)
+
+
+def balancing_loss(model: Any) -> Callable[..., torch.Tensor] | None:
+    """The function with which a mixture of experts computes its auxiliary loss; None when it cannot be called here."""
+    model = model.get_base_model() if is_adapted(model) else model
+    found = getattr(sys.modules[type(model).__module__], "load_balancing_loss_func", None)
+    known = hasattr(model, "num_experts") and hasattr(model, "num_experts_per_tok")
+    return found if known else None
 
 
 def can_score_tokens(model: Any) -> bool:
@@ -92,12 +119,20 @@ class TrainedTokenLogprobs(GRPOTrainer):
             self._loss_mask = None
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any
+        self,
+        model: Any,
+        input_ids: Any,
+        attention_mask: Any,
+        logits_to_keep: int,
+        *args: Any,
+        compute_aux_loss: bool = False,
+        **kwargs: Any,
     ) -> Any:
-        loss_mask = self._loss_mask
-        if loss_mask is None or input_ids.is_cuda or not can_score_tokens(self.accelerator.unwrap_model(model)):
+        loss_mask, inner = self._loss_mask, self.accelerator.unwrap_model(model)
+        routed = compute_aux_loss and balancing_loss(inner) is None
+        if loss_mask is None or input_ids.is_cuda or routed or not can_score_tokens(inner):
             return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+                model, input_ids, attention_mask, logits_to_keep, *args, compute_aux_loss=compute_aux_loss, **kwargs
             )
         score_mask = torch.zeros_like(input_ids)
         score_mask[:, -logits_to_keep:] = loss_mask
@@ -106,10 +141,11 @@ class TrainedTokenLogprobs(GRPOTrainer):
         length = int(attention_mask.sum(1).max())
         packed_ids = input_ids.gather(1, order)[:, :length]
         packed_mask = score_mask.gather(1, order)[:, :length]
+        router_mask = attention_mask.gather(1, order)[:, :length] if compute_aux_loss else None
         with self.accelerator.autocast():
-            logp_M, entropy_M = model(input_ids=packed_ids, score_mask=packed_mask)
+            logp_M, entropy_M, aux_loss = model(input_ids=packed_ids, score_mask=packed_mask, router_mask=router_mask)
         # Rows are scanned in the same order in both layouts, so scored tokens correspond one to one.
         chosen = loss_mask.bool()
         logps = torch.zeros(chosen.shape, dtype=logp_M.dtype, device=logp_M.device).masked_scatter(chosen, logp_M)
         entropies = torch.zeros_like(logps).masked_scatter(chosen, entropy_M)
-        return logps, entropies, None
+        return logps, entropies, aux_loss

@@ -85,7 +85,7 @@ class DemonstrationTrainer(SafeCheckpoints, Trainer):
         with self.accelerator.autocast():
             if can_score_tokens(self.accelerator.unwrap_model(model)):
                 # Padding is on the right, where causal attention needs no mask.
-                logp_M, _ = model(input_ids=inputs["input_ids"], score_mask=written.long())
+                logp_M, _, _ = model(input_ids=inputs["input_ids"], score_mask=written.long())
                 return torch.as_tensor(logp_M)
             outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
         chosen = written[:, 1:]
