@@ -51,7 +51,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "transformers": ("devices.py", *MODELS, *DENSE),
     "sentence_transformers": DENSE,
     "faiss": ("retrieval/dense/",),
-    "vllm": ("rollout/policies/vllm.py",),
+    "vllm": ("rollout/policies/vllm.py", "training/overrides/colocated_vllm.py"),
     "safetensors": MODELS,
     "tokenizers": ("lab/",),
     "trl": ("training/", "runs/"),

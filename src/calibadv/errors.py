@@ -8,6 +8,7 @@
     ├── RetrieverError      (also RuntimeError)     a search failed
     │   └── RetrieverUnavailable                    the retriever was unreachable at every attempt
     ├── PolicyError         (also RuntimeError)     the policy cannot generate (NaN logits, context too small)
+    │   └── EngineFailed                            the engine that writes failed; the weights being trained are intact
     ├── SaveError           (also OSError)          a checkpoint or a model could not be written
     └── TokenMismatchError  (also AssertionError)   trained token ids differ from the sampled ones
 
@@ -59,6 +60,10 @@ class PolicyError(CalibAdvError, RuntimeError):
 
     trajectories: tuple[Any, ...] = ()
     """What a rollout had finished by then (`calibadv.trajectory.Trajectory`)."""
+
+
+class EngineFailed(PolicyError):
+    """The engine that writes the turns of a run failed or refused new weights; the run saves its state and stops."""
 
 
 class TokenMismatchError(CalibAdvError, AssertionError):

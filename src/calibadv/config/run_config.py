@@ -19,7 +19,7 @@ from calibadv.models.lora import LoraConfig
 from calibadv.retrieval.config import RetrievalConfig
 from calibadv.rewards.outcome import RewardConfig
 from calibadv.rollout.config import RolloutConfig
-from calibadv.training.config import AlgorithmConfig, TrainingConfig
+from calibadv.training.config import AlgorithmConfig, TrainingConfig, check_engine_settings
 from calibadv.training.sft.config import SFTConfig
 
 FROM_DATA_ROOT = (("data", "train"), ("data", "test"), ("retrieval", "corpus"), ("sft", "questions"), ("sft", "traces"))
@@ -86,6 +86,7 @@ class RunConfig:
     def check_trainable(self) -> None:
         """Refuse what only training cannot use: no questions, greedy rollouts, an engine that it does not update."""
         check_trainable_engine(self.model)
+        check_engine_settings(self.training, engine=self.model.engine)
         if not self.data.train:
             raise ConfigError('data.train is empty; name question files, such as data.train = ["my.train.jsonl"]')
         if self.rollout.temperature == 0:

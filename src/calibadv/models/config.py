@@ -13,6 +13,7 @@ from calibadv.devices import usable_device
 from calibadv.errors import ConfigError
 from calibadv.registry import is_import_path
 
+TRAINABLE = ("transformers", "vllm")
 SERVERS = ("vllm-server", "openai")
 API_KEY_ENV = {"vllm-server": "VLLM_API_KEY", "openai": "OPENAI_API_KEY"}
 """Environment variables that hold the key for a server, where ``api_key_env`` names no other."""
@@ -35,8 +36,9 @@ class ModelConfig:
     device: str = "auto"
     """"auto" takes an accelerator where there is one; or a torch device such as "cpu" or "cuda:0"."""
     engine: str = "transformers"
-    """What writes the turns: "transformers" in this process; "vllm" in this process; "vllm-server", a running
-    ``vllm serve`` at ``url``; "openai", any OpenAI-compatible server at ``url`` (evaluation only)."""
+    """What writes the turns: "transformers" in this process; "vllm" in this process (in training, on the device that
+    trains); "vllm-server", a running ``vllm serve`` at ``url``, and "openai", any OpenAI-compatible server at ``url``
+    (both for evaluation only)."""
     max_rows: PositiveInt | None = None
     """Turns written at once (rows of a batch, or requests in flight); not set: the engine's own number (transformers
     64, vllm and vllm-server 256, openai 16)."""
@@ -44,7 +46,8 @@ class ModelConfig:
     """Longest context in tokens; not set: what the model's configuration or the server says."""
     engine_args: tuple[str, ...] = ()
     """Further arguments of vLLM's engine as name=value, such as ["tensor_parallel_size=2",
-    "gpu_memory_utilization=0.5"]; names and values are vLLM's. For engine "vllm"."""
+    "gpu_memory_utilization=0.5"]; names and values are vLLM's. For engine "vllm". In training gpu_memory_utilization is
+    0.3 unless given here, and enable_sleep_mode is on where there is a GPU."""
     url: str | None = None
     """Address of the server, such as http://127.0.0.1:8000 (with or without /v1)."""
     served_name: str | None = None
@@ -96,10 +99,10 @@ def check_trainable_engine(config: ModelConfig) -> None:
             'model.engine "openai" cannot be trained: such a server returns text, and training needs the sampled token '
             'ids and their log-probabilities; use "transformers" (or evaluate with `calibadv eval`)'
         )
-    if config.engine != "transformers" and not is_import_path(config.engine):
+    if config.engine not in TRAINABLE and not is_import_path(config.engine):
         raise ConfigError(
             f'model.engine "{config.engine}" is for evaluation; training plays rollouts with the weights it updates:'
-            ' use model.engine = "transformers"'
+            ' use model.engine = "transformers" or "vllm"'
         )
 
 

@@ -6,6 +6,7 @@ The settings are light; peft is imported when a model gets its adapter.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,23 +95,29 @@ def save_merged(model: Any, folder: Path) -> None:
 
 def merged_weights(base: Any) -> dict[str, Any]:
     """The weights of a model inside of its adapter, each covered layer with its update added."""
+    return dict(iter_merged_weights(base))
+
+
+def iter_merged_weights(base: Any, *, parameters_only: bool = False) -> Iterator[tuple[str, Any]]:
+    """As `merged_weights`, one at a time; ``parameters_only``: no buffers, and a shared weight once."""
     import torch
 
-    updates = {
-        name: module.get_delta_weight(module.active_adapters[0])
+    covered = {
+        name: module
         for name, module in base.named_modules()
         if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")
     }
-    merged = {}
-    with torch.no_grad():
-        for name, value in base.state_dict().items():
-            if ".lora_" in name:
-                continue
-            clean = name.replace(".base_layer.", ".")
-            owner = name.rsplit(".base_layer.", 1)[0] if ".base_layer." in name else None
-            is_weight = owner in updates and name.endswith(".base_layer.weight")
-            merged[clean] = value + updates[owner].to(value.dtype) if is_weight else value
-    return merged
+    weights = base.named_parameters() if parameters_only else base.state_dict().items()
+    for name, value in weights:
+        if ".lora_" in name:
+            continue
+        value = value.detach()
+        owner = name.removesuffix(".base_layer.weight")
+        if owner != name and owner in covered:
+            module = covered[owner]
+            with torch.no_grad():
+                value = value + module.get_delta_weight(module.active_adapters[0]).to(value.dtype)
+        yield name.replace(".base_layer.", "."), value
 
 
 def base_of_adapter(folder: Path) -> str:

@@ -85,7 +85,7 @@ def _open(config: ModelConfig, *, threads: int | None, stack: ExitStack) -> tupl
 
         require_vllm()
         return VllmPolicy(
-            stack.enter_context(_plain_folder(config, source)),
+            stack.enter_context(plain_folder(config, source)),
             tokenizer,
             dtype=config.dtype,
             max_rows=config.max_rows or DEFAULT_ROWS,
@@ -171,7 +171,7 @@ def read_engine_args(arguments: tuple[str, ...]) -> dict[str, Any]:
 
 
 @contextmanager
-def _plain_folder(config: ModelConfig, source: ModelSource) -> Iterator[str]:
+def plain_folder(config: ModelConfig, source: ModelSource) -> Iterator[str]:
     """A Hugging Face folder or hub id; GGUF files and adapters are turned into a temporary one."""
     if source.gguf_file is None and source.adapter is None:
         yield source.name

@@ -26,18 +26,20 @@ from calibadv.config.run_folder import check_run_folder, claim_run_folder
 from calibadv.data.config import draw_per_dataset, load_split
 from calibadv.data.run_files import BEST, EVALUATIONS, MODEL, checkpoint_step, read_metrics
 from calibadv.devices import without_progress_bars
-from calibadv.errors import CalibAdvError, ConfigError, RetrieverUnavailable
+from calibadv.errors import CalibAdvError, ConfigError, EngineFailed, RetrieverUnavailable
 from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
 from calibadv.io.files import append_json_line
 from calibadv.models.config import ModelConfig
 from calibadv.models.engine import Engine, find_engine, open_engine
 from calibadv.models.load import load_model, resolve_model
 from calibadv.models.lora import add_adapter
+from calibadv.models.open_policy import plain_folder
 from calibadv.registry import is_import_path
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import opened_retriever
 from calibadv.rewards.reward import Reward, open_reward
 from calibadv.rollout.policies.transformers import DEFAULT_ROWS, TransformersPolicy
+from calibadv.rollout.policies.vllm import require_trainable_vllm
 from calibadv.rollout.policy import Policy
 from calibadv.rollout.tokenizer import HFTokenizer
 from calibadv.rollout.tokenizer_checks import check_tokenizer
@@ -92,6 +94,7 @@ def train(
         ConfigError: A setting cannot be used, or one of your objects returned what it must not.
         DataError: A file of questions or documents cannot be used.
         RetrieverUnavailable: The retriever is gone for good; a checkpoint was saved.
+        EngineFailed: vLLM failed in the middle of a rollout, or refused the weights; so too.
         NoSignalError: Nothing could be learned for ``training.max_batches_without_signal`` batches, or every update
             was skipped; so too.
         StopRequested: SIGINT or SIGTERM; so too.
@@ -104,11 +107,13 @@ def train(
         policy = find_engine(policy or config.model.engine)
     check_run_folder(config, resume=resume)
     resolve_model(config.model)
+    if policy is None and config.model.engine == "vllm":
+        require_trainable_vllm()
     settings = config.training
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     leave_process_group_at_exit()
-    args = trainer_config(config, settings.output)
+    args = trainer_config(config, settings.output, own_policy=policy is not None)
     questions = load_split(config.data, "train", limit=config.data.limit)
     test = periodic_questions(config) if settings.eval_every else []
     with ExitStack() as stack:
@@ -119,14 +124,18 @@ def train(
         if is_interactive() if progress is None else progress:
             lines = StepLines(settings.steps, steps_per_batch=settings.updates_per_batch)
             listeners = [*listeners, stack.enter_context(lines)]
+        if args.use_vllm:
+            folder = stack.enter_context(plain_folder(config.model, resolve_model(config.model)))
+            args.vllm_engine_args["model"] = folder
         model, tokenizer = load_model(replace(config.model, dtype="float32"))
         check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path))
         model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)
         trainer = CalibAdvTrainer(
             model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer,
-            policy=functools.partial(make_policy, config=config.model, engine=policy), reward=reward,
-            estimator=estimator, stop=stop,
+            policy=None if args.use_vllm else functools.partial(make_policy, config=config.model, engine=policy),
+            reward=reward, estimator=estimator, stop=stop,
         )  # fmt: skip
+        stack.callback(trainer.close)
         trainer.keep_checkpoints = settings.keep_checkpoints
         trainer.shard_optimizer = settings.shard_optimizer
         trainer.remove_callback(PrinterCallback)
@@ -188,7 +197,7 @@ def run(trainer: CalibAdvTrainer, checkpoint: Path | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.stop.check()
-    except (RetrieverUnavailable, NoSignalError, StopRequested):
+    except (RetrieverUnavailable, EngineFailed, NoSignalError, StopRequested):
         # Raised between batches: weights, optimizer and random state are those of the last completed batch.
         trainer.save_checkpoint()
         logger.error("Stopped at step %d; %s", trainer.state.global_step, where_to_resume(trainer.run_dir))

@@ -18,14 +18,16 @@ from calibadv.config import RunConfig
 from calibadv.devices import usable_device
 from calibadv.errors import ConfigError
 from calibadv.models.config import ModelConfig, check_trainable_dtype
+from calibadv.models.open_policy import read_engine_args
+from calibadv.rollout.policies.vllm import DEFAULT_ROWS
 from calibadv.training.config import TrainingConfig
 from calibadv.training.grpo_config import CalibAdvConfig
 
 logger = logging.getLogger(__name__)
 
 
-def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
-    """The trainer's arguments for a run in ``folder``."""
+def trainer_config(config: RunConfig, folder: Path, *, own_policy: bool = False) -> CalibAdvConfig:
+    """The trainer's arguments for a run in ``folder``; ``own_policy``: ``model.engine`` plays no rollouts."""
     settings = config.training
     rows = settings.questions_per_batch * settings.num_rollouts // settings.mini_batches
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by accelerate and torchrun
@@ -65,7 +67,47 @@ def trainer_config(config: RunConfig, folder: Path) -> CalibAdvConfig:
         reward_score=config.reward.score,
         max_batches_without_signal=settings.max_batches_without_signal,
         **loss_options(settings),
+        **({} if own_policy or config.model.engine != "vllm" else vllm_options(config)),
     )
+
+
+NOT_IN_TRAINING = {
+    "model": "it is model.path",
+    "tokenizer": "it is the model's",
+    "distributed_executor_backend": "the engine runs in the training processes",
+    "data_parallel_size": "every process, or group of tensor_parallel_size processes, has an engine",
+    "pipeline_parallel_size": "there is tensor_parallel_size",
+    "logprobs_mode": "training.engine_correction needs its own",
+    "seed": "every turn has its own, from training.seed",
+}
+"""Arguments of vLLM that training sets itself, and why."""
+
+
+def vllm_options(config: RunConfig) -> Mapping[str, Any]:
+    """TRL's options for vLLM in the training process."""
+    given = read_engine_args(config.model.engine_args)
+    for name, reason in NOT_IN_TRAINING.items():
+        if name in given:
+            raise ConfigError(f"model.engine_args: {name} cannot be set in training ({reason}); leave it out")
+    settings = config.training
+    rows = config.model.max_rows or DEFAULT_ROWS
+    correct = settings.engine_correction != "none"
+    correction = {
+        "vllm_importance_sampling_mode": settings.engine_correction,
+        "vllm_importance_sampling_clip_max": settings.engine_correction_max,
+    }
+    return {
+        "use_vllm": True,
+        "vllm_gpu_memory_utilization": given.pop("gpu_memory_utilization", 0.3),
+        "vllm_tensor_parallel_size": given.pop("tensor_parallel_size", 1),
+        "vllm_enable_sleep_mode": given.pop("enable_sleep_mode", not trains_on_cpu(config.model.device)),
+        "vllm_model_impl": given.pop("model_impl", "auto"),
+        "vllm_max_model_length": given.pop("max_model_len", config.model.max_context),
+        "vllm_engine_args": {"dtype": config.model.dtype, "max_num_seqs": rows} | given,
+        "vllm_importance_sampling_correction": correct,
+        "vllm_gap_alarm": settings.engine_gap_alarm,
+        **(correction if correct else {}),
+    }
 
 
 def warmup_steps(settings: TrainingConfig) -> int:

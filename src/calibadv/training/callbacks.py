@@ -62,6 +62,25 @@ class SkipNonFiniteUpdate(TrainerCallback):
             raise NoSignalError(f"stopped: {all_skipped_message(self._in_a_row)}")
 
 
+class WhenWeightsChange(TrainerCallback):
+    """Calls ``changed`` after every optimizer step, and when a run begins (it may have loaded a checkpoint)."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.changed = changed
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The weights are the first ones, or a checkpoint's."""
+        self.changed()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The optimizer has just updated the weights."""
+        self.changed()
+
+
 UPDATE_METRICS = {
     "loss": ("loss",),
     "grad_norm": ("grad_norm",),
@@ -72,6 +91,14 @@ UPDATE_METRICS = {
     "update_entropy": ("entropy",),
 }
 """Our metrics of an update and where the Trainer logs each (the first that is there)."""
+ENGINE_METRICS = {
+    "logprob_gap": "sampling/sampling_logp_difference/mean",
+    "logprob_gap_max": "sampling/sampling_logp_difference/max",
+    "correction_mean": "sampling/importance_sampling_ratio/mean",
+    "correction_min": "sampling/importance_sampling_ratio/min",
+    "correction_max": "sampling/importance_sampling_ratio/max",
+}
+"""Metrics of a batch that only another engine than the model itself has."""
 
 
 class BatchMetrics(TrainerCallback):
@@ -111,6 +138,10 @@ class BatchMetrics(TrainerCallback):
             values = [u[name] for u in self._updates for name in theirs if u.get(name) is not None]
             finite = [v for v in values if math.isfinite(v)]
             line[ours] = sum(finite) / len(finite) if finite else None
+        for ours, name in ENGINE_METRICS.items():
+            found = [update[name] for update in self._updates if name in update]
+            if found:
+                line[ours] = found[-1]
         line |= self.finish()
         append_json_line(self.path, line)
         self._updates.clear()

@@ -5,6 +5,7 @@ Defaults are the paper's where it names them.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -93,6 +94,18 @@ class TrainingConfig:
     best_metric: Literal[ScoreName, "reward", "none"] = "f1"
     """The evaluation with the best value of this metric leaves its weights in ``best/``, if it beats the base model;
     "none" keeps none."""
+    engine_correction: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "none"] = (
+        "token_truncate"
+    )
+    """For model.engine "vllm", whose probabilities differ a little from the trainer's: the loss of every sampled token
+    (or of every rollout, "sequence") is weighted by the ratio of the trainer's probability to the engine's. Ratios
+    above ``engine_correction_max`` are cut to it ("truncate") or their loss is left out ("mask"). "none": no weights,
+    and then no ``logprob_gap`` in metrics.jsonl either."""
+    engine_correction_max: PositiveFloat = 2.0
+    """Largest weight of ``engine_correction``."""
+    engine_gap_alarm: PositiveFloat = 0.05
+    """For model.engine "vllm": warn when the log-probabilities of engine and trainer differ by more than this (nats,
+    the mean of the absolute difference over a batch's sampled tokens; ``logprob_gap`` in metrics.jsonl)."""
     seed: int = 0
     """Seeds the order of the questions and every draw."""
     threads: PositiveInt | None = None
@@ -139,4 +152,17 @@ class TrainingConfig:
             raise ConfigError(
                 f"training.lr_decay_steps ({self.lr_decay_steps}) must be >= training.steps ({self.steps}): the rate "
                 "would be 0 for the rest of the run"
+            )
+
+
+def check_engine_settings(config: TrainingConfig, *, engine: str) -> None:
+    """Refuse what has an effect with vLLM alone."""
+    if engine == "vllm":
+        return
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        if setting.name.startswith("engine_") and value != setting.default:
+            raise ConfigError(
+                f'training.{setting.name} = {value!r} is for model.engine "vllm", but the engine is "{engine}": '
+                "leave it out"
             )

@@ -20,12 +20,32 @@ WITHOUT_EFFECT = {
     "min_p": "rollouts draw by temperature and top_p",
     "repetition_penalty": "rollouts draw by temperature and top_p",
     "generation_kwargs": "rollouts draw by temperature and top_p",
-    "use_vllm": "rollouts are played by the trainer's policy argument",
+    "vllm_structured_outputs_regex": "turns are free text",
+    "vllm_mode": "vLLM runs in the training process",
+    "vllm_server_base_url": "vLLM runs in the training process",
+    "vllm_server_host": "vLLM runs in the training process",
+    "vllm_server_port": "vLLM runs in the training process",
+    "vllm_server_timeout": "vLLM runs in the training process",
+    "vllm_group_port": "vLLM runs in the training process",
     "scale_rewards": "advantages are those of calibration.estimator",
     "reward_weights": "the outcome reward is the only one",
     "mask_truncated_completions": "every token that the policy wrote is trained",
 }
 """Settings of TRL that have none here, and why."""
+FOR_VLLM = (
+    "vllm_model_impl",
+    "vllm_enable_sleep_mode",
+    "vllm_gpu_memory_utilization",
+    "vllm_max_model_length",
+    "vllm_tensor_parallel_size",
+    "vllm_engine_args",
+    "vllm_importance_sampling_correction",
+    "vllm_importance_sampling_mode",
+    "vllm_importance_sampling_clip_max",
+    "vllm_importance_sampling_clip_min",
+    "vllm_gap_alarm",
+)
+"""Settings that have an effect with ``use_vllm`` alone."""
 
 
 @dataclass
@@ -68,6 +88,16 @@ class CalibAdvConfig(GRPOConfig):
         default="step",
         metadata={"help": "'batch' keeps the rate the same for all updates of a batch, 'step' changes it with each."},
     )
+    vllm_engine_args: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "With use_vllm: further arguments of vllm.LLM, by name."}
+    )
+    vllm_gap_alarm: float = field(
+        default=0.05,
+        metadata={
+            "help": "With use_vllm: warn when the log-probabilities of vLLM and of the trainer differ by more than "
+            "this in the mean over a batch's sampled tokens."
+        },
+    )
     max_batches_without_signal: int = field(
         default=10,
         metadata={"help": "Stop after this many batches in a row in which no group holds two different rewards."},
@@ -93,6 +123,11 @@ class CalibAdvConfig(GRPOConfig):
                 f"lr_decay_steps ({self.lr_decay_steps}) must be >= max_steps ({self.max_steps}): the rate would be 0 "
                 "for the rest of the run"
             )
+        if self.old_logprobs == "sampled" and self.use_vllm:
+            raise ConfigError(
+                "old_logprobs is 'sampled', but with use_vllm the old log-probabilities must be the trainer's: vLLM's "
+                "differ a little, which the importance correction makes up for. Choose 'auto' or 'recomputed'"
+            )
         if self.old_logprobs == "sampled" and self.temperature != 1:
             raise ConfigError(
                 f"old_logprobs is 'sampled' at temperature {self.temperature}, but a policy reports log-probabilities "
@@ -105,6 +140,7 @@ class CalibAdvConfig(GRPOConfig):
                 f"rollout.temperature is {self.rollout_config.temperature}, but the loss scales its logits by "
                 f"temperature {self.temperature}: give both the same value, or leave the one in rollout out"
             )
+        self._check_correction()
         self.calibration_config = CalibrationConfig(**self.calibration)
         if self.calibration_config.needs_correctness and self.rollout_config.max_searches < 1:
             raise ConfigError(
@@ -112,11 +148,41 @@ class CalibAdvConfig(GRPOConfig):
                 'allow searches, or set calibration.soft_penalty = "none"'
             )
 
+    def _check_correction(self) -> None:
+        """vLLM reports what it sampled from, or the model's own probabilities at temperature 1; nothing in between."""
+        correct = self.use_vllm and self.vllm_importance_sampling_correction
+        if correct and self.temperature != 1 and self.top_p < 1:
+            raise ConfigError(
+                f"rollout.temperature is {self.temperature} and rollout.top_p {self.top_p}: vLLM then reports no "
+                "log-probabilities that the trainer's can be compared with. Set one of them to 1, or "
+                'training.engine_correction = "none"'
+            )
+
     def _refuse_without_effect(self) -> None:
-        defaults = {field.name: field.default for field in fields(self)}
+        defaults = {
+            field.name: field.default_factory() if callable(field.default_factory) else field.default
+            for field in fields(self)
+        }
+        if not self.use_vllm:
+            for name in FOR_VLLM:
+                if getattr(self, name) != defaults[name]:
+                    raise ConfigError(
+                        f"{name} = {getattr(self, name)!r} would have no effect without use_vllm. Leave it out"
+                    )
         for name, reason in WITHOUT_EFFECT.items():
             if getattr(self, name) != defaults[name]:
                 raise ConfigError(f"{name} = {getattr(self, name)!r} would have no effect: {reason}. Leave it out")
+
+    @property
+    def vllm_arguments(self) -> dict[str, Any]:
+        """``vllm_engine_args``, and which log-probabilities vLLM reports.
+
+        At temperature 1 they are the model's own, as the trainer's are. At another they are those it sampled from,
+        which the importance correction compares with the trainer's at that temperature.
+        """
+        at_temperature = self.temperature != 1 and self.vllm_importance_sampling_correction
+        mode = "processed_logprobs" if at_temperature else "raw_logprobs"
+        return self.vllm_engine_args | {"logprobs_mode": mode}
 
     @property
     def micro_batches_per_update(self) -> int:

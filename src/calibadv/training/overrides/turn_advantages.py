@@ -63,7 +63,9 @@ class CalibratedAdvantages(GRPOTrainer):
 
     @property
     def uses_sampled_logprobs(self) -> bool:
-        """Whether the sampler's log-probabilities serve as the old ones of the loss."""
+        """Whether the sampler's log-probabilities serve as the old ones of the loss; never those of another engine."""
+        if self.args.use_vllm:
+            return False
         half = self.args.bf16 or self.args.fp16 or next(self.policy_model.parameters()).dtype != torch.float32
         exact = not half and self.temperature == 1
         return self.args.old_logprobs == "sampled" or (self.args.old_logprobs == "auto" and exact)
