@@ -1,9 +1,9 @@
 # Everything runs in .venv, which the first target that needs it creates. On Windows use WSL.
 #   make lab ARGS="--steps 10 --seeds 2"      arguments for `calibadv lab`
 #   make test ARGS="tests/unit/report -x"     arguments for pytest
-#   make test PYTHON=python3.12               the Python that .venv is made from
+#   make test PYTHON=python3.12               the Python that .venv is made from (.venv-gpu by install-gpu)
 .DEFAULT_GOAL := help
-.PHONY: help install lab test golden slow e2e vllm check lint docs clean
+.PHONY: help install install-gpu lab test golden slow e2e vllm check lint docs clean
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -26,6 +26,17 @@ $(STAMP): $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 install: $(STAMP) ## Create .venv and install everything, tested versions
+
+GPU_STAMP := .venv-gpu/.installed
+
+# Training at full size: an environment of its own, because vLLM pins other versions than the tests run with.
+$(GPU_STAMP): pyproject.toml constraints-gpu.txt
+	[ -x .venv-gpu/bin/python ] || { python="$$(PYTHON='$(PYTHON)' scripts/find-python)" && "$$python" -m venv .venv-gpu; }
+	@echo "Installing calibadv, torch with CUDA and vLLM into .venv-gpu: about 4 GB to download, once."
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-gpu.txt -e '.[gpu]'
+	@touch $@
+
+install-gpu: $(GPU_STAMP) ## Create .venv-gpu for training on GPUs (Linux, CUDA 13): torch, vLLM, calibadv
 
 lab: $(STAMP) ## Train two small search agents on this machine and plot what happened
 	$(BIN)/calibadv lab $(ARGS)
@@ -56,5 +67,5 @@ docs: $(STAMP) ## Build the reference site into site/; a broken link fails
 	$(BIN)/python scripts/build_docs.py
 
 clean: ## Remove .venv and every cache; runs/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache build dist site
+	rm -rf $(VENV) .venv-gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
