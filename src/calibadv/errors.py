@@ -9,6 +9,7 @@
     │   └── RetrieverUnavailable                    the retriever was unreachable at every attempt
     ├── PolicyError         (also RuntimeError)     the policy cannot generate (NaN logits, context too small)
     │   └── EngineFailed                            the engine that writes failed; the weights being trained are intact
+    ├── ProcessLost         (also RuntimeError)     another process of the run is gone
     ├── SaveError           (also OSError)          a checkpoint or a model could not be written
     └── TokenMismatchError  (also AssertionError)   trained token ids differ from the sampled ones
 
@@ -68,6 +69,10 @@ class EngineFailed(PolicyError):
 
 class TokenMismatchError(CalibAdvError, AssertionError):
     """The token ids about to be trained differ from those that were sampled."""
+
+
+class ProcessLost(CalibAdvError, RuntimeError):
+    """Another process of a training run has ended or does not answer; the run continues from its last checkpoint."""
 
 
 class SaveError(CalibAdvError, OSError):

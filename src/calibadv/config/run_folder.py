@@ -33,6 +33,7 @@ MAY_CHANGE = frozenset(
         "training.best_metric",
         "training.activation_checkpointing",
         "training.shard_optimizer",
+        "training.ddp_timeout_s",
         "training.threads",
         "training.report_to",
         "training.output",

@@ -6,6 +6,7 @@ step), ``checkpoint-N/`` and ``model/``; ``model.path`` of a reinforcement run t
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -42,10 +43,11 @@ from calibadv.runs.demonstrations import (
     write_collection,
 )
 from calibadv.runs.train import quiet, where_to_resume
-from calibadv.runs.trainer_args import micro_batch_shape, precision
+from calibadv.runs.trainer_args import micro_batch_shape, precision, trains_on_cpu
 from calibadv.training.checkpoints import forget_after, last_checkpoint
+from calibadv.training.launch import Launch
 from calibadv.training.overrides.checkpoint_saving import save_policy
-from calibadv.training.process_group import leave_process_group_at_exit
+from calibadv.training.process_group import join_process_group, lost_process_explained
 from calibadv.training.sft.tokenize import Example, make_examples
 from calibadv.training.sft.trainer import DemonstrationTrainer, LossLines
 from calibadv.training.signals import StopRequested, StopSignals
@@ -89,6 +91,9 @@ def train_on_demonstrations(
     SIGTERM save a checkpoint and raise `StopRequested`.
     """
     folder = sft_folder(config)
+    launch = Launch.read()
+    launch.check_precision(config.model.dtype)
+    launch.check_whole(what="supervised training")
     check_trainable_engine(config.model)
     check_trainable_dtype(config.model)
     check_run_folder(placed(config), resume=resume, part="sft")
@@ -102,8 +107,13 @@ def train_on_demonstrations(
         with opened_for_demonstrations(config, given=retriever) as searched:
             made = collect(config, retriever=searched)
         trajectories = made.all
-    leave_process_group_at_exit()
-    with quiet(), StopSignals() as stop:
+    explained = lost_process_explained(functools.partial(where_to_resume, folder))
+    with explained, quiet(), StopSignals() as stop:
+        join_process_group(
+            processes=launch.processes,
+            on_cpu=trains_on_cpu(config.model.device),
+            timeout_s=config.training.ddp_timeout_s,
+        )
         trainer, tokenizer = make_trainer(config, folder, trajectories, stop=stop, listeners=listeners)
         with trainer.args.main_process_first(local=False, desc="claiming the run's folder"):
             if trainer.is_world_process_zero():

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback
 
 from calibadv.advantage import Estimator, open_estimator
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder, claim_run_folder
 from calibadv.data.config import draw_per_dataset, load_split
-from calibadv.data.run_files import BEST, EVALUATIONS, MODEL, checkpoint_step, read_metrics
+from calibadv.data.run_files import MODEL, checkpoint_step
 from calibadv.devices import without_progress_bars
 from calibadv.errors import CalibAdvError, ConfigError, EngineFailed, RetrieverUnavailable
-from calibadv.evaluation.evaluate import EvalResult, evaluate, rollout_config_of
-from calibadv.io.files import append_json_line
 from calibadv.models.config import ModelConfig
 from calibadv.models.engine import Engine, find_engine, open_engine
 from calibadv.models.load import load_model, resolve_model
@@ -45,19 +42,24 @@ from calibadv.rollout.tokenizer import HFTokenizer
 from calibadv.rollout.tokenizer_checks import check_tokenizer
 from calibadv.runs.provenance import own_objects, record_run
 from calibadv.runs.step_lines import StepLines, is_interactive
-from calibadv.runs.trainer_args import trainer_config
+from calibadv.runs.trainer_args import trainer_config, trains_on_cpu
 from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.training.launch import Launch
 from calibadv.training.no_signal import NoSignalError
 from calibadv.training.overrides.checkpoint_saving import save_policy
-from calibadv.training.process_group import leave_process_group_at_exit
+from calibadv.training.periodic_evaluation import Listener, PeriodicEvaluation
+from calibadv.training.process_group import (
+    check_same_settings,
+    join_process_group,
+    lost_process_explained,
+    together,
+)
 from calibadv.training.signals import StopRequested, StopSignals
 from calibadv.training.trainer import CalibAdvTrainer
 from calibadv.trajectory import Question
 
 logger = logging.getLogger(__name__)
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 def train(
@@ -100,23 +102,35 @@ def train(
         StopRequested: SIGINT or SIGTERM; so too.
     """
     config.check_trainable()
+    launch = Launch.read()
+    launch.check_precision(config.model.dtype)
+    launch.check_checkpointing(ours=config.training.activation_checkpointing)
+    if policy is None:
+        launch.check_engine(config.model.engine)
     own = own_objects(config, reward=reward, estimator=estimator, retriever=retriever, policy=policy)
     reward = open_reward(reward or config.reward.function, score=config.reward.score)
     estimator = open_estimator(estimator or config.active_calibration.estimator)
     if policy is not None or is_import_path(config.model.engine):
         policy = find_engine(policy or config.model.engine)
-    check_run_folder(config, resume=resume)
-    resolve_model(config.model)
-    if policy is None and config.model.engine == "vllm":
-        require_trainable_vllm()
     settings = config.training
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    leave_process_group_at_exit()
-    args = trainer_config(config, settings.output, own_policy=policy is not None)
-    questions = load_split(config.data, "train", limit=config.data.limit)
-    test = periodic_questions(config) if settings.eval_every else []
     with ExitStack() as stack:
+        stack.enter_context(lost_process_explained(functools.partial(where_to_resume, settings.output)))
+        join_process_group(
+            processes=launch.processes,
+            on_cpu=trains_on_cpu(config.model.device),
+            timeout_s=settings.ddp_timeout_s,
+        )
+        with together(num_processes=launch.processes):
+            check_same_settings(config.effective(), num_processes=launch.processes)
+            check_run_folder(config, resume=resume)
+            resolve_model(config.model)
+            if policy is None and config.model.engine == "vllm":
+                require_trainable_vllm()
+            args = trainer_config(config, settings.output, own_policy=policy is not None)
+            questions = load_split(config.data, "train", limit=config.data.limit)
+            test = periodic_questions(config) if settings.eval_every else []
         searched = opened_retriever(config.retrieval, top_k=config.rollout.top_k, given=retriever)
         retriever = stack.enter_context(searched)
         stack.enter_context(quiet())
@@ -136,23 +150,24 @@ def train(
             reward=reward, estimator=estimator, stop=stop,
         )  # fmt: skip
         stack.callback(trainer.close)
+        is_sharding = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        launch.check_applied(is_sharding=is_sharding, device=str(args.device))
         trainer.keep_checkpoints = settings.keep_checkpoints
         trainer.shard_optimizer = settings.shard_optimizer
         trainer.remove_callback(PrinterCallback)
         trainer.batch_metrics.listeners += listeners
         if test:
-            trainer.add_callback(
-                PeriodicEvaluation(
-                    config, test=test, retriever=retriever, trainer=trainer, reward=reward, listeners=listeners
-                )
-            )
+            evaluation = PeriodicEvaluation(
+                trainer, test=test, settings=settings, evaluation=config.evaluation, rollout=config.rollout,
+                score=config.reward.score, retriever=retriever, reward=reward, listeners=listeners,
+            )  # fmt: skip
+            trainer.add_callback(evaluation)
         # Only now: what could not even start leaves no folder behind that the next try would have to avoid.
         checkpoint = prepare_folder(config, args, resume=resume)
         if trainer.is_world_process_zero():
             record_run(settings.output, own=own, resumed=checkpoint is not None)
         run(trainer, checkpoint)
-        if trainer.is_world_process_zero():
-            save_policy(trainer.policy_model, tokenizer, settings.output / MODEL)
+        save_policy(trainer.policy_model, tokenizer, settings.output / MODEL, writes=trainer.is_world_process_zero())
     return settings.output
 
 
@@ -242,117 +257,3 @@ NOISE = (
 def is_relevant(record: logging.LogRecord) -> bool:
     """False for log messages of the libraries underneath that tell a user of ours nothing."""
     return not any(text in record.getMessage() for text in NOISE)
-
-
-class PeriodicEvaluation(TrainerCallback):
-    """Evaluates on the test questions before the first step, every ``eval_every`` steps, and at the end."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        test: Sequence[Question],
-        retriever: Retriever,
-        trainer: CalibAdvTrainer,
-        reward: Reward,
-        listeners: Sequence[Listener],
-    ) -> None:
-        self.config = config
-        self.test = test
-        self.retriever = retriever
-        self.trainer = trainer
-        self.reward = reward
-        self.listeners = listeners
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """The base policy, and an evaluation that a signal cut short."""
-        due = state.global_step % self.config.training.eval_every == 0
-        done = {line["step"] for line in self.earlier()}
-        if due and state.global_step not in done and state.global_step < state.max_steps:
-            self.evaluate(step=state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """The policy as trained so far."""
-        if state.global_step % self.config.training.eval_every == 0 or state.global_step == state.max_steps:
-            try:
-                self.evaluate(step=state.global_step)
-            except StopRequested:  # the batch is complete and can be saved; a resumed run evaluates it
-                control.should_save = True
-                control.should_training_stop = True
-
-    def earlier(self) -> list[dict[str, Any]]:
-        """The evaluations so far."""
-        return read_metrics(self.trainer.run_dir / EVALUATIONS)
-
-    def evaluate(self, *, step: int) -> None:
-        """Write one line to ``eval.jsonl``, and the weights to ``best/`` if no evaluation before was as good."""
-        with self.trainer.clock.lap("eval"), self.trainer.accelerator.autocast(), self.trainer.stop.interruptible():
-            result = evaluate_policy(
-                self.config, self.test, trainer=self.trainer, retriever=self.retriever, reward=self.reward
-            )
-        line = eval_line(result, step=step)
-        if not self.trainer.is_world_process_zero():
-            return
-        self.keep_best(line)
-        append_json_line(self.trainer.run_dir / EVALUATIONS, line)
-        for listener in self.listeners:
-            listener(line)
-
-    def keep_best(self, line: dict[str, Any]) -> None:
-        """Step 0 only sets the bar: its weights are those of ``model.path``."""
-        metric = self.config.training.best_metric
-        if metric == "none" or line["step"] == 0:
-            return
-        if line[metric] > max((before[metric] for before in self.earlier()), default=-math.inf):
-            record = {"step": line["step"], "metric": metric, "value": line[metric]}
-            folder = self.trainer.run_dir / BEST
-            with self.trainer.clock.lap("storage"):
-                save_policy(self.trainer.policy_model, self.trainer.processing_class, folder, record=record)
-
-
-def evaluate_policy(
-    config: RunConfig,
-    questions: Sequence[Question],
-    *,
-    trainer: CalibAdvTrainer,
-    retriever: Retriever,
-    reward: Reward | None = None,
-) -> EvalResult:
-    """Evaluate the trainer's current weights."""
-    return evaluate(
-        questions,
-        policy=trainer.policy,
-        retriever=retriever,
-        tokenizer=trainer.processing_class,
-        config=rollout_config_of(config.evaluation, config.rollout),
-        samples=config.evaluation.samples,
-        seed=config.training.seed,
-        score=config.reward.score,
-        reward=reward,
-    )
-
-
-def eval_line(result: EvalResult, *, step: int) -> dict[str, Any]:
-    """One evaluation: the mean of every metric; of F1 also standard error, 95 % interval, and each question's."""
-    overall = result.overall
-    f1 = overall.estimates["f1"]
-    return {
-        "step": step,
-        "questions": overall.num_questions,
-        **{name: estimate.mean for name, estimate in overall.estimates.items()},
-        "f1_se": f1.standard_error,
-        "f1_low": f1.low,
-        "f1_high": f1.high,
-        "f1_by_question": f1_by_question(result),
-        "seconds": overall.seconds,
-    }
-
-
-def f1_by_question(result: EvalResult) -> list[float]:
-    """F1 of each question, the mean over its samples, in the order of the test set: for paired comparisons of runs."""
-    scores: dict[tuple[str, str], list[float]] = {}
-    for grade in result.grades:
-        scores.setdefault((grade.dataset, grade.question_id), []).append(grade.values["f1"])
-    return [round(math.fsum(values) / len(values), 4) for values in scores.values()]

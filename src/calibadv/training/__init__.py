@@ -7,9 +7,12 @@
 - `credit`: rewards, query correctness and calibrated advantages of a whole batch, with every number that the paper
   plots
 - `grpo_config`: `CalibAdvConfig`: TRL's ``GRPOConfig`` with the paper's defaults and the settings of this package
+- `launch`: what the launcher asked for, and what fits a run
 - `no_signal`: A run from which nothing is learned stops: `NoSignalError`, and why and what helps in plain words
 - `overrides`: each file overrides one method of TRL's trainer
-- `process_group`: the process group of a run over several processes, and its end
+- `periodic_evaluation`: evaluations during a training run, shared among its processes
+- `process_group`: the process group of a run over several processes: joining it, agreeing in it, losing a member,
+  leaving it
 - `rollout_func`: TRL's ``rollout_func`` on top of `calibadv.rollout`: prompts in, token ids, log-probabilities and
   trajectories out
 - `sft`: supervised fine-tuning: teach a model the tags, searching and reading before it learns by reinforcement

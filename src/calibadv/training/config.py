@@ -50,6 +50,9 @@ class TrainingConfig:
     shard_optimizer: bool = False
     """With several processes: each keeps AdamW's moments of its share of the parameters (ZeRO stage 1) and sends the
     others what it updated. The weights are those of an unsharded run."""
+    ddp_timeout_s: PositiveFloat = 1800.0
+    """With several processes: seconds that one waits for another before the run ends. More than the rollouts of the
+    slowest process may take beyond those of the fastest."""
     max_batches_without_signal: PositiveInt = 10
     """Stop after this many batches in a row in which no group holds two different rewards, or no update could be made
     because gradients were not finite."""

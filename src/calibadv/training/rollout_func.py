@@ -9,13 +9,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from accelerate.utils import gather_object
-
-from calibadv.errors import ConfigError, RetrieverUnavailable
+from calibadv.errors import ConfigError
 from calibadv.retrieval.base import Retriever
 from calibadv.rewards.reward import Reward
 from calibadv.rollout import Policy, RolloutConfig, RolloutResult, Tokenizer, rollout
 from calibadv.training.credit import Outcome
+from calibadv.training.process_group import together
 from calibadv.training.trl_batch import QUESTION_KEY, rollout_fields
 from calibadv.trajectory import Question
 
@@ -45,21 +44,17 @@ def make_rollout_func(
     def rollout_func(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         rows = [question_index(prompt, num_questions=len(questions)) for prompt in prompts]
         asked = whole_groups(rows, num_rollouts=trainer.num_generations)
-        failure, result = None, None
-        try:
-            with trainer.accelerator.autocast():
-                result = rollout(
-                    [questions[index] for index in asked],
-                    num_rollouts=trainer.num_generations,
-                    policy=policy(),
-                    retriever=retriever,
-                    tokenizer=tokenizer,
-                    config=config,
-                    seed=step_seed(trainer.args.seed, trainer.state.global_step),
-                )
-        except RetrieverUnavailable as error:
-            failure = error
-        raise_everywhere(failure, num_processes=trainer.accelerator.num_processes)
+        result = None
+        with together(num_processes=trainer.accelerator.num_processes), trainer.accelerator.autocast():
+            result = rollout(
+                [questions[index] for index in asked],
+                num_rollouts=trainer.num_generations,
+                policy=policy(),
+                retriever=retriever,
+                tokenizer=tokenizer,
+                config=config,
+                seed=step_seed(trainer.args.seed, trainer.state.global_step),
+            )
         assert result is not None
         if on_result is not None:
             on_result(result)
@@ -70,16 +65,6 @@ def make_rollout_func(
         return rollout_fields(result.trajectories, filler_id=filler_id) | {"outcome": outcomes}
 
     return rollout_func
-
-
-def raise_everywhere(failure: RetrieverUnavailable | None, *, num_processes: int) -> None:
-    """Raise when the retriever failed in any process: otherwise the other processes would wait for it for ever."""
-    if num_processes > 1:
-        messages = [message for message in gather_object([failure and str(failure)]) if message]
-        if messages and failure is None:
-            failure = RetrieverUnavailable(f"in another process: {messages[0]}")
-    if failure is not None:
-        raise failure
 
 
 def whole_groups(rows: Sequence[int], *, num_rollouts: int) -> list[int]:

@@ -34,6 +34,7 @@ from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.no_signal import NoSignalError, no_signal_message
 from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
 from calibadv.training.overrides.colocated_vllm import ColocatedGeneration, colocated, colocated_policy
+from calibadv.training.overrides.ddp import GradientsInBuckets
 from calibadv.training.overrides.lr_schedule import HeldLearningRate
 from calibadv.training.overrides.micro_batches import LeanMicroBatches
 from calibadv.training.overrides.sharded_optimizer import ShardedOptimizer
@@ -49,7 +50,13 @@ logger = logging.getLogger(__name__)
 
 
 class CalibAdvTrainer(
-    CalibratedAdvantages, LeanMicroBatches, TrainedTokenLogprobs, HeldLearningRate, ShardedOptimizer, SafeCheckpoints
+    CalibratedAdvantages,
+    LeanMicroBatches,
+    TrainedTokenLogprobs,
+    HeldLearningRate,
+    ShardedOptimizer,
+    SafeCheckpoints,
+    GradientsInBuckets,
 ):
     """Train a policy on questions with a retriever.
 

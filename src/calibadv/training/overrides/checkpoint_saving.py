@@ -21,6 +21,7 @@ from calibadv.errors import SaveError
 from calibadv.io.files import new_folder, write_json
 from calibadv.models.lora import save_merged
 from calibadv.training.checkpoints import last_checkpoint, missing_part
+from calibadv.training.process_group import is_lost_process
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
+        if is_lost_process(error):
+            raise
         raise SaveError(explain(error, folder)) from error
 
 
@@ -78,11 +81,16 @@ def forget_old(run_dir: Path, *, keep: int) -> None:
         shutil.rmtree(path)
 
 
-def save_policy(model: Any, tokenizer: Any, folder: Path, *, record: Mapping[str, Any] | None = None) -> None:
+def save_policy(
+    model: Any, tokenizer: Any, folder: Path, *, record: Mapping[str, Any] | None = None, writes: bool = True
+) -> None:
     """The policy as a Hugging Face folder (an adapter merged into the weights); ``record`` goes into best.json.
 
-    The folder is replaced in one go; when the new one cannot be written, the old one stays.
+    The folder is replaced in one go; when the new one cannot be written, the old one stays. With several processes all
+    call it and one ``writes``.
     """
+    if not writes:
+        return
     with explained(folder), new_folder(folder, replace=True) as partial:
         save_merged(model, partial)
         tokenizer.save_pretrained(partial)

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from calibadv.io.files import append_json_line
 from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
+from calibadv.training.overrides.ddp import GradientsInBuckets
 from calibadv.training.overrides.token_logprobs import add_token_head, can_score_tokens
 from calibadv.training.sft.tokenize import IGNORED, Example, collate
 from calibadv.training.signals import StopAtBatchEnd, StopSignals
@@ -32,7 +33,7 @@ class Examples(torch.utils.data.Dataset[Any]):
         return {"input_ids": example.token_ids, "example": example}
 
 
-class DemonstrationTrainer(SafeCheckpoints, Trainer):
+class DemonstrationTrainer(SafeCheckpoints, GradientsInBuckets, Trainer):
     """Override: ``compute_loss``. Where it can, the head sees only the positions that are trained."""
 
     def __init__(
