@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from transformers import SchedulerType
@@ -12,45 +12,15 @@ from calibadv.advantage import CalibrationConfig
 from calibadv.errors import ConfigError
 from calibadv.rewards.outcome import SCORES
 from calibadv.rollout import RolloutConfig
+from calibadv.training.trl_fields import ignored
 
 OLD_LOGPROBS = ("auto", "sampled", "recomputed")
 ADAPTIVE_SCHEDULES = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
-WITHOUT_EFFECT = {
-    "top_k": "rollouts draw by temperature and top_p",
-    "min_p": "rollouts draw by temperature and top_p",
-    "repetition_penalty": "rollouts draw by temperature and top_p",
-    "generation_kwargs": "rollouts draw by temperature and top_p",
-    "vllm_structured_outputs_regex": "turns are free text",
-    "vllm_mode": "vLLM runs in the training process",
-    "vllm_server_base_url": "vLLM runs in the training process",
-    "vllm_server_host": "vLLM runs in the training process",
-    "vllm_server_port": "vLLM runs in the training process",
-    "vllm_server_timeout": "vLLM runs in the training process",
-    "vllm_group_port": "vLLM runs in the training process",
-    "scale_rewards": "advantages are those of calibration.estimator",
-    "reward_weights": "the outcome reward is the only one",
-    "mask_truncated_completions": "every token that the policy wrote is trained",
-}
-"""Settings of TRL that have none here, and why."""
-FOR_VLLM = (
-    "vllm_model_impl",
-    "vllm_enable_sleep_mode",
-    "vllm_gpu_memory_utilization",
-    "vllm_max_model_length",
-    "vllm_tensor_parallel_size",
-    "vllm_engine_args",
-    "vllm_importance_sampling_correction",
-    "vllm_importance_sampling_mode",
-    "vllm_importance_sampling_clip_max",
-    "vllm_importance_sampling_clip_min",
-    "vllm_gap_alarm",
-)
-"""Settings that have an effect with ``use_vllm`` alone."""
 
 
 @dataclass
 class CalibAdvConfig(GRPOConfig):
-    """All of `trl.GRPOConfig`, plus the fields below.
+    """What acts here of `trl.GRPOConfig` (`calibadv.training.trl_fields`; the rest is refused), and the fields below.
 
     Changed defaults: token-mean loss with symmetric clipping (TRL's ``"dapo"`` normalisation), advantage epsilon and
     normalisation as the paper has it, no gradient checkpointing, one log line per optimizer step.
@@ -104,20 +74,19 @@ class CalibAdvConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[no-untyped-call]  # TRL leaves it without annotations
+        if self.lr_scheduler_type in ADAPTIVE_SCHEDULES:
+            raise ConfigError(
+                f"lr_scheduler_type '{SchedulerType(self.lr_scheduler_type).value}' follows evaluations that this "
+                "trainer does not make: use 'cosine' or 'linear'"
+            )
         self._refuse_without_effect()
+        super().__post_init__()  # type: ignore[no-untyped-call]  # TRL leaves it without annotations
         if self.reward_score not in SCORES:
             raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
         if self.old_logprobs not in OLD_LOGPROBS:
             raise ConfigError(f"old_logprobs must be one of {', '.join(OLD_LOGPROBS)}, got {self.old_logprobs!r}")
         if self.lr_decay_per not in ("step", "batch"):
             raise ConfigError(f"lr_decay_per must be step or batch, got {self.lr_decay_per!r}")
-        if self.lr_decay_per == "batch" and self.lr_scheduler_type in ADAPTIVE_SCHEDULES:
-            adaptive = SchedulerType(self.lr_scheduler_type).value
-            raise ConfigError(
-                f"lr_decay_per = 'batch' has no effect on lr_scheduler_type '{adaptive}', which follows evaluations: "
-                "leave it out, or use 'cosine' or 'linear'"
-            )
         if self.lr_decay_steps is not None and self.lr_decay_steps < self.max_steps:
             raise ConfigError(
                 f"lr_decay_steps ({self.lr_decay_steps}) must be >= max_steps ({self.max_steps}): the rate would be 0 "
@@ -159,19 +128,13 @@ class CalibAdvConfig(GRPOConfig):
             )
 
     def _refuse_without_effect(self) -> None:
+        """On the values as given: TRL's ``__post_init__`` fills some in and renames others."""
         defaults = {
-            field.name: field.default_factory() if callable(field.default_factory) else field.default
+            field.name: field.default if field.default_factory is MISSING else field.default_factory()
             for field in fields(self)
         }
-        if not self.use_vllm:
-            for name in FOR_VLLM:
-                if getattr(self, name) != defaults[name]:
-                    raise ConfigError(
-                        f"{name} = {getattr(self, name)!r} would have no effect without use_vllm. Leave it out"
-                    )
-        for name, reason in WITHOUT_EFFECT.items():
-            if getattr(self, name) != defaults[name]:
-                raise ConfigError(f"{name} = {getattr(self, name)!r} would have no effect: {reason}. Leave it out")
+        for problem in ignored(vars(self), defaults):
+            raise ConfigError(problem)
 
     @property
     def vllm_arguments(self) -> dict[str, Any]:

@@ -143,11 +143,5 @@ def test_from_python_the_same_is_refused(tmp_path: Path, settings: dict[str, Any
         CalibAdvConfig(**settings, lr_decay_steps=2)
     with pytest.raises(ConfigError, match="lr_decay_per must be step or batch, got 'epoch'"):
         CalibAdvConfig(**settings, lr_decay_per="epoch")
-    adaptive = {
-        "lr_scheduler_type": "greedy",
-        "eval_strategy": "steps",
-        "eval_steps": 2,
-        "per_device_eval_batch_size": 4,
-    }
-    with pytest.raises(ConfigError, match=r"has no effect on lr_scheduler_type 'greedy', .* use 'cosine' or 'linear'"):
-        CalibAdvConfig(**settings | adaptive, lr_decay_per="batch")
+    with pytest.raises(ConfigError, match=r"'greedy' follows evaluations .*: use 'cosine' or 'linear'"):
+        CalibAdvConfig(**settings | {"lr_scheduler_type": "greedy"})
