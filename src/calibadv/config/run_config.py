@@ -44,6 +44,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.rollout.prompt not in PROMPTS:
             raise ConfigError(f"rollout.prompt must be one of {', '.join(PROMPTS)}, got {self.rollout.prompt!r}")
+        if self.training.reference is not None and self.lora.rank is not None:
+            raise ConfigError(
+                f'training.reference "{self.training.reference}" cannot be used with lora.rank: the reference of an '
+                "adapter is the model without it. Leave training.reference out"
+            )
         if self.active_calibration.needs_correctness and self.rollout.max_searches < 1:
             raise ConfigError(
                 "rollout.max_searches must be >= 1 with the soft penalty on, got 0: without searches no query "

@@ -5,6 +5,7 @@ q = heads x head size, kv = key-value heads x head size, f = feed-forward size, 
 forward pass, N = processes (GPUs), c = bytes of the type the model runs in.
 
 - weights 4 P, gradients 4 P_t, AdamW 8 P_t: all float32, whatever ``model.dtype`` says
+- a reference model (``training.beta`` without an adapter): another 4 P
 - half precision keeps a 2-byte copy of the weights while a batch is computed: 2 P
 - ddp with several processes: buckets in which gradients are added up, 4 P_t besides (22 bytes a parameter in all)
 - fsdp2: weights, gradients and moments are cut in N pieces, 16 P / N; whole are, in turn, the layer being computed, the
@@ -23,7 +24,7 @@ Updates hold weights, gradients, optimizer, activations and logits; rollouts hol
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from calibadv.models.sizes import ModelShape
@@ -198,6 +199,8 @@ def plan_memory(
     model = model_memory(
         shape, dtype=dtype, sharding=sharding, processes=processes, shard_optimizer=training.shard_optimizer
     )
+    if training.beta and shape.trained_parameters == shape.parameters:  # an adapter needs no reference model
+        model = replace(model, weights=2 * model.weights)
     return MemoryPlan(
         **asdict(model),
         activations=tokens * per_token(shape, dtype=dtype),

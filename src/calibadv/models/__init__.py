@@ -10,5 +10,6 @@
   belongs to it
 - `published`: architectures of the recipes' models as published, for plans and benchmarks without the hub and without
   weights
+- `reference`: the model that a KL term compares the policy with
 - `sizes`: the shape of a model without its weights, and how much memory a device has: what estimates are made from
 """

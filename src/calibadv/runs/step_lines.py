@@ -14,6 +14,7 @@ SHOWN = (
     ("searches", "searches {:.1f}"),
     ("mispenalised_share", "mis-penalised {:.0%}"),
     ("entropy", "entropy {:.2f}"),
+    ("kl", "KL {:.2g}"),
     ("groups_without_signal", "no signal {:.0%}"),
     ("grad_norm", "grad {:.2g}"),
 )

@@ -31,6 +31,7 @@ from calibadv.models.engine import Engine, find_engine, open_engine
 from calibadv.models.load import load_model, resolve_model
 from calibadv.models.lora import add_adapter
 from calibadv.models.open_policy import plain_folder
+from calibadv.models.reference import check_reference, load_reference
 from calibadv.registry import is_import_path
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import opened_retriever
@@ -113,6 +114,8 @@ def train(
     if policy is not None or is_import_path(config.model.engine):
         policy = find_engine(policy or config.model.engine)
     settings = config.training
+    if settings.reference is not None:
+        check_reference(config.model, settings.reference)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     with ExitStack() as stack:
@@ -141,13 +144,15 @@ def train(
         if args.use_vllm:
             folder = stack.enter_context(plain_folder(config.model, resolve_model(config.model)))
             args.vllm_engine_args["model"] = folder
-        model, tokenizer = load_model(replace(config.model, dtype="float32"))
+        held = replace(config.model, dtype="float32")
+        model, tokenizer = load_model(held)
         check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path))
         model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)
         trainer = CalibAdvTrainer(
             model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer,
             policy=None if args.use_vllm else functools.partial(make_policy, config=config.model, engine=policy),
             reward=reward, estimator=estimator, stop=stop,
+            reference=None if settings.reference is None else load_reference(held, settings.reference),
         )  # fmt: skip
         stack.callback(trainer.close)
         is_sharding = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled

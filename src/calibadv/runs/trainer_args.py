@@ -51,7 +51,9 @@ def trainer_config(config: RunConfig, folder: Path, *, own_policy: bool = False)
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         activation_checkpointing=settings.activation_checkpointing,
-        beta=0.0,
+        beta=settings.beta,
+        entropy_coef=settings.entropy_coef,
+        top_entropy_quantile=settings.top_entropy_quantile,
         temperature=config.rollout.temperature,
         top_p=config.rollout.top_p,
         max_completion_length=config.rollout.max_turn_tokens * (config.rollout.max_searches + 1),
@@ -161,6 +163,8 @@ def loss_options(settings: TrainingConfig) -> Mapping[str, Any]:
     low, high = settings.clip, settings.clip_high
     if high is None:  # TRL caps the weight itself in "cispo", not its distance from 1
         high = 1 + low if settings.loss_type == "cispo" else low
+    if settings.loss_type == "cispo":
+        return {"loss_type": "cispo", "epsilon_high": high}  # there is no lower limit
     if settings.loss_type == "gspo":
         return {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": low, "epsilon_high": high}
     return {"loss_type": settings.loss_type, "epsilon": low, "epsilon_high": high}

@@ -89,6 +89,7 @@ UPDATE_METRICS = {
     "clip_low": ("clip_ratio/low_mean",),
     "clip_high": ("clip_ratio/high_mean",),
     "update_entropy": ("entropy",),
+    "kl": ("kl",),
 }
 """Our metrics of an update and where the Trainer logs each (the first that is there)."""
 ENGINE_METRICS = {

@@ -11,7 +11,16 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
-from calibadv.config_class import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Remedy, config_class
+from calibadv.config_class import (
+    Count,
+    Name,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    Remedy,
+    config_class,
+)
 from calibadv.errors import ConfigError
 from calibadv.rewards.outcome import ScoreName
 
@@ -79,6 +88,18 @@ class TrainingConfig:
     """Upper clip range (DAPO's clip-higher, 0.28 there): ratios count up to ``1 + clip_high``; not set: ``clip``. With
     loss_type "cispo" it is the largest weight itself, as TRL's ``epsilon_high`` (5.0 in ScaleRL); not set:
     ``1 + clip``."""
+    beta: NonNegativeFloat = 0.0
+    """Weight of the KL divergence from the reference model in the loss (TRL's ``beta``; Search-R1 takes 0.001). 0, as
+    in the paper: no KL term and no reference model."""
+    reference: Path | Name | None = None
+    """The reference model, named as ``model.path`` is, with the same tokenizer; not set: the model as training finds
+    it. With an adapter it is always the model without it."""
+    entropy_coef: float = 0.0
+    """Weight of an entropy bonus: the loss is lowered by this times the mean entropy of the trained tokens (TRL's
+    ``entropy_coef``, a mean over each micro-batch). 0, as in the paper: none. Negative values make the policy surer."""
+    top_entropy_quantile: PositiveFraction = 1.0
+    """Share of the trained tokens of a micro-batch, those of highest entropy, that the advantages act on (TRL's
+    ``top_entropy_quantile``; 0.2 in "Beyond the 80/20 rule"). 1: all of them."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this norm."""
     loss_type: Literal["dapo", "grpo", "dr_grpo", "cispo", "gspo"] = "dapo"
@@ -128,6 +149,11 @@ class TrainingConfig:
             raise ConfigError(
                 'training.clip_high must be > 1 with training.loss_type "cispo", where it is the largest weight of a '
                 f"token and no distance from 1; got {self.clip_high}"
+            )
+        if self.reference is not None and self.beta == 0:
+            raise ConfigError(
+                f'training.reference "{self.reference}" would have no effect while training.beta is 0: set '
+                "training.beta, such as 0.001, or leave the reference out"
             )
         if self.questions_per_batch % self.mini_batches:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 Its overrides stand each alone in a file of `calibadv.training.overrides`: `turn_advantages` (advantages of shape
 (B, T)), `micro_batches` (micro-batches without waste), `token_logprobs` (only trained tokens are scored),
-`lr_schedule` (a rate that changes once a batch).
+`lr_schedule` (a rate that changes once a batch), `reference_logprobs` (the reference policy of the KL term).
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ from calibadv.training.overrides.colocated_vllm import ColocatedGeneration, colo
 from calibadv.training.overrides.ddp import GradientsInBuckets
 from calibadv.training.overrides.lr_schedule import HeldLearningRate
 from calibadv.training.overrides.micro_batches import LeanMicroBatches
+from calibadv.training.overrides.reference_logprobs import (
+    ReferenceLogprobs,
+    forget_fresh_reference,
+    reference_given,
+)
 from calibadv.training.overrides.sharded_optimizer import ShardedOptimizer
 from calibadv.training.overrides.token_logprobs import TrainedTokenLogprobs, add_token_head
 from calibadv.training.overrides.turn_advantages import CalibratedAdvantages
@@ -50,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 
 class CalibAdvTrainer(
+    ReferenceLogprobs,
     CalibratedAdvantages,
     LeanMicroBatches,
     TrainedTokenLogprobs,
@@ -63,6 +69,7 @@ class CalibAdvTrainer(
     ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`,
     or with ``args.use_vllm`` vLLM in this process (`calibadv.training.overrides.colocated_vllm`).
     ``reward`` takes the place of the outcome reward, ``estimator`` that of ``calibration.estimator``.
+    ``reference`` is what the KL term of ``args.beta`` compares with; by default the model as it is given.
     ``stop`` ends the run early when a signal comes (`calibadv.training.signals`).
     Writes ``metrics.jsonl`` and ``trajectories/step-*.jsonl.gz`` into ``args.output_dir``, next to TRL's checkpoints.
     """
@@ -80,6 +87,7 @@ class CalibAdvTrainer(
         policy: Callable[[PreTrainedModel, PreTrainedTokenizerBase], Policy] | None = None,
         reward: Reward | None = None,
         estimator: Estimator | None = None,
+        reference: PreTrainedModel | None = None,
         stop: StopSignals | None = None,
         **kwargs: Any,
     ) -> None:
@@ -115,7 +123,7 @@ class CalibAdvTrainer(
             on_result=self._count_rollout_time,
         )
         engine = colocated(args.vllm_arguments) if args.use_vllm else nullcontext()
-        with engine, warnings.catch_warnings():
+        with engine, warnings.catch_warnings(), reference_given(model, reference):
             warnings.filterwarnings("ignore", message="You are using 'rollout_func'")  # TRL marks it experimental
             super().__init__(
                 model,
@@ -126,7 +134,11 @@ class CalibAdvTrainer(
                 rollout_func=self._interruptible(rollout_func),
                 **kwargs,
             )
-        add_token_head(self.policy_model, temperature=self.temperature)
+        has_bonus = args.entropy_coef != 0 or args.use_adaptive_entropy
+        add_token_head(self.policy_model, temperature=self.temperature, entropy_gradient=has_bonus)
+        if self.ref_model is not None:
+            add_token_head(self.accelerator.unwrap_model(self.ref_model), temperature=self.temperature)
+        forget_fresh_reference(self.policy_model)
         assert args.output_dir is not None  # TRL's __post_init__ fills it in
         self.run_dir = Path(args.output_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)

@@ -147,6 +147,12 @@ SHAPE = ModelShape(
 )  # fmt: skip
 
 
+def test_a_reference_model_is_counted_unless_an_adapter_makes_it_free() -> None:
+    assert plan_of(SHAPE, beta=0.1).weights == 2 * plan_of(SHAPE).weights
+    adapted = replace(SHAPE, trained_parameters=1_000)
+    assert plan_of(adapted, beta=0.1).weights == plan_of(adapted).weights
+
+
 def test_a_plan_worked_by_hand() -> None:
     plan = plan_of(SHAPE)
     assert plan.weights == 4_000_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,48 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from calibadv.retrieval.list_retriever import ListRetriever
+from calibadv.rollout import Completion, GenerationRequest, HFTokenizer, RequestQueue, ScriptedPolicy
+from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.training.trainer import CalibAdvTrainer
 from calibadv.trajectory import Document, Question
+
+GOOD, MISLED, LOST, INVALID = range(4)
+
+
+class Answering(ScriptedPolicy):
+    """Right answers for whatever questions are asked: the script reads them off the prompt."""
+
+    def __init__(self, tokenizer: HFTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.prompts: dict[int, str] = {}
+        super().__init__(self.answer, tokenizer=tokenizer)
+
+    def generate(self, requests: RequestQueue) -> Iterator[Completion]:
+        policy = self
+
+        class Read:
+            """The queue, with what is asked written down."""
+
+            def take(self, room: int, *, idle: bool) -> list[GenerationRequest]:
+                taken = requests.take(room, idle=idle)
+                policy.prompts |= {r.episode: policy.tokenizer.decode(r.token_ids) for r in taken}
+                return taken
+
+            def ended(self) -> list[int]:
+                return requests.ended()
+
+        return super().generate(Read())
+
+    def answer(self, episode: int, turn: int) -> str:
+        book = self.prompts[episode].split("book ")[1].split("?")[0]
+        kind = episode % 4
+        if kind == INVALID:
+            return "who knows"
+        if turn == 0:
+            thinking = ["first i look", "let me find out", "no clue at all"][kind]
+            return f"{thinking}</think><search>book {5 if kind == LOST else book}</search>"
+        return f"so</think><answer>{f'author {book}' if kind == GOOD else 'nobody knows it'}</answer>"
 
 
 @pytest.fixture(scope="session")
@@ -85,3 +126,35 @@ def settings(tmp_path: Path) -> dict[str, Any]:
         "seed": 7,
         "rollout": {"prompt": "question", "top_k": 2, "max_turn_tokens": 80},
     }
+
+
+@pytest.fixture
+def make_trainer(
+    make_model: Callable[[], LlamaForCausalLM],
+    char_tokenizer: PreTrainedTokenizerFast,
+    questions: list[Question],
+    documents: dict[str, list[Document]],
+    settings: dict[str, Any],
+) -> Callable[..., CalibAdvTrainer]:
+    def scripted(_model: Any, tokenizer: PreTrainedTokenizerFast) -> Answering:
+        return Answering(HFTokenizer(tokenizer))
+
+    def make(
+        cls: type[CalibAdvTrainer] = CalibAdvTrainer,
+        *,
+        policy: Any = scripted,
+        model: Any = None,
+        reference: Any = None,
+        **changes: Any,
+    ) -> CalibAdvTrainer:
+        return cls(
+            make_model() if model is None else model,
+            args=CalibAdvConfig(**(settings | changes)),
+            train_questions=questions[:5],
+            retriever=ListRetriever(documents),
+            processing_class=char_tokenizer,
+            policy=policy,
+            reference=reference,
+        )
+
+    return make

@@ -138,6 +138,14 @@ def test_two_steps_and_four_resumed_ones_are_six(make_config: Configure, undistu
     assert_same_run(run, undisturbed)
 
 
+def test_kl_is_counted_from_the_base_model_in_a_resumed_run_too(make_config: Configure, tmp_path: Path) -> None:
+    whole = train(make_config(tmp_path / "whole", beta=0.05, steps=4))
+    train(make_config(tmp_path / "cut", beta=0.05, steps=2))
+    assert_same_run(train(make_config(tmp_path / "cut", beta=0.05, steps=4), resume=True), whole)
+    first, second = (line["kl"] for line in read_metrics(whole / "metrics.jsonl"))
+    assert 0 < first < second
+
+
 def test_resuming_to_fewer_steps_than_were_made_is_refused(make_config: Configure, undisturbed: Path) -> None:
     with pytest.raises(ConfigError, match=r"training.steps is 4, but the run in .* has already made 6"):
         train(make_config(undisturbed, steps=4), resume=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,20 +26,26 @@ MAX_LOGITS = 1 << 26
 
 
 def score_tokens(
-    hidden_MD: torch.Tensor, weight_VD: torch.Tensor, bias_V: torch.Tensor | None, token_M: torch.Tensor, scale: float
+    hidden_MD: torch.Tensor,
+    weight_VD: torch.Tensor,
+    bias_V: torch.Tensor | None,
+    token_M: torch.Tensor,
+    scale: float,
+    entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each given token and the entropy of its distribution, both of shape [M], float32.
 
-    M = scored positions, D = hidden size, V = vocabulary. Logits are multiplied by ``scale`` (1 / temperature).
+    M = scored positions, D = hidden size, V = vocabulary. Logits are multiplied by ``scale`` (1 / temperature). The
+    entropy has a gradient only where asked for: it holds another [M, V] until the backward pass.
     """
     logits_MV = linear(hidden_MD, weight_VD, bias_V).float() * scale
     logp_MV = logits_MV.log_softmax(-1)
-    with torch.no_grad():
+    with nullcontext() if entropy_gradient else torch.no_grad():
         entropy_M = -(logp_MV.exp() * logp_MV).sum(-1)
     return logp_MV.gather(-1, token_M[:, None]).squeeze(-1), entropy_M
 
 
-def add_token_head(model: Any, *, temperature: float) -> None:
+def add_token_head(model: Any, *, temperature: float, entropy_gradient: bool = False) -> None:
     """Let ``model(..., score_mask=...)`` return the log-probabilities and entropies of the tokens under the mask.
 
     With a ``router_mask`` (the tokens that are no padding) the third value is the auxiliary loss of a mixture of
@@ -67,9 +74,11 @@ def add_token_head(model: Any, *, temperature: float) -> None:
         hidden_MD, token_M = hidden[:, :-1][chosen], input_ids[:, 1:][chosen]
         size = max(1, MAX_LOGITS // head.weight.shape[0])
         pieces = [
-            checkpoint(score_tokens, h, head.weight, head.bias, t, 1 / temperature, use_reentrant=False)
+            checkpoint(
+                score_tokens, h, head.weight, head.bias, t, 1 / temperature, entropy_gradient, use_reentrant=False
+            )
             if len(token_M) > size
-            else score_tokens(h, head.weight, head.bias, t, 1 / temperature)
+            else score_tokens(h, head.weight, head.bias, t, 1 / temperature, entropy_gradient)
             for h, t in zip(hidden_MD.split(size), token_M.split(size), strict=True)
         ]
         logp_M, entropy_M = (torch.cat(piece) for piece in zip(*pieces, strict=True))
@@ -112,9 +121,15 @@ class TrainedTokenLogprobs(GRPOTrainer):
     ) -> Any:
         """Remember the loss mask for the scoring below, then TRL's own loss."""
         mask = inputs["completion_mask"]
-        self._loss_mask = mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
-        try:
+        with self.scoring(mask * inputs["tool_mask"] if "tool_mask" in inputs else mask):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    @contextmanager
+    def scoring(self, loss_mask: torch.Tensor) -> Iterator[None]:
+        """Inside, only the completion tokens under the mask [B, T] are scored."""
+        self._loss_mask = loss_mask
+        try:
+            yield
         finally:
             self._loss_mask = None
 
