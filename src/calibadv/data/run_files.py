@@ -6,7 +6,7 @@ metrics.jsonl      one line a batch
 eval.jsonl         one line an evaluation
 sft.jsonl          one line a step of supervised training
 trajectories/      every rollout of a batch with its advantages, ``step-N.jsonl.gz``
-checkpoint-N/      what a resumed run starts from, at optimizer step N
+checkpoint-N/      what a resumed run starts from, at optimizer step N; ``checkpoint_files.json`` lists its files
 best/, model/      the weights of the best evaluation, and those at the end
 run.json           what the run was made with: versions, and the user's own code
 manifest.json      what an evaluation depends on
@@ -15,6 +15,7 @@ manifest.json      what an evaluation depends on
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ RUN = "run.json"
 RESULTS = "results.json"
 """Of a lab or an evaluation: what came out, written last."""
 CHECKPOINT = "checkpoint-"
+CHECKPOINT_FILES = "checkpoint_files.json"
+"""Of a checkpoint: what it holds, with sizes and digests."""
+_TRAJECTORIES = re.compile(r"step-\d+(\.\d+)?\.jsonl(\.gz)?")
 
 
 def is_run(folder: Path) -> bool:
@@ -68,8 +72,9 @@ def trajectory_file(run_dir: Path, step: int, *, rank: int | None = None) -> Pat
 
 
 def trajectory_files(run_dir: Path) -> list[Path]:
-    """The files of rollouts, in order of step."""
-    return sorted((run_dir / TRAJECTORIES).glob("step-*.jsonl*"))
+    """The files of rollouts, in order of step; other files are not looked at."""
+    found = (run_dir / TRAJECTORIES).glob("step-*.jsonl*")
+    return sorted(path for path in found if _TRAJECTORIES.fullmatch(path.name))
 
 
 def trajectory_step(path: Path) -> int:

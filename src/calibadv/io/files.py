@@ -6,6 +6,7 @@ leaves the old content or none. Folders appear the same way.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -107,6 +108,18 @@ def sync_file(path: Path) -> None:
     """Wait until the content of a file is on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the file system can tell."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(file)
 
 
 def write_text(path: Path, text: str, *, sync: bool = False) -> None:

@@ -200,7 +200,7 @@ def arguments(config: RunConfig, folder: Path, examples: Sequence[Example]) -> T
 
 def run(trainer: DemonstrationTrainer, folder: Path, *, resume: bool) -> None:
     """Train to the end; whatever stops it, say where ``resume`` continues."""
-    checkpoint = last_checkpoint(folder) if resume else None
+    checkpoint = last_checkpoint(folder, verify=True) if resume else None
     if resume:
         forget_after(folder, checkpoint)
         cut_metrics(folder / SFT_METRICS, last_step=-1 if checkpoint is None else checkpoint_step(checkpoint))

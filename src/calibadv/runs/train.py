@@ -195,7 +195,8 @@ def prepare_folder(config: RunConfig, args: CalibAdvConfig, *, resume: bool) -> 
     """Claim the run's folder (the main process does it for all) and find the checkpoint to continue from."""
     folder = config.training.output
     with args.main_process_first(local=False, desc="claiming the run's folder"):
-        checkpoint = last_checkpoint(folder) if resume else None
+        # The first process deletes what is damaged: the others find only what it has read.
+        checkpoint = last_checkpoint(folder, verify=args.process_index == 0) if resume else None
         if checkpoint is not None and checkpoint_step(checkpoint) > config.training.steps:
             raise ConfigError(
                 f"--resume: training.steps is {config.training.steps}, but the run in {folder} has already made "

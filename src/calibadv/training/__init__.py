@@ -1,6 +1,8 @@
 """Training with TRL: `CalibAdvTrainer` and `CalibAdvConfig`, or a whole run with `train`.
 
 - `callbacks`: trainer callbacks: skip updates that would poison the weights, and write one metrics line per batch
+- `checkpoint_files`: what makes a checkpoint complete: a list of its files with sizes and digests, written when all are
+  on the disk
 - `checkpoints`: what a resumed run starts from: the newest complete checkpoint, and records that end where it was
   saved
 - `config`: what a run is: which algorithm, how much, how fast. Light (no torch); `calibadv.runs.train` maps it to TRL

@@ -1,13 +1,12 @@
 """What a resumed run starts from: the newest complete checkpoint, and records that end where it was saved.
 
-The Trainer writes a checkpoint file by file into its folder, ``trainer_state.json`` last; one that a kill cut short
-lacks files, and is skipped. Its ``.pt`` and ``.pth`` files are torch pickles, which transformers only loads with
-``weights_only=True``: they can hold tensors and plain values, no code.
+One that a kill cut short or a disk damaged is skipped (`calibadv.training.checkpoint_files`). Its ``.pt`` and ``.pth``
+files are torch pickles, which transformers only loads with ``weights_only=True``: they can hold tensors and plain
+values, no code.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -22,48 +21,27 @@ from calibadv.data.run_files import (
     trajectory_files,
     trajectory_step,
 )
+from calibadv.training.checkpoint_files import problem_of
 
 logger = logging.getLogger(__name__)
 
-TRAINER_STATE = "trainer_state.json"
-PARTS = {
-    "weights": ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"),
-    "optimizer": ("optimizer.pt", "optimizer.bin", "optimizer_0", "pytorch_model_fsdp.bin"),
-    "scheduler": ("scheduler.pt",),
-    "random state": ("rng_state.pth", "rng_state_0.pth"),
-}
-"""Names under which a checkpoint may hold each of its parts."""
 
+def last_checkpoint(folder: Path, *, verify: bool = False) -> Path | None:
+    """The newest complete checkpoint of a run; None when there is none (the run then starts from the beginning).
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run; None when there is none (the run then starts from the beginning)."""
+    ``verify`` also compares the digests of its files, which reads all of them.
+    """
     for checkpoint in checkpoints(folder):
-        missing = missing_part(checkpoint)
-        if missing is None:
+        problem = problem_of(checkpoint, verify=verify)
+        if problem is None:
             return checkpoint
-        logger.warning(
-            "%s is incomplete (no %s): the run was stopped while writing it. Going back to the one before",
-            checkpoint,
-            missing,
-        )
+        logger.warning("%s is incomplete or damaged (%s): going back to the one before", checkpoint, problem)
     return None
 
 
 def newest_model(run_dir: Path) -> Path | None:
     """What a run has trained so far: its model, else its newest complete checkpoint; None when there is neither."""
-    return run_dir / MODEL if (run_dir / MODEL).is_dir() else last_checkpoint(run_dir)
-
-
-def missing_part(checkpoint: Path) -> str | None:
-    """Name a part that a checkpoint lacks; None when it is complete."""
-    for part, names in PARTS.items():
-        if not any((checkpoint / name).exists() for name in names):
-            return part
-    try:
-        state = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
-        return None if state["global_step"] == checkpoint_step(checkpoint) else TRAINER_STATE
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return TRAINER_STATE
+    return run_dir / MODEL if (run_dir / MODEL).is_dir() else last_checkpoint(run_dir, verify=True)
 
 
 def forget_after(folder: Path, checkpoint: Path | None) -> None:

@@ -28,7 +28,7 @@ from calibadv.rewards.reward import Reward
 from calibadv.rollout import HFTokenizer, Policy, RolloutResult
 from calibadv.rollout.tokenizer import eos_ids_of
 from calibadv.training.callbacks import BatchMetrics, SkipNonFiniteUpdate, WhenWeightsChange
-from calibadv.training.checkpoints import missing_part
+from calibadv.training.checkpoint_files import problem_of
 from calibadv.training.credit import BatchCredit, Outcome
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.no_signal import NoSignalError, no_signal_message
@@ -244,7 +244,7 @@ class CalibAdvTrainer(
     def save_checkpoint(self) -> None:
         """Save what a resumed run needs, unless it is there already. Only between batches."""
         folder = checkpoint_folder(self.run_dir, self.state.global_step)
-        if self.state.global_step and (not folder.exists() or missing_part(folder)):
+        if self.state.global_step and (not folder.exists() or problem_of(folder)):
             self._save_checkpoint(self.model, trial=None)  # type: ignore[no-untyped-call]  # TRL leaves it unannotated
 
     def training_step(

@@ -14,6 +14,7 @@ from calibadv.config.run_folder import claim_run_folder
 from calibadv.data.trajectory_files import read_trajectories
 from calibadv.models.config import ModelConfig
 from calibadv.runs.evaluate import identity
+from calibadv.training.checkpoint_files import seal_checkpoint
 
 SEARCH = "hm</think><search>capital of France</search>"
 RIGHT = "ok</think><answer>Paris</answer>"
@@ -76,6 +77,7 @@ def test_a_run_is_evaluated_with_what_it_trained(
             (folder / name / file).write_text("{}")
         state = {"global_step": int(name.removeprefix("checkpoint-"))}
         (folder / name / "trainer_state.json").write_text(json.dumps(state))
+        seal_checkpoint(folder / name)
     write_model(folder / "checkpoint-30")  # a kill came while it was written
     assert main(["eval", str(folder)]) == 0
     assert main(["eval", str(folder), "--checkpoint", "checkpoint-8"]) == 0

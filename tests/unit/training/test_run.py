@@ -28,6 +28,7 @@ from calibadv.rollout.policies.transformers import TransformersPolicy
 from calibadv.runs.evaluate import questions_of
 from calibadv.runs.train import is_relevant, periodic_questions, train
 from calibadv.training import read_metrics
+from calibadv.training.checkpoint_files import problem_of
 from calibadv.training.no_signal import NoSignalError
 
 Configure = Callable[..., RunConfig]
@@ -144,6 +145,21 @@ def test_kl_is_counted_from_the_base_model_in_a_resumed_run_too(make_config: Con
     assert_same_run(train(make_config(tmp_path / "cut", beta=0.05, steps=4), resume=True), whole)
     first, second = (line["kl"] for line in read_metrics(whole / "metrics.jsonl"))
     assert 0 < first < second
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
+def test_a_damaged_checkpoint_costs_the_batches_since_the_one_before_and_nothing_else(
+    make_config: Configure, undisturbed: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    train(make_config(run, steps=4))
+    assert all(problem_of(checkpoint, verify=True) is None for checkpoint in checkpoints(run))
+    content = bytearray((run / "checkpoint-4" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / "checkpoint-4" / name).write_bytes(content)
+    train(make_config(run, steps=6), resume=True)
+    assert f"{run / 'checkpoint-4'} is incomplete or damaged ({name} holds other bytes" in caplog.text
+    assert_same_run(run, undisturbed)
 
 
 def test_resuming_to_fewer_steps_than_were_made_is_refused(make_config: Configure, undisturbed: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from calibadv.errors import SaveError
+from calibadv.training.checkpoint_files import seal_checkpoint
 from calibadv.training.overrides.checkpoint_saving import forget_old, removed_on_failure, save_policy
 
 
@@ -23,6 +24,7 @@ def make_checkpoint(run: Path, step: int, *, complete: bool = True) -> Path:
         (folder / name).write_bytes(b"x")
     if complete:
         (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        seal_checkpoint(folder)
     return folder
 
 

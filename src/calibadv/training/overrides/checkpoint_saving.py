@@ -1,7 +1,8 @@
 """Writing checkpoints and models so that a full disk or a kill costs nothing that was there before.
 
-A checkpoint that cannot be written is removed again and the error says what to do; older ones go only after a newer one
-is complete. A model folder is written beside its place and renamed.
+A checkpoint counts once its files are on the disk and listed with their digests. One that cannot be written is removed
+again and the error says what to do; older ones go only after a newer one is complete. A model folder is written beside
+its place and renamed.
 """
 
 from __future__ import annotations
@@ -20,22 +21,29 @@ from calibadv.data.run_files import BEST_RECORD, checkpoint_folder, checkpoints
 from calibadv.errors import SaveError
 from calibadv.io.files import new_folder, write_json
 from calibadv.models.lora import save_merged
-from calibadv.training.checkpoints import last_checkpoint, missing_part
+from calibadv.training.checkpoint_files import begin_checkpoint, problem_of, seal_checkpoint
+from calibadv.training.checkpoints import last_checkpoint
 from calibadv.training.process_group import is_lost_process
 
 logger = logging.getLogger(__name__)
 
 
 class SafeCheckpoints(Trainer):
-    """Override: ``_save_checkpoint`` explains a failure, removes what it left, and keeps the newest few."""
+    """Override: ``_save_checkpoint`` lists what it wrote, explains and removes a failure, keeps the newest."""
 
     keep_checkpoints: int | None = None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         assert self.args.output_dir is not None
         run_dir = Path(self.args.output_dir)
-        with removed_on_failure(checkpoint_folder(run_dir, self.state.global_step)):
+        folder = checkpoint_folder(run_dir, self.state.global_step)
+        with removed_on_failure(folder):
+            if self.is_world_process_zero():
+                begin_checkpoint(folder)
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # every process has files of its own in it
+            if self.is_world_process_zero():
+                seal_checkpoint(folder)
         if self.is_world_process_zero() and self.keep_checkpoints is not None:
             forget_old(run_dir, keep=self.keep_checkpoints)
 
@@ -76,7 +84,7 @@ def explain(error: Exception, folder: Path) -> str:
 
 def forget_old(run_dir: Path, *, keep: int) -> None:
     """Delete all complete checkpoints but the newest ``keep``."""
-    complete = [path for path in checkpoints(run_dir) if missing_part(path) is None]
+    complete = [path for path in checkpoints(run_dir) if problem_of(path) is None]
     for path in complete[keep:]:
         shutil.rmtree(path)
 
