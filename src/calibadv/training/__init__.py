@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from calibadv.training.no_signal import NoSignalError
     from calibadv.training.rollout_func import handed_over_reward, make_rollout_func
     from calibadv.training.trainer import CalibAdvTrainer
-    from calibadv.training.trl_batch import question_order, question_rows
+    from calibadv.training.trl_batch import QuestionOrder, question_rows
 
 __all__ = [
     "CalibAdvConfig",
     "CalibAdvTrainer",
     "NoSignalError",
+    "QuestionOrder",
     "assign_credit",
     "handed_over_reward",
     "make_rollout_func",
-    "question_order",
     "question_rows",
     "read_metrics",
 ]
@@ -64,6 +64,6 @@ __getattr__, __dir__ = lazily(
         "calibadv.training.no_signal": ("NoSignalError",),
         "calibadv.training.rollout_func": ("handed_over_reward", "make_rollout_func"),
         "calibadv.training.trainer": ("CalibAdvTrainer",),
-        "calibadv.training.trl_batch": ("question_order", "question_rows"),
+        "calibadv.training.trl_batch": ("QuestionOrder", "question_rows"),
     },
 )

@@ -1,7 +1,8 @@
 """SIGINT and SIGTERM during training: the first asks for a checkpoint and an orderly end, the second ends at once.
 
-A signal during a rollout or an evaluation ends it there, because the weights are then those of the last completed batch
-and can be saved. During an update it waits for the end of the batch: half a batch cannot be resumed.
+A signal before the first batch ends the run there: nothing can be lost. One during a rollout or an evaluation ends it
+there too, because the weights are then those of the last completed batch and can be saved. During an update it waits
+for the end of the batch: half a batch cannot be resumed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.requested: int | None = None
         """The signal that asked for the end, if one did."""
+        self.started = False
+        """Whether the first batch has begun: until then a request ends the run at once."""
         self.one_process = True
         """With several processes none may leave a batch alone: the others would wait for it for ever."""
         self._inside = 0
@@ -72,6 +75,9 @@ class StopSignals:
         if self.requested is not None:
             raise KeyboardInterrupt
         self.requested = signum
+        if not self.started:
+            logger.warning("%s: stopping before the first batch", signal.Signals(signum).name)
+            raise StopRequested(signum)
         what = "leaving this batch" if self._inside and self.one_process else "finishing this batch"
         logger.warning("%s: %s, then a checkpoint is saved; once more stops at once", signal.Signals(signum).name, what)
         if self._inside:
@@ -86,6 +92,13 @@ class StopAtBatchEnd(TrainerCallback):
         self.updates_per_batch = updates_per_batch
         self.num_processes = num_processes
         stop.one_process = num_processes == 1
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called when weights, optimizer and random state are in place."""
+        self.stop.started = True
+        self.stop.check()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called after every optimizer step."""

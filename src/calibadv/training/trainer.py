@@ -1,8 +1,9 @@
 """`CalibAdvTrainer`: TRL's GRPO trainer with search rollouts and calibrated advantages.
 
 Its overrides stand each alone in a file of `calibadv.training.overrides`: `turn_advantages` (advantages of shape
-(B, T)), `micro_batches` (micro-batches without waste), `token_logprobs` (only trained tokens are scored),
-`lr_schedule` (a rate that changes once a batch), `reference_logprobs` (the reference policy of the KL term).
+(B, T)), `question_sampler` (the order of the questions, made as it is needed), `micro_batches` (micro-batches without
+waste), `token_logprobs` (only trained tokens are scored), `lr_schedule` (a rate that changes once a batch),
+`reference_logprobs` (the reference policy of the KL term).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from calibadv.training.overrides.colocated_vllm import ColocatedGeneration, colo
 from calibadv.training.overrides.ddp import GradientsInBuckets
 from calibadv.training.overrides.lr_schedule import HeldLearningRate
 from calibadv.training.overrides.micro_batches import LeanMicroBatches
+from calibadv.training.overrides.question_sampler import LazyQuestions
 from calibadv.training.overrides.reference_logprobs import (
     ReferenceLogprobs,
     forget_fresh_reference,
@@ -48,7 +50,7 @@ from calibadv.training.overrides.turn_advantages import CalibratedAdvantages
 from calibadv.training.rollout_func import RolloutFunc, handed_over_reward, make_rollout_func
 from calibadv.training.signals import StopAtBatchEnd, StopSignals
 from calibadv.training.timers import Clock
-from calibadv.training.trl_batch import question_order, question_rows
+from calibadv.training.trl_batch import QuestionOrder, question_rows
 from calibadv.trajectory import Question, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ logger = logging.getLogger(__name__)
 class CalibAdvTrainer(
     ReferenceLogprobs,
     CalibratedAdvantages,
+    LazyQuestions,
     LeanMicroBatches,
     TrainedTokenLogprobs,
     HeldLearningRate,
@@ -98,8 +101,8 @@ class CalibAdvTrainer(
                 f"training.steps must be a positive multiple of the {self.updates_per_batch} optimizer steps made from "
                 f"each batch (mini_batches x epochs), got {args.max_steps}"
             )
-        order = question_order(
-            len(train_questions),
+        self.question_order = QuestionOrder(
+            num_questions=len(train_questions),
             num_batches=args.max_steps // self.updates_per_batch,
             questions_per_batch=args.questions_per_batch,
             seed=args.seed,
@@ -129,7 +132,7 @@ class CalibAdvTrainer(
                 model,
                 reward_funcs=handed_over_reward,
                 args=args,
-                train_dataset=Dataset.from_list(question_rows(train_questions, order=order)),
+                train_dataset=Dataset.from_list(question_rows(train_questions, order=range(len(train_questions)))),
                 processing_class=processing_class,
                 rollout_func=self._interruptible(rollout_func),
                 **kwargs,

@@ -5,7 +5,8 @@ Token ids are handed on exactly as sampled; observations carry loss mask 0 (TRL'
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -19,30 +20,47 @@ QUESTION_KEY = "question"
 """Key of the user message that carries its question's row number: TRL hands a rollout function prompts, no rows."""
 
 
-def question_rows(questions: Sequence[Question], *, order: Sequence[int]) -> list[dict[str, Any]]:
+def question_rows(questions: Sequence[Question], *, order: Iterable[int]) -> list[dict[str, Any]]:
     """Data set rows for TRL: one conversational prompt per entry of ``order`` (indices into ``questions``)."""
     return [{"prompt": [{"role": "user", "content": questions[index].text, QUESTION_KEY: index}]} for index in order]
 
 
-def question_order(num_questions: int, *, num_batches: int, questions_per_batch: int, seed: int) -> list[int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionOrder:
     """Indices of the questions of all batches: seeded passes over the questions, none twice in a batch.
 
-    Fixed before the run, so that a resumed run asks what the uninterrupted one would have asked.
+    Fixed before the run, so that a resumed run asks what the uninterrupted one would have asked; made pass by pass
+    while it is iterated, so that a long run takes no more memory than a short one.
 
-    >>> question_order(5, num_batches=3, questions_per_batch=2, seed=0)[:2] != []
-    True
+    >>> order = QuestionOrder(num_questions=5, num_batches=3, questions_per_batch=2, seed=0)
+    >>> len(order), list(order) == list(order), set(order) <= set(range(5))
+    (6, True, True)
     """
-    if num_questions < questions_per_batch:
-        raise ConfigError(
-            f"training.questions_per_batch is {questions_per_batch}, but there are only {num_questions} training "
-            "questions: lower it or give more questions"
-        )
-    shuffle = Random(seed)
-    order: list[int] = []
-    while len(order) < num_batches * questions_per_batch:
-        one_pass = shuffle.sample(range(num_questions), num_questions)
-        order += one_pass[: num_questions // questions_per_batch * questions_per_batch]
-    return order[: num_batches * questions_per_batch]
+
+    num_questions: int
+    num_batches: int
+    questions_per_batch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.num_questions < self.questions_per_batch:
+            raise ConfigError(
+                f"training.questions_per_batch is {self.questions_per_batch}, but there are only {self.num_questions} "
+                "training questions: lower it or give more questions"
+            )
+
+    def __len__(self) -> int:
+        return self.num_batches * self.questions_per_batch
+
+    def __iter__(self) -> Iterator[int]:
+        shuffle = Random(self.seed)
+        in_a_pass = self.num_questions // self.questions_per_batch * self.questions_per_batch
+        for start in range(0, len(self), in_a_pass):
+            one_pass = shuffle.sample(range(self.num_questions), self.num_questions)
+            yield from one_pass[: min(in_a_pass, len(self) - start)]
+
+    def __contains__(self, index: object) -> bool:
+        return any(index == asked for asked in self)
 
 
 def rollout_fields(trajectories: Sequence[Trajectory], *, filler_id: int) -> dict[str, list[Any]]:

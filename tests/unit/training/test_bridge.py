@@ -1,9 +1,15 @@
+import tracemalloc
+from itertools import islice
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trl.trainer.utils import RepeatSampler
 
 from calibadv.errors import ConfigError, TokenMismatchError
-from calibadv.training.trl_batch import check_trained_tokens, question_order, rollout_fields, turn_starts
+from calibadv.training.overrides.question_sampler import QuestionSampler
+from calibadv.training.trl_batch import QuestionOrder, check_trained_tokens, rollout_fields, turn_starts
 from calibadv.trajectory import Action, ActionKind, Question, StopReason, Trajectory, Turn
 
 
@@ -59,9 +65,9 @@ def test_no_question_is_asked_twice_in_a_batch_and_all_get_their_turn(
 ) -> None:
     if per_batch > num:
         with pytest.raises(ConfigError, match="questions_per_batch"):
-            question_order(num, num_batches=batches, questions_per_batch=per_batch, seed=seed)
+            QuestionOrder(num_questions=num, num_batches=batches, questions_per_batch=per_batch, seed=seed)
         return
-    order = question_order(num, num_batches=batches, questions_per_batch=per_batch, seed=seed)
+    order = list(QuestionOrder(num_questions=num, num_batches=batches, questions_per_batch=per_batch, seed=seed))
     chunks = [order[i : i + per_batch] for i in range(0, len(order), per_batch)]
     assert len(chunks) == batches
     assert all(len(set(chunk)) == per_batch for chunk in chunks)
@@ -71,5 +77,43 @@ def test_no_question_is_asked_twice_in_a_batch_and_all_get_their_turn(
 
 
 def test_longer_run_asks_the_same_questions_first() -> None:
-    short = question_order(10, num_batches=3, questions_per_batch=4, seed=1)
-    assert question_order(10, num_batches=7, questions_per_batch=4, seed=1)[: len(short)] == short
+    short, long = (list(QuestionOrder(num_questions=10, num_batches=n, questions_per_batch=4, seed=1)) for n in (3, 7))
+    assert long[: len(short)] == short
+
+
+def test_the_order_of_questions_is_that_of_every_run_so_far() -> None:
+    """Runs of earlier versions resume with the questions that they would have asked."""
+    order = QuestionOrder(num_questions=7, num_batches=5, questions_per_batch=3, seed=11)
+    passes = Random(11)
+    whole = [index for _ in range(3) for index in passes.sample(range(7), 7)[:6]]
+    assert list(order) == whole[:15] == [3, 4, 6, 5, 2, 0, 6, 4, 3, 1, 0, 5, 1, 0, 4]
+
+
+@given(
+    num=st.integers(1, 12), per_batch=st.integers(1, 4), batches=st.integers(1, 9), rollouts=st.integers(2, 3),
+    repeats=st.integers(1, 3),
+)  # fmt: skip
+def test_questions_are_sampled_as_trl_samples_them(
+    num: int, per_batch: int, batches: int, rollouts: int, repeats: int
+) -> None:
+    num = max(num, per_batch)
+    order = QuestionOrder(num_questions=num, num_batches=batches, questions_per_batch=per_batch, seed=0)
+    ours = QuestionSampler(order, questions_per_batch=per_batch, num_rollouts=rollouts, repeats=repeats)
+    listed = list(order)
+    theirs = RepeatSampler(
+        listed, mini_repeat_count=rollouts, batch_size=per_batch, repeat_count=repeats, shuffle=False
+    )
+    assert list(ours) == [listed[row] for row in theirs]
+    assert len(ours) == len(theirs)
+
+
+def test_a_billion_batches_are_drawn_one_by_one() -> None:
+    order = QuestionOrder(num_questions=5, num_batches=10**9, questions_per_batch=2, seed=0)
+    sampler = QuestionSampler(order, questions_per_batch=2, num_rollouts=2, repeats=1)
+    assert len(sampler) == 4 * 10**9
+    tracemalloc.start()
+    drawn = list(islice(sampler, 40))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn[::2] == list(islice(order, 20))
+    assert peak < 100_000

@@ -1,9 +1,11 @@
 """SIGINT and SIGTERM: one asks, two insist; a batch is left or finished, never halved."""
 
 import json
+import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,17 @@ def press(signum: int = signal.SIGINT) -> None:
     os.kill(os.getpid(), signum)
 
 
+@contextmanager
+def started() -> Iterator[StopSignals]:
+    """The first batch has begun."""
+    with StopSignals() as stop:
+        stop.started = True
+        yield stop
+
+
 def test_a_signal_inside_raises_at_once_and_outside_it_is_remembered() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with StopSignals() as stop:
+    with started() as stop:
         press(signal.SIGTERM)
         assert stop.requested == signal.SIGTERM
         with pytest.raises(StopRequested, match="SIGTERM"), stop.interruptible():
@@ -35,13 +45,13 @@ def test_a_signal_inside_raises_at_once_and_outside_it_is_remembered() -> None:
         with pytest.raises(StopRequested):
             stop.check()
     assert signal.getsignal(signal.SIGTERM) == before
-    with StopSignals() as stop, pytest.raises(StopRequested) as caught, stop.interruptible():
+    with started() as stop, pytest.raises(StopRequested) as caught, stop.interruptible():
         press()
     assert caught.value.signum == signal.SIGINT
 
 
 def test_the_second_signal_stops_at_once_wherever_it_comes() -> None:
-    with StopSignals():
+    with started():
         press()
         with pytest.raises(KeyboardInterrupt) as caught:
             press()
@@ -49,11 +59,19 @@ def test_the_second_signal_stops_at_once_wherever_it_comes() -> None:
 
 
 def test_with_several_processes_a_rollout_is_finished() -> None:
-    with StopSignals() as stop:
+    with started() as stop:
         stop.one_process = False
         with stop.interruptible():
             press()
         assert stop.requested == signal.SIGINT
+
+
+@pytest.mark.parametrize("one_process", [True, False])
+def test_before_the_first_batch_a_signal_stops_at_once(one_process: bool) -> None:
+    with StopSignals() as stop:
+        stop.one_process = one_process
+        with pytest.raises(StopRequested, match="SIGTERM"):
+            press(signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +120,43 @@ class Pressing:
         if self.calls == self.call:
             press(self.signum)
         return self.inner.search(queries, k)
+
+
+def test_a_run_of_a_billion_steps_begins_at_once_and_stops_at_once_while_its_model_is_loaded(
+    config: RunConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class First:
+        """Presses during the first search."""
+
+        def __init__(self) -> None:
+            self.asked = False
+
+        def search(self, queries: Sequence[str], k: int) -> Any:
+            self.asked = True
+            press(signal.SIGTERM)
+            raise AssertionError("the signal comes first")
+
+    def pressing(record: logging.LogRecord) -> bool:
+        press(signal.SIGTERM)
+        return True
+
+    forever = replace(config.training, steps=2 * 10**9, save_every=2, eval_every=0)
+    endless = placed(replace(config, training=forever), tmp_path / "run")
+    retriever = First()
+    with pytest.raises(StopRequested):
+        train(endless, retriever=retriever)
+    assert retriever.asked
+
+    caplog.set_level(logging.INFO, logger="calibadv")
+    loading = logging.getLogger("calibadv.models.load")
+    loading.addFilter(pressing)  # it notes that the lab's tokenizer has no chat template
+    try:
+        with pytest.raises(StopRequested):
+            train(placed(endless, tmp_path / "other"))
+    finally:
+        loading.removeFilter(pressing)
+    assert "SIGTERM: stopping before the first batch" in caplog.text
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_rollout_is_left_and_the_batch_before_it_is_saved(
