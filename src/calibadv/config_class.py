@@ -48,6 +48,7 @@ PositiveFloat: TypeAlias = Annotated[float, Gt(0)]
 NonNegativeFloat: TypeAlias = Annotated[float, Ge(0)]
 Fraction: TypeAlias = Annotated[float, Interval(ge=0, le=1)]
 PositiveFraction: TypeAlias = Annotated[float, Interval(gt=0, le=1)]
+Seed: TypeAlias = Annotated[int, Interval(ge=0, le=2**32 - 1)]  # what numpy takes
 Port: TypeAlias = Annotated[int, Interval(ge=0, le=65_535)]
 Name: TypeAlias = Annotated[str, MinLen(1)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from calibadv.config.run_config import RunConfig
 from calibadv.data.run_files import CONFIG
 from calibadv.errors import ConfigError
-from calibadv.io.files import leaves, write_text
+from calibadv.io.files import leaves, try_writing, write_text
 
 MAY_CHANGE = frozenset(
     {
@@ -42,6 +43,9 @@ MAY_CHANGE = frozenset(
 )
 """Settings that a resumed run may change, like everything in `WITHOUT_PART`; others would make it another run."""
 
+TRIAL_BYTES = 1 << 20
+"""Written on trial before a run: a disk without room for that has none for a run."""
+
 Part = Literal["train", "sft"]
 WITHOUT_PART: dict[Part, tuple[str, ...]] = {
     "train": ("evaluation.", "sft."),
@@ -62,19 +66,33 @@ def claim_run_folder(config: RunConfig, *, resume: bool, part: Part = "train") -
 
 
 def check_run_folder(config: RunConfig, *, resume: bool, part: Part = "train") -> None:
-    """Refuse the folder of another run, and to resume what is not this run; writes nothing."""
+    """Refuse the folder of another run, to resume what is not this run, and a folder that nothing can be written to."""
     folder = config.training.output
-    saved = folder / CONFIG
+    setting = "training.output" if part == "train" else "sft.output"
     if not is_main_process():
         return
-    if resume:
-        check_same_run(config, saved, part=part)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        setting = "training.output" if part == "train" else "sft.output"
-        what = "the folder of another run" if saved.exists() else "not an empty folder"
+    try:
+        if resume:
+            check_same_run(config, folder / CONFIG, part=part)
+        else:
+            check_empty(folder, setting=setting)
+        try_writing(folder, num_bytes=TRIAL_BYTES)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise ConfigError(
+            f"{setting} {folder}: nothing can be written there ({error.strerror}); "
+            f"{'make room, or name' if full else 'name'} another folder (--set {setting}=DIR)"
+        ) from error
+
+
+def check_empty(folder: Path, *, setting: str) -> None:
+    """Refuse a folder that already holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        is_run = (folder / CONFIG).exists()
+        what = "the folder of another run" if is_run else "not an empty folder"
         raise ConfigError(
             f"{setting} {folder} is {what}; name a new folder (--set {setting}=DIR)"
-            + (", continue that run (--resume), or remove it" if saved.exists() else "")
+            + (", continue that run (--resume), or remove it" if is_run else "")
         )
 
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
@@ -120,6 +120,25 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(file)
+
+
+def try_writing(folder: Path, *, num_bytes: int) -> None:
+    """Write a file of that size into a folder and remove it again, with every folder that had to be made for it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    trial = folder / f".trial-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(bytes(num_bytes))
+        sync_file(trial)
+    finally:
+        with suppress(OSError):
+            trial.unlink(missing_ok=True)
+            for path in missing:
+                path.rmdir()
 
 
 def write_text(path: Path, text: str, *, sync: bool = False) -> None:

@@ -45,6 +45,45 @@ class LoraConfig:
         return ALL_LINEAR in self.targets or name.rsplit(".", 1)[-1] in self.targets
 
 
+def has_transposed_layers(model: Any) -> bool:
+    """Whether the model has layers that hold their weights the other way round, as GPT-2's do; peft must know."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def covered_layers(model: Any, *, settings: LoraConfig) -> dict[str, tuple[int, int]]:
+    """Input and output size of every layer that gets an adapter, by its dotted name; `ConfigError` where it cannot.
+
+    The model may be one without memory: only its layers are looked at.
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    sizes = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            sizes[name] = (module.in_features, module.out_features)
+        elif isinstance(module, Conv1D):
+            sizes[name] = (module.nx, module.nf)
+    heads = {name for name, module in model.named_modules() if module is head}
+    known = sorted({name.rsplit(".", 1)[-1] for name in sizes.keys() - heads})
+    for target in settings.targets:
+        found = {name for name in sizes if name.rsplit(".", 1)[-1] == target}
+        if target != ALL_LINEAR and (not found or found & heads):
+            why = "is the head, which stays as it is" if found & heads else "is no linear layer of this model"
+            raise ConfigError(f'lora.targets: "{target}" {why}; choose from {", ".join((ALL_LINEAR, *known))}')
+    covered = {name: sides for name, sides in sizes.items() if name not in heads and settings.covers(name)}
+    largest = max((min(sides) for sides in covered.values()), default=0)
+    if settings.rank is not None and settings.rank > largest:
+        raise ConfigError(
+            f"lora.rank must be at most {largest}, the smaller side of the largest layer that it covers, got "
+            f"{settings.rank}; usual are 8 to 128"
+        )
+    return covered
+
+
 def add_adapter(model: Any, *, settings: LoraConfig, base: str, seed: int = 0) -> Any:
     """The model with a fresh adapter; the model itself when ``settings`` asks for none.
 
@@ -58,12 +97,14 @@ def add_adapter(model: Any, *, settings: LoraConfig, base: str, seed: int = 0) -
         import torch
     except ImportError as error:
         raise ConfigError(f"lora.rank needs the package peft: {INSTALL_LORA}") from error
+    covered_layers(model, settings=settings)
     targets = ALL_LINEAR if ALL_LINEAR in settings.targets else list(settings.targets)
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
+        fan_in_fan_out=has_transposed_layers(model),
         task_type="CAUSAL_LM",
     )
     try:

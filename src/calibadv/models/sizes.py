@@ -10,7 +10,7 @@ from typing import Any
 from calibadv.devices import usable_device, without_progress_bars
 from calibadv.errors import ConfigError
 from calibadv.models.load import ModelConfig, ModelSource, explained, local_folder, resolve_model
-from calibadv.models.lora import LoraConfig
+from calibadv.models.lora import LoraConfig, covered_layers
 from calibadv.models.published import ARCHITECTURES, published_architecture
 
 CONFIG_FILE = "config.json"
@@ -114,15 +114,8 @@ def active_parameters(model: Any, text: Any) -> int | None:
 
 def adapter_parameters(model: Any, *, lora: LoraConfig) -> int:
     """Parameters of the two small matrices beside every layer that the adapter covers."""
-    from torch import nn
-
-    head, rank = model.get_output_embeddings(), lora.rank or 0
-    covered = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and lora.covers(name)
-    ]
-    return sum(rank * (module.in_features + module.out_features) for module in covered)
+    rank = lora.rank or 0
+    return sum(rank * (inputs + outputs) for inputs, outputs in covered_layers(model, settings=lora).values())
 
 
 def free_memory(device: str) -> tuple[str, int]:

@@ -30,6 +30,7 @@ from calibadv.io.retry import Retry
 from calibadv.models.config import check_trainable_dtype, check_trainable_engine
 from calibadv.models.load import load_model, load_policy, resolve_model
 from calibadv.models.lora import add_adapter
+from calibadv.models.sizes import read_shape
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import opened_retriever
 from calibadv.rollout.tokenizer import HFTokenizer
@@ -98,6 +99,8 @@ def train_on_demonstrations(
     check_trainable_dtype(config.model)
     check_run_folder(placed(config), resume=resume, part="sft")
     resolve_model(config.model)
+    if config.lora.rank is not None:
+        read_shape(config.model, lora=config.lora)
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     made = None

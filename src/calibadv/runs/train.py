@@ -23,15 +23,16 @@ from calibadv.advantage import Estimator, open_estimator
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder, claim_run_folder
 from calibadv.data.config import draw_per_dataset, load_split
-from calibadv.data.run_files import MODEL, checkpoint_step
+from calibadv.data.run_files import METRICS, MODEL, checkpoint_step
 from calibadv.devices import without_progress_bars
-from calibadv.errors import CalibAdvError, ConfigError, EngineFailed, RetrieverUnavailable
+from calibadv.errors import CalibAdvError, ConfigError, EngineFailed, RetrieverUnavailable, SaveError
 from calibadv.models.config import ModelConfig
 from calibadv.models.engine import Engine, find_engine, open_engine
 from calibadv.models.load import load_model, resolve_model
 from calibadv.models.lora import add_adapter
 from calibadv.models.open_policy import plain_folder
 from calibadv.models.reference import check_reference, load_reference
+from calibadv.models.sizes import read_shape
 from calibadv.registry import is_import_path
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import opened_retriever
@@ -48,7 +49,7 @@ from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.launch import Launch
 from calibadv.training.no_signal import NoSignalError
-from calibadv.training.overrides.checkpoint_saving import save_policy
+from calibadv.training.overrides.checkpoint_saving import DISK_ERRORS, explain, save_policy
 from calibadv.training.periodic_evaluation import Listener, PeriodicEvaluation
 from calibadv.training.process_group import (
     check_same_settings,
@@ -129,6 +130,8 @@ def train(
             check_same_settings(config.effective(), num_processes=launch.processes)
             check_run_folder(config, resume=resume)
             resolve_model(config.model)
+            if config.lora.rank is not None:
+                read_shape(config.model, lora=config.lora)  # refuses layers and ranks that the model does not have
             if policy is None and config.model.engine == "vllm":
                 require_trainable_vllm()
             args = trainer_config(config, settings.output, own_policy=policy is not None)
@@ -226,6 +229,10 @@ def run(trainer: CalibAdvTrainer, checkpoint: Path | None) -> None:
     except (KeyboardInterrupt, CalibAdvError):
         logger.error("Stopped at step %d; %s", trainer.state.global_step, where_to_resume(trainer.run_dir))
         raise
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise SaveError(explain(error, trainer.run_dir / METRICS)) from error
 
 
 def where_to_resume(folder: Path) -> str:

@@ -19,6 +19,7 @@ from calibadv.config_class import (
     PositiveFraction,
     PositiveInt,
     Remedy,
+    Seed,
     config_class,
 )
 from calibadv.errors import ConfigError
@@ -130,7 +131,7 @@ class TrainingConfig:
     engine_gap_alarm: PositiveFloat = 0.05
     """For model.engine "vllm": warn when the log-probabilities of engine and trainer differ by more than this (nats,
     the mean of the absolute difference over a batch's sampled tokens; ``logprob_gap`` in metrics.jsonl)."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds the order of the questions and every draw."""
     threads: PositiveInt | None = None
     """CPU threads of torch; not set: torch decides."""

@@ -107,6 +107,9 @@ def test_data_root_from_an_unset_variable_is_named_once(tmp_path: Path, monkeypa
     [
         ("calibration.rebalance_coef=0", r"calibration.rebalance_coef must be between 0.001 and 1000.0, got 0"),
         ("calibration.rebalance_coef=-1.0", r"calibration.rebalance_coef must be between 0.001 and 1000.0, got -1.0"),
+        ("training.seed=-1", r"training.seed must be between 0 and 4294967295, got -1"),
+        ("training.seed=99999999999999", r"training.seed must be between 0 and 4294967295, got 99999999999999"),
+        ("sft.seed=-1", r"sft.seed must be between 0 and 4294967295, got -1"),
         ("calibration.rebalance_coef=nan", r"calibration.rebalance_coef must be a finite number, got nan"),
         ("calibration.rebalance_coef=one", r'calibration.rebalance_coef must be a number, got "one"'),
         ("calibration.soft_penalty=hard", r"calibration.soft_penalty must be one of"),

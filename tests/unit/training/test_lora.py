@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
 from calibadv.lab import load_policy
 from calibadv.models.load import ModelConfig, fingerprint, load_model
 from calibadv.models.lora import LoraConfig, add_adapter, merged_weights, save_merged
+from calibadv.models.sizes import adapter_parameters
 from calibadv.runs.train import train
 from calibadv.training import read_metrics
 from calibadv.training.overrides.token_logprobs import add_token_head, can_score_tokens
@@ -82,9 +84,31 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
         LoraConfig(**settings)
 
 
-def test_layers_that_are_not_there_are_named(make_model: Callable[[], LlamaForCausalLM]) -> None:
-    with pytest.raises(ConfigError, match=r"lora.targets \['nope'\]"):
-        add_adapter(make_model(), settings=LoraConfig(rank=2, targets=("nope",)), base="x")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"targets": ("nope",)},
+            r'lora.targets: "nope" is no linear layer of this model; choose from all-linear, down_',
+        ),
+        ({"targets": ("q_proj", "lm_head")}, r'lora.targets: "lm_head" is the head, which stays as it is; choose from'),
+        ({"rank": 100_000}, r"lora.rank must be at most 16, the smaller side of .* got 100000; usual are 8 to 128"),
+    ],
+)
+def test_layers_and_ranks_that_the_model_does_not_have_are_named(
+    make_model: Callable[[], LlamaForCausalLM], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        add_adapter(make_model(), settings=LoraConfig(**{"rank": 2} | settings), base="x")
+
+
+def test_layers_of_gpt2_are_covered_too() -> None:
+    sizes: dict[str, Any] = {"vocab_size": 50, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None))
+    adapter = add_adapter(model, settings=LoraConfig(rank=4, targets=("c_attn",)), base="x")
+    trained = [parameter.numel() for parameter in adapter.parameters() if parameter.requires_grad]
+    assert trained == [4 * 16, 48 * 4]
+    assert adapter_parameters(GPT2LMHeadModel(model.config), lora=LoraConfig(rank=4, targets=("c_attn",))) == 4 * 64
 
 
 def test_no_rank_is_no_adapter(make_model: Callable[[], LlamaForCausalLM]) -> None:
@@ -138,6 +162,15 @@ def test_an_adapter_is_trained_resumed_and_merged(make_config: Callable[..., Run
     assert lines == wanted
     again = load_file(cut / "model" / "model.safetensors")
     assert all(torch.equal(again[name], value) for name, value in trained.items())
+
+
+def test_an_adapter_that_the_model_cannot_have_is_refused_before_anything_is_read(
+    make_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = make_config(tmp_path / "run")
+    config = replace(config, lora=LoraConfig(rank=4096), data=replace(config.data, train=(Path("absent.jsonl"),)))
+    with pytest.raises(ConfigError, match=r"lora\.rank must be at most"):
+        train(config)
 
 
 def test_an_adapter_with_dropout_resumes_to_the_same_weights(

@@ -7,6 +7,7 @@ its place and renamed.
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,9 @@ from calibadv.training.checkpoints import last_checkpoint
 from calibadv.training.process_group import is_lost_process
 
 logger = logging.getLogger(__name__)
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Of an OSError: the disk does not take what was written."""
 
 
 class SafeCheckpoints(Trainer):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from calibadv.config_class import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Remedy, config_class
+from calibadv.config_class import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Remedy, Seed, config_class
 
 
 @config_class("sft")
@@ -52,7 +52,7 @@ class SFTConfig:
     """Newest complete checkpoints that stay; "none": all."""
     format_check: Count = 20
     """Questions that the trained model plays greedily at the end (of data.test, else of ``questions``); 0: none."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds wording, order and draws."""
     output: Path | None = None
     """The folder: config, demonstrations, checkpoints, model. Not set: that of training.output with "-sft" added."""
