@@ -12,4 +12,5 @@
   weights
 - `reference`: the model that a KL term compares the policy with
 - `sizes`: the shape of a model without its weights, and how much memory a device has: what estimates are made from
+- `whole`: whole tensors from sharded ones (FSDP2's DTensors) and back, for files that do not depend on the processes
 """

@@ -122,16 +122,17 @@ def is_adapted(model: Any) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
-def save_merged(model: Any, folder: Path) -> None:
+def save_merged(model: Any, folder: Path, *, weights: dict[str, Any] | None = None) -> None:
     """Save the model in Hugging Face form, the adapter merged into the weights; the model in memory stays as it is.
 
     Merging and taking apart again would round the weights, and a resumed run would no longer be the same to the bit.
+    ``weights`` are those to save where the model itself holds a share of them only.
     """
     if not is_adapted(model):
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         return
     base = model.get_base_model()
-    base.save_pretrained(folder, state_dict=merged_weights(base))
+    base.save_pretrained(folder, state_dict=merged_weights(base) if weights is None else weights)
 
 
 def merged_weights(base: Any) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def train(
         if args.use_vllm:
             folder = stack.enter_context(plain_folder(config.model, resolve_model(config.model)))
             args.vllm_engine_args["model"] = folder
-        held = replace(config.model, dtype="float32")
+        held = replace(config.model, dtype="float32", device="cpu" if launch.is_sharded else config.model.device)
         model, tokenizer = load_model(held)
         check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path))
         model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)

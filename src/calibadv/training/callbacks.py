@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from calibadv.io.files import append_json_line
@@ -33,7 +35,7 @@ class SkipNonFiniteUpdate(TrainerCallback):
     ) -> None:
         """Called by the Trainer after clipping, before ``optimizer.step``."""
         parameters = [p for p in kwargs["model"].parameters() if p.grad is not None]
-        if all(bool(torch.isfinite(p.grad).all()) for p in parameters):
+        if all_finite([p.grad for p in parameters if p.grad is not None]):
             self._made += 1
             self._in_a_row = 0
             return
@@ -60,6 +62,18 @@ class SkipNonFiniteUpdate(TrainerCallback):
     def _check(self) -> None:
         if self._in_a_row >= self.max_batches * self.updates_per_batch:
             raise NoSignalError(f"stopped: {all_skipped_message(self._in_a_row)}")
+
+
+def all_finite(gradients: Sequence[torch.Tensor]) -> bool:
+    """Whether all values are finite; of sharded gradients in all processes, which must all ask."""
+    shares = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+    finite = all(bool(torch.isfinite(share).all()) for share in shares)
+    sharded = next((g for g in gradients if isinstance(g, DTensor)), None)
+    if sharded is None:
+        return finite
+    verdict = torch.tensor(float(finite), device=shares[0].device)
+    torch.distributed.all_reduce(verdict, op=torch.distributed.ReduceOp.MIN, group=sharded.device_mesh.get_group())
+    return bool(verdict)
 
 
 class WhenWeightsChange(TrainerCallback):

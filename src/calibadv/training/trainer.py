@@ -36,6 +36,7 @@ from calibadv.training.no_signal import NoSignalError, no_signal_message
 from calibadv.training.overrides.checkpoint_saving import SafeCheckpoints
 from calibadv.training.overrides.colocated_vllm import ColocatedGeneration, colocated, colocated_policy
 from calibadv.training.overrides.ddp import GradientsInBuckets
+from calibadv.training.overrides.fsdp import WholeCheckpoints
 from calibadv.training.overrides.lr_schedule import HeldLearningRate
 from calibadv.training.overrides.micro_batches import LeanMicroBatches
 from calibadv.training.overrides.question_sampler import LazyQuestions
@@ -65,6 +66,7 @@ class CalibAdvTrainer(
     HeldLearningRate,
     ShardedOptimizer,
     SafeCheckpoints,
+    WholeCheckpoints,
     GradientsInBuckets,
 ):
     """Train a policy on questions with a retriever.

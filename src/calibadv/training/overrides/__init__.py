@@ -3,6 +3,7 @@
 - `checkpoint_saving`: writing checkpoints and models so that a full disk or a kill costs nothing that was there
   before
 - `ddp`: gradients as views of the buckets that DDP sends
+- `fsdp`: checkpoints and precision of sharded weights (overrides of the Trainer, for FSDP2)
 - `lr_schedule`: a learning rate that decays over more steps than the run has, and once a batch (one override of the
   Trainer)
 - `colocated_vllm`: vLLM in the training process, on the device that trains (TRL's ``VLLMGeneration``); no other file

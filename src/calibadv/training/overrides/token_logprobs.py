@@ -69,19 +69,11 @@ def add_token_head(model: Any, *, temperature: float, entropy_gradient: bool = F
         routing = {} if router_mask is None else {"output_router_logits": True}
         outputs = self.base_model(input_ids=input_ids, use_cache=False, **routing)
         hidden = outputs.last_hidden_state
-        head = self.get_output_embeddings()
         chosen = score_mask[:, 1:].bool()  # a token is predicted by the position before it
         hidden_MD, token_M = hidden[:, :-1][chosen], input_ids[:, 1:][chosen]
-        size = max(1, MAX_LOGITS // head.weight.shape[0])
-        pieces = [
-            checkpoint(
-                score_tokens, h, head.weight, head.bias, t, 1 / temperature, entropy_gradient, use_reentrant=False
-            )
-            if len(token_M) > size
-            else score_tokens(h, head.weight, head.bias, t, 1 / temperature, entropy_gradient)
-            for h, t in zip(hidden_MD.split(size), token_M.split(size), strict=True)
-        ]
-        logp_M, entropy_M = (torch.cat(piece) for piece in zip(*pieces, strict=True))
+        logp_M, entropy_M = self.get_output_embeddings()(
+            hidden_MD, token_M=token_M, scale=1 / temperature, entropy_gradient=entropy_gradient
+        )
         if router_mask is None:
             return logp_M, entropy_M, None
         balance = balancing_loss(self)
@@ -93,6 +85,41 @@ def add_token_head(model: Any, *, temperature: float, entropy_gradient: bool = F
         )
 
     model.forward = types.MethodType(forward, model)
+    let_score(model.get_output_embeddings())
+
+
+def let_score(layer: torch.nn.Module) -> None:
+    """Let ``head(hidden_MD, token_M=..., scale=...)`` return what `score_tokens` does, in pieces if there is much.
+
+    All pieces are one call of the layer: where weights are sharded, its hooks gather them before and let go after.
+    """
+    if not isinstance(layer, torch.nn.Linear):
+        return
+    head: Any = layer
+    original = head.forward
+
+    @functools.wraps(original)
+    def forward(
+        self: Any,
+        hidden_MD: torch.Tensor,
+        *args: Any,
+        token_M: torch.Tensor | None = None,
+        scale: float = 1.0,
+        entropy_gradient: bool = False,
+    ) -> Any:
+        if token_M is None:
+            return original(hidden_MD, *args)
+        size = max(1, MAX_LOGITS // self.out_features)
+        pieces = [
+            checkpoint(score_tokens, h, self.weight, self.bias, t, scale, entropy_gradient, use_reentrant=False)
+            if len(token_M) > size
+            else score_tokens(h, self.weight, self.bias, t, scale, entropy_gradient)
+            for h, t in zip(torch.split(hidden_MD, size), torch.split(token_M, size), strict=True)
+        ]
+        logp_M, entropy_M = (torch.cat(piece) for piece in zip(*pieces, strict=True))
+        return logp_M, entropy_M
+
+    head.forward = types.MethodType(forward, head)
 
 
 def balancing_loss(model: Any) -> Callable[..., torch.Tensor] | None:
