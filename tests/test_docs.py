@@ -39,7 +39,7 @@ def leaves(nav: Any) -> Iterator[str]:
 
 def dotted_names(settings: dict[str, Any], *, where: str = "") -> Iterator[str]:
     for name, value in settings.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:  # an empty one is a setting that is a table
             yield from dotted_names(value, where=f"{where}{name}.")
         else:
             yield where + name

@@ -42,6 +42,13 @@ class Remedy:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class MayNameFile:
+    """Annotates a string that may be ``file:PATH``; a relative path starts where those of the config do."""
+
+
+FILE = "file:"
+
 PositiveInt: TypeAlias = Annotated[int, Ge(1)]
 Count: TypeAlias = Annotated[int, Ge(0)]
 PositiveFloat: TypeAlias = Annotated[float, Gt(0)]
@@ -230,6 +237,8 @@ def _expected(kind: Any) -> str:
         return "one of " + ", ".join(map(show, arguments))
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return f"a list, each item {expected(arguments[0])}"
+    if origin is dict:
+        return "a table"
     if origin is tuple:
         return f"a list of {len(arguments)}: " + ", ".join(map(expected, arguments))
     words = {
@@ -260,6 +269,11 @@ def range_of(hint: Any) -> str:
     return "".join(f"{signs[name]} {bound}" for name, bound in bounds.items())
 
 
+def may_name_file(hint: Any) -> bool:
+    """Whether a string of this type may be ``file:PATH``."""
+    return any(isinstance(mark, MayNameFile) for mark in _metadata(hint))
+
+
 def _metadata(hint: Any) -> Iterator[Any]:
     """Everything that annotates a type or a type inside it."""
     if typing.get_origin(hint) is Annotated:
@@ -279,4 +293,6 @@ def show(value: Any) -> str:
         return {True: "true", False: "false", None: "none"}[value]
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(show, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name} = {show(item)}' for name, item in value.items())}}}"
     return f'"{value}"' if isinstance(value, str | Path) else str(value)

@@ -11,7 +11,7 @@ from typing import Any
 from calibadv.advantage import CalibrationConfig
 from calibadv.config.toml import Value, apply_override, build, expand_path, read_toml, with_base
 from calibadv.data.config import DataConfig
-from calibadv.dialogue.prompt import PROMPTS
+from calibadv.dialogue.prompt import prompt_template
 from calibadv.errors import ConfigError
 from calibadv.evaluation.config import EvaluationConfig
 from calibadv.models.config import ModelConfig, check_trainable_engine
@@ -42,8 +42,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if self.rollout.prompt not in PROMPTS:
-            raise ConfigError(f"rollout.prompt must be one of {', '.join(PROMPTS)}, got {self.rollout.prompt!r}")
+        prompt_template(self.rollout.prompt, read_again=True)
         if self.training.reference is not None and self.lora.rank is not None:
             raise ConfigError(
                 f'training.reference "{self.training.reference}" cannot be used with lora.rank: the reference of an '

@@ -14,7 +14,17 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from calibadv.config_class import alternatives, expected, item_types, join, show, type_hints, unknown_setting
+from calibadv.config_class import (
+    FILE,
+    alternatives,
+    expected,
+    item_types,
+    join,
+    may_name_file,
+    show,
+    type_hints,
+    unknown_setting,
+)
 from calibadv.errors import ConfigError
 
 T = TypeVar("T")
@@ -110,7 +120,9 @@ def build(cls: type[T], tables: Mapping[str, Any], *, where: str = "") -> T:
 def _plain(value: Any, hint: Any, *, key: str) -> Any:
     """What the config class is given for a `Value`: paths from their base, "none" as None."""
     if isinstance(value, Mapping):
-        raise ConfigError(f"{key} must be {expected(hint)}, got a section")
+        if not any(typing.get_origin(kind) is dict for kind in alternatives(hint)):
+            raise ConfigError(f"{key} must be {expected(hint)}, got a section")
+        return _unwrapped(value)
     raw, kinds = value.value, set(alternatives(hint))
     if kinds & {str, Path} and not isinstance(raw, str | list) and value.text is not None:
         raw = value.text  # --set model.path=7: the person typed a name, not a number
@@ -127,6 +139,11 @@ def _plain(value: Any, hint: Any, *, key: str) -> Any:
         ) from None
 
 
+def _unwrapped(value: Any) -> Any:
+    """A table without what tells where its values came from."""
+    return {key: _unwrapped(v) for key, v in value.items()} if isinstance(value, Mapping) else value.value
+
+
 def _located(raw: Any, hint: Any, *, base: Path) -> Any:
     """Every text that the type takes for a path, as a path; so too inside of a list."""
     kinds = list(alternatives(hint))
@@ -134,6 +151,8 @@ def _located(raw: Any, hint: Any, *, base: Path) -> Any:
     if isinstance(raw, list) and tuples:
         items = item_types(tuples[0], len(raw))
         return [_located(item, kind, base=base) for item, kind in zip(raw, items, strict=False)] + raw[len(items) :]
+    if isinstance(raw, str) and raw.startswith(FILE) and may_name_file(hint):
+        return FILE + str(expand_path(raw.removeprefix(FILE), base=base))
     if not isinstance(raw, str) or not raw or Path not in kinds:
         return raw
     looks_like_a_path = raw.startswith((".", "/", "~", "${")) or str not in kinds

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from calibadv.config_class import FILE
 from calibadv.dialogue.sanitize import neutralise
 from calibadv.errors import ConfigError
 from calibadv.tags import THINK_OPEN
@@ -41,6 +43,34 @@ QUESTION_ONLY = PromptTemplate(name="question", text="{question}")
 """For policies that were already taught the tags."""
 
 PROMPTS: dict[str, PromptTemplate] = {p.name: p for p in (SEARCH_PROMPT, QUESTION_ONLY)}
+FROM_FILES: dict[str, PromptTemplate] = {}
+"""What ``file:PATH`` said when it was read last."""
+
+
+def prompt_template(name: str, *, read_again: bool = False) -> PromptTemplate:
+    """The built-in template of this name, or the text of ``file:PATH``.
+
+    A file is read once, so that its text stays the same in all batches of a run; ``read_again`` is for its start.
+
+    Raises:
+        ConfigError: No such name or file, or a text that does not hold ``{question}`` once.
+    """
+    if not name.startswith(FILE):
+        if name not in PROMPTS:
+            raise ConfigError(f'rollout.prompt must be one of {", ".join(PROMPTS)}, or "file:PATH", got {name!r}')
+        return PROMPTS[name]
+    if read_again or name not in FROM_FILES:
+        try:
+            FROM_FILES[name] = PromptTemplate(name=name, text=Path(name.removeprefix(FILE)).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                f'rollout.prompt "{name}": no such file; a relative path starts from the config'
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f'rollout.prompt "{name}" cannot be read as UTF-8 text ({error})') from error
+        except ConfigError as error:
+            raise ConfigError(f"rollout.{error}") from None
+    return FROM_FILES[name]
 
 
 def render_prompt(

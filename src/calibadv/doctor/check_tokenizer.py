@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calibadv.dialogue.prompt import PROMPTS, render_prompt
+from calibadv.dialogue.prompt import prompt_template, render_prompt
 from calibadv.doctor.check import Check, Level
 from calibadv.rollout import tokenizer_checks
 from calibadv.rollout.config import RolloutConfig
-from calibadv.rollout.tokenizer import Tokenizer
-from calibadv.rollout.tokenizer_checks import QUESTION, TAGS, keeps_prefixes
+from calibadv.rollout.tokenizer import Tokenizer, with_template_kwargs
+from calibadv.rollout.tokenizer_checks import QUESTION, TAGS, keeps_prefixes, rendering_problems
 from calibadv.trajectory import Question
 
 MANY_TOKENS = 8
@@ -49,12 +49,14 @@ def squeezed(text: str) -> str:
 
 def check_chat(tokenizer: Tokenizer, *, rollout: RolloutConfig) -> Check:
     """The prompt must hold the question as it is, and stay a prefix when the episode continues."""
+    odd = list(rendering_problems(tokenizer, rollout=rollout))
+    tokenizer = with_template_kwargs(tokenizer, rollout.chat_template_kwargs)
     prompt = tokenizer.chat([{"role": "user", "content": QUESTION}])
     if prompt is None:
         return Check(name="chat template", summary="none: prompts are plain text", facts={"template": False})
     full = render_prompt(
         QUESTION,
-        template=PROMPTS[rollout.prompt],
+        template=prompt_template(rollout.prompt),
         chat=lambda messages: tokenizer.chat(messages) or "",
         think_prefill=rollout.think_prefill,
     )  # raises ConfigError for a template that opens the thinking on its own where that is not wanted
@@ -66,6 +68,8 @@ def check_chat(tokenizer: Tokenizer, *, rollout: RolloutConfig) -> Check:
             remedy='set model.chat_template = "none", or fix the template of the tokenizer',
         )
     keeps = keeps_prefixes(tokenizer, prompt=prompt)
+    if odd:
+        return Check(name="chat template", level=Level.WARNING, summary="; ".join(odd), facts={"template": True})
     return Check(
         name="chat template",
         level=Level.OK if keeps else Level.WARNING,

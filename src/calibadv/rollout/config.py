@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 from calibadv.config_class import (
     Count,
+    MayNameFile,
     NonNegativeFloat,
     PositiveFloat,
     PositiveFraction,
@@ -23,8 +25,11 @@ class RolloutConfig:
     calibadv.errors.ConfigError: rollout.top_k must be >= 1, got 0
     """
 
-    prompt: str = "search"
-    """Name of the prompt template (`calibadv.dialogue.prompt.PROMPTS`)."""
+    prompt: Annotated[str, MayNameFile()] = "search"
+    """Wording of the user message: "search" explains the tags, "question" is the question alone, and
+    "file:PATH" is a text file of yours that holds ``{question}`` once."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further values for the tokenizer's chat template, such as ``{enable_thinking = true}`` for Qwen3."""
     think_prefill: bool = True
     """The prompt and every observation end with the opening think tag, so that the policy never samples it."""
     max_searches: Count = 4

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from calibadv.dialogue.observation import render_observation
-from calibadv.dialogue.prompt import PROMPTS, render_prompt
+from calibadv.dialogue.prompt import prompt_template, render_prompt
 from calibadv.errors import ConfigError, DataError
 from calibadv.rollout.config import RolloutConfig
 from calibadv.rollout.episode import Prompt
-from calibadv.rollout.tokenizer import Tokenizer
+from calibadv.rollout.tokenizer import Tokenizer, with_template_kwargs
 from calibadv.trajectory import Question
 
 
@@ -28,9 +28,8 @@ def make_prompts(
         raise DataError(
             f"question id {name!r} (data set {dataset!r}) is given {times} times; give it once and raise num_rollouts"
         )
-    if config.prompt not in PROMPTS:
-        raise ConfigError(f"rollout.prompt must be one of {', '.join(sorted(PROMPTS))}, got {config.prompt!r}")
-    template = PROMPTS[config.prompt]
+    template = prompt_template(config.prompt)
+    tokenizer = with_template_kwargs(tokenizer, config.chat_template_kwargs)
     has_chat = tokenizer.chat([{"role": "user", "content": "?"}]) is not None
     chat = (lambda messages: tokenizer.chat(messages) or "") if has_chat else None
     opening = "" if has_chat else tokenizer.opening()

@@ -5,10 +5,16 @@ Text becomes token ids here once per prompt and once per observation. What the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from calibadv.errors import ConfigError
+
+OURS_TO_SET = frozenset(
+    {"messages", "conversation", "add_generation_prompt", "tokenize", "continue_final_message", "chat_template"}
+)
+"""Arguments of a chat template that are no one's to set but the rollout's."""
 
 
 class Tokenizer(Protocol):
@@ -44,8 +50,11 @@ class Tokenizer(Protocol):
 class HFTokenizer:
     """A tokenizer of the transformers library. It need not have a pad token."""
 
-    def __init__(self, tokenizer: Any, *, chat_template: bool = True) -> None:
+    def __init__(
+        self, tokenizer: Any, *, chat_template: bool = True, template_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
         self.inner = tokenizer
+        self.template_kwargs = dict(template_kwargs or {})
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
         self._use_chat = chat_template and bool(getattr(tokenizer, "chat_template", None))
         eos = getattr(tokenizer, "eos_token_id", None)
@@ -78,13 +87,30 @@ class HFTokenizer:
         if not self._use_chat:
             return None
         try:
-            text: str = self.inner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            text: str = self.inner.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self.template_kwargs
+            )
         except Exception as error:  # templates are programs of others and raise what they like
             raise ConfigError(
                 f'the tokenizer\'s chat template cannot render the prompt ({error}); set model.chat_template = "none", '
                 "or repair the template"
             ) from error
         return text
+
+    def with_template_kwargs(self, kwargs: Mapping[str, Any]) -> HFTokenizer:
+        """The same, with these values for its chat template.
+
+        Raises:
+            ConfigError: It has no chat template, or one that does not mention a value: it would be ignored.
+        """
+        template = self.inner.get_chat_template() if self._use_chat else ""
+        for name in kwargs:
+            if name in OURS_TO_SET:
+                raise ConfigError(f"rollout.chat_template_kwargs must not hold {name}: the rollout sets it")
+            if not re.search(rf"\b{re.escape(name)}\b", template):
+                where = "the tokenizer's chat template does not use it" if template else "there is no chat template"
+                raise ConfigError(f"rollout.chat_template_kwargs holds {name}, but {where}; leave it out")
+        return HFTokenizer(self.inner, chat_template=self._use_chat, template_kwargs=kwargs)
 
     def opening(self) -> str:
         bos = getattr(self.inner, "bos_token_id", None)
@@ -124,6 +150,24 @@ def as_tokenizer(tokenizer: Any) -> Tokenizer:
         kept: Tokenizer = tokenizer
         return kept
     return HFTokenizer(tokenizer)
+
+
+def with_template_kwargs(tokenizer: Tokenizer, kwargs: Mapping[str, Any]) -> Tokenizer:
+    """``tokenizer`` with further values for its chat template (``rollout.chat_template_kwargs``).
+
+    Raises:
+        ConfigError: It cannot take them, or its template would ignore one.
+    """
+    if not kwargs:
+        return tokenizer
+    make = getattr(tokenizer, "with_template_kwargs", None)
+    if make is None:
+        raise ConfigError(
+            f"rollout.chat_template_kwargs {dict(kwargs)} cannot be used: {type(tokenizer).__name__} renders no chat "
+            "template here; leave them out"
+        )
+    templated: Tokenizer = make(kwargs)
+    return templated
 
 
 def eos_ids_of(generation: Any) -> set[int]:

@@ -6,10 +6,13 @@ Tags may be one token or several; what counts is that text with tags comes back 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
+from calibadv.config_class import show
 from calibadv.errors import ConfigError
-from calibadv.rollout.tokenizer import Tokenizer
-from calibadv.tags import THINK_OPEN
+from calibadv.rollout.config import RolloutConfig
+from calibadv.rollout.tokenizer import Tokenizer, with_template_kwargs
+from calibadv.tags import THINK_CLOSE, THINK_OPEN
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +21,39 @@ QUESTION = "Which town lies by the river?"
 ASSISTANT = "<think>It may be in a book.</think><search>town by the river</search>"
 
 
-def check_tokenizer(tokenizer: Tokenizer, *, name: str) -> None:
-    """Refuse a tokenizer or chat template that would spoil every rollout; ``name`` is the model in messages."""
+def check_tokenizer(tokenizer: Tokenizer, *, name: str, rollout: RolloutConfig | None = None) -> None:
+    """Refuse a tokenizer or chat template that would spoil every rollout; ``name`` is the model in messages.
+
+    ``rollout``: how prompts will be rendered; what looks unintended there causes a warning.
+    """
     check_tags(tokenizer, name=f"model.path {name}")
+    if rollout is not None:
+        for problem in rendering_problems(tokenizer, rollout=rollout):
+            logger.warning("%s", problem)
+        tokenizer = with_template_kwargs(tokenizer, rollout.chat_template_kwargs)
     check_template(tokenizer, name=name)
+
+
+def rendering_problems(tokenizer: Tokenizer, *, rollout: RolloutConfig) -> Iterator[str]:
+    """What looks unintended in the rendering of prompts, each with a remedy.
+
+    Raises:
+        ConfigError: The chat template would ignore one of ``rollout.chat_template_kwargs``.
+    """
+    message, given = [{"role": "user", "content": QUESTION}], rollout.chat_template_kwargs
+    prompt = with_template_kwargs(tokenizer, given).chat(message)
+    for name in given:
+        others = {other: value for other, value in given.items() if other != name}
+        if with_template_kwargs(tokenizer, others).chat(message) == prompt:
+            yield (
+                f"rollout.chat_template_kwargs: {name} = {show(given[name])} changes nothing in a prompt: it is what "
+                "the template does anyway, or concerns other messages"
+            )
+    if prompt is not None and prompt.rstrip().endswith(THINK_CLOSE):
+        yield (
+            f"the chat template ends prompts with {THINK_CLOSE}, a thought that is over before the policy has thought: "
+            "if it has a switch for that, set it, such as rollout.chat_template_kwargs = {enable_thinking = true}"
+        )
 
 
 def check_tags(tokenizer: Tokenizer, *, name: str) -> None:

@@ -13,7 +13,7 @@ from calibadv.config import RunConfig
 from calibadv.data.config import draw, load_split
 from calibadv.data.run_files import is_run
 from calibadv.data.trajectory_files import read_trajectories
-from calibadv.dialogue.prompt import PROMPTS
+from calibadv.dialogue.prompt import prompt_template
 from calibadv.errors import ConfigError, DataError
 from calibadv.evaluation.evaluate import EvalResult, rollout_config_of
 from calibadv.evaluation.evaluate import evaluate as play_questions
@@ -39,6 +39,8 @@ from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import opened_retriever
 from calibadv.rewards.reward import Reward, open_reward
 from calibadv.rollout.policy import Policy
+from calibadv.rollout.tokenizer import with_template_kwargs
+from calibadv.rollout.tokenizer_checks import rendering_problems
 from calibadv.runs.progress import Tell, about
 from calibadv.trajectory import Question
 
@@ -98,6 +100,8 @@ def evaluate(
         opened_retriever(config.retrieval, top_k=config.rollout.top_k, given=retriever) as searched,
         open_policy(config.model, threads=config.training.threads, engine=policy) as opened,
     ):
+        for problem in rendering_problems(opened.tokenizer, rollout=config.rollout):
+            logger.warning("%s", problem)
         play = partial(
             play_questions,
             questions,
@@ -148,13 +152,14 @@ def manifest_of(
     """What the figures depend on, with hashes."""
     sections = config.effective()
     played = rollout_config_of(config.evaluation, config.rollout)
-    rendered = tokenizer.chat([{"role": "user", "content": "?"}]) or ""
+    templated = with_template_kwargs(tokenizer, played.chat_template_kwargs)
+    rendered = templated.chat([{"role": "user", "content": "?"}]) or ""
     return {
         "model": identity(config),
         "index": index,
         "prompt": {
             "name": played.prompt,
-            "sha256": text_sha256(PROMPTS[played.prompt].text),
+            "sha256": text_sha256(prompt_template(played.prompt).text),
             "chat_template_sha256": text_sha256(rendered),
         },
         "questions": {

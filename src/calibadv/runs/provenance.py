@@ -1,4 +1,4 @@
-"""What a run was made with, in ``run.json``: versions, and where the user's own objects come from.
+"""What a run was made with, in ``run.json``: versions, and where the user's own objects and prompt come from.
 
 ::
 
@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from calibadv.config import RunConfig
+from calibadv.config_class import FILE
 from calibadv.data.run_files import RUN
+from calibadv.dialogue.prompt import prompt_template
 from calibadv.io.files import read_json, write_json
-from calibadv.io.provenance import source_of, versions
+from calibadv.io.provenance import source_of, text_sha256, versions
 from calibadv.registry import import_object, is_import_path
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,10 @@ def own_objects(config: RunConfig, **given: Any) -> dict[str, dict[str, str]]:
             found[setting] = source_of(thing)
         elif is_import_path(path):
             found[setting] = source_of(import_object(str(path), setting=setting)) | {"object": str(path)}
+    if config.rollout.prompt.startswith(FILE):
+        template = prompt_template(config.rollout.prompt)
+        path = config.rollout.prompt.removeprefix(FILE)
+        found["rollout.prompt"] = {"object": template.name, "file": path, "sha256": text_sha256(template.text)}
     return found
 
 

@@ -141,7 +141,7 @@ def make_trainer(
     model, tokenizer = load_model(replace(config.model, dtype="float32"))
     model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=config.sft.seed)
     adapter = HFTokenizer(tokenizer)
-    check_tokenizer(adapter, name=str(config.model.path))
+    check_tokenizer(adapter, name=str(config.model.path), rollout=config.rollout)
     examples, too_long = make_examples(
         trajectories, tokenizer=adapter, config=config.rollout, max_tokens=max_tokens(config, model)
     )

@@ -149,7 +149,7 @@ def train(
             args.vllm_engine_args["model"] = folder
         held = replace(config.model, dtype="float32", device="cpu" if launch.is_sharded else config.model.device)
         model, tokenizer = load_model(held)
-        check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path))
+        check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path), rollout=config.rollout)
         model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)
         trainer = CalibAdvTrainer(
             model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer,

@@ -8,10 +8,11 @@ they mean nothing outside of this object.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from calibadv.rollout.tokenizer import Tokenizer
+from calibadv.errors import ConfigError
+from calibadv.rollout.tokenizer import Tokenizer, with_template_kwargs
 
 USER, ASSISTANT = "\ue000", "\ue001"  # private characters; they stand where the user message begins and ends
 _MARKS = {USER: 2_000_000_000, ASSISTANT: 2_000_000_001}
@@ -66,6 +67,15 @@ class TextTokenizer:
         (message,) = messages
         # The marks themselves must not come from a question.
         return USER + re.sub(f"[{USER}{ASSISTANT}]", "\ufffd", message["content"]) + ASSISTANT
+
+    def with_template_kwargs(self, kwargs: Mapping[str, Any]) -> TextTokenizer:
+        """The same, with these values for the chat template of the served model's own tokenizer."""
+        if self.as_messages or self.inner is None:
+            raise ConfigError(
+                f"rollout.chat_template_kwargs {dict(kwargs)} cannot be used: the server renders its own template; "
+                'leave them out, or set model.tokenizer and model.api = "completions"'
+            )
+        return TextTokenizer(with_template_kwargs(self.inner, kwargs))
 
     def opening(self) -> str:
         return ""  # a server puts its beginning-of-sequence token before text itself
