@@ -68,7 +68,7 @@ def largest_parts(plan: MemoryPlan) -> str:
 
 def memory_remedy(config: RunConfig, plan: MemoryPlan, *, free: int) -> str:
     """What makes the run smaller, the most effective first."""
-    fixed = plan.weights + plan.gradients + plan.optimizer
+    fixed = plan.weights + plan.gradients + plan.buckets + plan.optimizer
     if fixed > free and config.lora.rank is None:
         return "weights, gradients and optimizer alone do not fit: train an adapter (lora.rank = 16) or a smaller model"
     if plan.rollout > plan.update:

@@ -7,7 +7,9 @@ forward pass, N = processes (GPUs), c = bytes of the type the model runs in.
 - weights 4 P, gradients 4 P_t, AdamW 8 P_t: all float32, whatever ``model.dtype`` says
 - a reference model (``training.beta`` without an adapter): another 4 P
 - half precision keeps a 2-byte copy of the weights while a batch is computed: 2 P
-- ddp with several processes: buckets in which gradients are added up, 4 P_t besides (22 bytes a parameter in all)
+- ddp with several processes: gradients lie in the buckets that are sent, which are held during rollouts too (torch's
+  default keeps them a second time, 4 P_t more: 22 bytes a parameter in all)
+- a KL term (``training.beta``) without an adapter: a reference model, 4 P, sharded as the model is
 - fsdp2: weights, gradients and moments are cut in N pieces, 16 P / N; whole are, in turn, the layer being computed, the
   one fetched ahead, and embedding and head: c (2 (P - E) / L + E), and gradients before they are
   added up: 4 ((P - E) / L + E)
@@ -105,23 +107,33 @@ class ModelMemory:
     gradients: int
     optimizer: int
     buckets: int
+    """Gradients of several processes, where these are views of what is sent."""
+    reference: int
     half_copies: int
     gathered: int
     """What sharded training holds whole for a while."""
 
 
 def model_memory(
-    shape: ModelShape, *, dtype: str, sharding: Sharding, processes: int, shard_optimizer: bool = False
+    shape: ModelShape,
+    *,
+    dtype: str,
+    sharding: Sharding,
+    processes: int,
+    shard_optimizer: bool = False,
+    reference: bool = False,
 ) -> ModelMemory:
-    """What the model takes in each of so many processes."""
+    """What the model takes in each of so many processes; ``reference``: a whole model besides, for a KL term."""
     half = dtype in HALF
     trained = shape.trained_parameters
+    compared = 4 * shape.parameters if reference else 0
     if sharding == "ddp" or processes == 1:
         return ModelMemory(
             weights=4 * shape.parameters,
-            gradients=4 * trained,
+            gradients=0 if processes > 1 else 4 * trained,
             optimizer=8 * trained // (processes if shard_optimizer else 1),
             buckets=4 * trained if processes > 1 else 0,
+            reference=compared,
             half_copies=2 * shape.parameters if half else 0,
             gathered=0,
         )
@@ -132,6 +144,7 @@ def model_memory(
         gradients=(2 if in_half else 4) * trained // processes,
         optimizer=8 * trained // processes,
         buckets=0,
+        reference=compared // processes,
         half_copies=2 * shape.parameters // processes if in_half else 0,
         gathered=(2 if half else 4) * (2 * layer + shape.embedding_parameters)
         + 4 * (layer + shape.embedding_parameters) * trained // shape.parameters,
@@ -151,7 +164,7 @@ class MemoryPlan(ModelMemory):
     @property
     def fixed(self) -> int:
         """What both phases hold."""
-        return int(OVERHEAD) + self.weights + self.optimizer + self.buckets
+        return int(OVERHEAD) + self.weights + self.optimizer + self.buckets + self.reference
 
     @property
     def update(self) -> int:
@@ -183,6 +196,7 @@ def plan_memory(
     processes: int = 1,
     sharding: Sharding = "ddp",
     engine: PlannedEngine = "transformers",
+    tensor_parallel: int = 1,
 ) -> MemoryPlan:
     """What one process needs.
 
@@ -197,7 +211,12 @@ def plan_memory(
     waiting = -(-max_rows // 4) if engine == "transformers" else 0
     cached_rows = 0 if engine == "vllm-server" else min(rows, max_rows + waiting, rollout.concurrency or rows)
     model = model_memory(
-        shape, dtype=dtype, sharding=sharding, processes=processes, shard_optimizer=training.shard_optimizer
+        shape,
+        dtype=dtype,
+        sharding=sharding,
+        processes=processes,
+        shard_optimizer=training.shard_optimizer,
+        reference=training.beta > 0 and shape.trained_parameters == shape.parameters,
     )
     if training.beta and shape.trained_parameters == shape.parameters:  # an adapter needs no reference model
         model = replace(model, weights=2 * model.weights)
@@ -206,7 +225,7 @@ def plan_memory(
         activations=tokens * per_token(shape, dtype=dtype),
         logits=logit_bytes(shape, scored_tokens=written, held_elements=max_logits),
         kv_cache=cached_rows * episode * kv_bytes_per_token(shape, dtype=dtype),
-        engine=engine_bytes(shape, dtype=dtype) if engine == "vllm" else 0,
+        engine=engine_bytes(shape, dtype=dtype, tensor_parallel=tensor_parallel) if engine == "vllm" else 0,
     )
 
 
@@ -216,9 +235,9 @@ def context_limit(shape: ModelShape, rollout: RolloutConfig) -> int | None:
     return min(limits, default=None)
 
 
-def engine_bytes(shape: ModelShape, *, dtype: str) -> int:
-    """vLLM without its cache: weights and room to work."""
-    return (2 if dtype in HALF else 4) * shape.parameters + ENGINE_WORK
+def engine_bytes(shape: ModelShape, *, dtype: str, tensor_parallel: int = 1) -> int:
+    """vLLM without its cache: weights, which ``tensor_parallel`` GPUs share, and room to work."""
+    return (2 if dtype in HALF else 4) * shape.parameters // tensor_parallel + ENGINE_WORK
 
 
 def readable(num_bytes: float) -> str:

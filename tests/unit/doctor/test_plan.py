@@ -54,17 +54,20 @@ def cluster(gpus: int = 1, nodes: int = 1) -> Cluster:
 
 def total(**arguments: Any) -> float:
     memory = model_memory(replace(SHAPE, embedding_parameters=0), **arguments)
-    return (memory.weights + memory.gradients + memory.optimizer + memory.buckets + memory.half_copies) / 1_000
+    held = memory.weights + memory.gradients + memory.optimizer + memory.buckets + memory.reference
+    return (held + memory.half_copies) / 1_000
 
 
 def test_bytes_a_parameter() -> None:
     assert total(dtype="float32", sharding="ddp", processes=1) == 16
     assert total(dtype="bfloat16", sharding="ddp", processes=1) == 18
-    assert total(dtype="float32", sharding="ddp", processes=8) == 20
-    assert total(dtype="bfloat16", sharding="ddp", processes=8) == 22
+    assert total(dtype="float32", sharding="ddp", processes=8) == 16
+    assert total(dtype="bfloat16", sharding="ddp", processes=8) == 18
+    assert total(dtype="bfloat16", sharding="ddp", processes=8, reference=True) == 22
+    assert total(dtype="bfloat16", sharding="fsdp2", processes=8, reference=True) == 2.5
     assert total(dtype="bfloat16", sharding="fsdp2", processes=8) == 2
     assert total(dtype="bfloat16", sharding="zero3", processes=8) == 2
-    assert total(dtype="bfloat16", sharding="ddp", processes=8, shard_optimizer=True) == 15
+    assert total(dtype="bfloat16", sharding="ddp", processes=8, shard_optimizer=True) == 11
 
 
 def test_sharded_training_holds_two_layers_and_the_embedding_whole() -> None:
@@ -188,11 +191,40 @@ def test_3b_fits_whole_and_the_engine_decides_the_time() -> None:
     assert slow.time.update == fast.time.update
 
 
-def test_gradients_in_buckets_of_their_own_are_counted() -> None:
-    memory = layout(plan("qwen2.5-3b.toml"), "DDP, transformers").memory.plan
+def test_gradients_lie_in_their_buckets_during_rollouts_too() -> None:
+    found = plan("qwen2.5-3b.toml", overrides=["training.shard_optimizer=false"])
+    memory = layout(found, "DDP, vLLM on 2").memory.plan
+    assert memory.gradients == 0
     assert memory.buckets == 4 * 3_085_938_688
-    fixed = memory.weights + memory.gradients + memory.optimizer + memory.buckets + memory.half_copies
-    assert fixed / 1e9 == pytest.approx(67.9, abs=0.1)
+    assert memory.rollout - memory.half_copies == pytest.approx(16 * 3_085_938_688 + 0.6 * 2**30, abs=2)
+    alone = plan("qwen2.5-3b.toml", gpu="h200", gpus=1).layouts[0].memory.plan
+    assert alone.buckets == 0
+    assert alone.gradients == memory.buckets
+
+
+def test_a_reference_model_takes_memory_and_time() -> None:
+    without, compared = (
+        layout(plan("qwen2.5-3b.toml", overrides=[f"training.beta={beta}"]), "FSDP2, colocated vLLM")
+        for beta in (0, 0.001)
+    )
+    assert compared.memory.plan.reference == 4 * 3_085_938_688 // 8
+    assert compared.time.logprobs == pytest.approx(2 * without.time.logprobs)
+
+
+def test_the_engine_takes_what_the_config_gives_it() -> None:
+    free = layout(plan("qwen2.5-7b.toml"), "FSDP2, colocated vLLM")
+    overrides = ['model.engine="vllm"', 'model.engine_args=["gpu_memory_utilization=0.3"]']
+    held = layout(plan("qwen2.5-7b.toml", overrides=overrides), "FSDP2, colocated vLLM")
+    taken = held.memory.plan.engine + held.memory.plan.kv_cache
+    assert taken == int(0.3 * find_gpu("h100").memory)
+    assert held.memory.rows < free.memory.rows
+    assert held.time.generate > free.time.generate
+    assert held.utilization(find_gpu("h100")) == pytest.approx(0.3, abs=0.011)
+    both = layout(
+        plan("qwen2.5-7b.toml", overrides=[overrides[0], 'model.engine_args=["tensor_parallel_size=2"]']),
+        "FSDP2, colocated vLLM",
+    )
+    assert free.memory.plan.engine - both.memory.plan.engine == 7_615_616_512
 
 
 def test_one_gpu_has_nobody_to_share_with_and_no_server() -> None:

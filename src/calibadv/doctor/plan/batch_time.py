@@ -45,6 +45,8 @@ class BatchWork:
     checkpointing: bool
     rescored: bool
     """Log-probabilities are computed once more before the updates."""
+    compared: bool = False
+    """A reference model computes them too, for a KL term."""
 
     @property
     def episode(self) -> float:
@@ -116,13 +118,14 @@ def update_passes(*, adapter: bool, checkpointing: bool) -> int:
 
 def decode_step(
     shape: ModelShape, *, rows: float, context: float, dtype: str, engine: PlannedEngine, cluster: Cluster,
-    assumptions: Assumptions,
+    assumptions: Assumptions, tensor_parallel: int = 1,
 ) -> float:  # fmt: skip
-    """Seconds in which one GPU writes a token in each of ``rows``."""
+    """Seconds in which one GPU writes a token in each of ``rows``; with ``tensor_parallel`` others it shares weights,
+    and what they tell each other is not counted."""
     size = 2 if dtype in HALF else 4
     # Of many experts all are read as soon as there are some dozens of rows.
     weights = size * (shape.parameters - shape.embedding_parameters + head_parameters(shape))
-    moved = weights + rows * context * kv_bytes_per_token(shape, dtype=dtype)
+    moved = weights / tensor_parallel + rows * context * kv_bytes_per_token(shape, dtype=dtype)
     attention = 4 * shape.layers * shape.query_size * context
     flops = rows * (2 * body_parameters(shape) + 2 * head_parameters(shape) + attention)
     gpu = cluster.gpu
@@ -142,14 +145,21 @@ def link_bandwidth(cluster: Cluster, *, processes: int, assumptions: Assumptions
 
 def generation_time(
     shape: ModelShape, work: BatchWork, *, gpus: int, rows: int, dtype: str, engine: PlannedEngine, cluster: Cluster,
-    assumptions: Assumptions,
+    assumptions: Assumptions, tensor_parallel: int = 1,
 ) -> float:  # fmt: skip
     """Seconds that ``gpus`` GPUs write, each ``rows`` rollouts at once."""
     context = (work.prompt + work.episode) / 2
     rows = max(1, min(rows, math.ceil(work.rollouts / gpus)))
     busy, alone = (
         decode_step(
-            shape, rows=count, context=context, dtype=dtype, engine=engine, cluster=cluster, assumptions=assumptions
+            shape,
+            rows=count,
+            context=context,
+            dtype=dtype,
+            engine=engine,
+            cluster=cluster,
+            assumptions=assumptions,
+            tensor_parallel=tensor_parallel,
         )
         for count in (rows, 1)
     )
@@ -200,7 +210,7 @@ def sync_time(
 
 def batch_time(
     shape: ModelShape, work: BatchWork, *, sharding: Sharding, engine: PlannedEngine, processes: int, writers: int,
-    rows: int, dtype: str, adapter: bool, cluster: Cluster, assumptions: Assumptions,
+    rows: int, dtype: str, adapter: bool, cluster: Cluster, assumptions: Assumptions, tensor_parallel: int = 1,
 ) -> BatchTime:  # fmt: skip
     """Seconds of a batch.
 
@@ -213,11 +223,12 @@ def batch_time(
     optimizer = work.updates * 28 * shape.trained_parameters / shards / (gpu.bandwidth * assumptions.mbu)
     return BatchTime(
         generate=generation_time(
-            shape, work, gpus=writers, rows=rows, dtype=dtype, engine=engine, cluster=cluster, assumptions=assumptions
+            shape, work, gpus=writers, rows=rows, dtype=dtype, engine=engine, cluster=cluster, assumptions=assumptions,
+            tensor_parallel=tensor_parallel,
         ),
         search=work.rollouts * work.searches / assumptions.searches_per_s,
         search_wait=work.searches * assumptions.search_s,
-        logprobs=work.rescored * forward / (processes * gpu.flops * assumptions.forward_mfu),
+        logprobs=(work.rescored + work.compared) * forward / (processes * gpu.flops * assumptions.forward_mfu),
         update=work.epochs * passes * forward / (processes * gpu.flops * assumptions.update_mfu) + optimizer,
         communicate=communication_time(
             shape, work, sharding=sharding, processes=processes, dtype=dtype, cluster=cluster, assumptions=assumptions

@@ -63,6 +63,16 @@ def layouts(*, gpus: int, servers: int) -> Iterator[Layout]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineShare:
+    """What a run's settings say about its engine."""
+
+    bytes: int | None = None
+    """Of a GPU that a colocated engine takes, weights and cache; None: as much as is free and wanted."""
+    tensor_parallel: int = 1
+    """GPUs that share the engine's weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutMemory:
     """Bytes of one GPU in a layout."""
 
@@ -92,8 +102,10 @@ def layout_memory(
     max_rows: int,
     max_logits: int | None,
     activations: float = 1.0,
+    engine: EngineShare | None = None,
 ) -> LayoutMemory:
-    """What a GPU holds, with as many rows as fit into ``room`` bytes."""
+    """What a GPU holds, with as many rows as fit into ``room`` bytes; ``engine``: what a colocated one may take."""
+    engine = engine or EngineShare()
     batch = training.questions_per_batch * training.num_rollouts
     full = plan_memory(
         shape,
@@ -107,15 +119,19 @@ def layout_memory(
         processes=layout.processes,
         sharding=layout.sharding,
         engine=layout.engine,
+        tensor_parallel=engine.tensor_parallel,
     )
     full = replace(full, activations=int(full.activations * activations), logits=int(full.logits * activations))
     episode = lengths.whole(searches=rollout.max_searches, limit=context_limit(shape, rollout))
     # "transformers" keeps a quarter more rows, for those that wait for a search.
     row = episode * kv_bytes_per_token(shape, dtype=dtype) * (1.25 if layout.engine == "transformers" else 1.0)
     wanted = min(max_rows, -(-batch // (layout.servers or layout.processes)), rollout.concurrency or batch)
-    beside = engine_bytes(shape, dtype=dtype) if layout.servers else full.rollout - full.kv_cache
-    rows = fitting(room - beside, row=row, wanted=wanted)
-    cache, least = int(rows * row), int(min(rows, FEWEST_ROWS) * row)
+    served = engine_bytes(shape, dtype=dtype, tensor_parallel=engine.tensor_parallel)
+    beside = served if layout.servers else full.rollout - full.kv_cache
+    reserved = None if engine.bytes is None or layout.engine != "vllm" else engine.bytes - served
+    rows = fitting(room - beside if reserved is None else reserved, row=row, wanted=wanted)
+    cache = int(rows * row if reserved is None else max(reserved, rows * row))
+    least = int(min(rows, FEWEST_ROWS) * row) if reserved is None else cache
     return LayoutMemory(
         plan=full if layout.servers else replace(full, kv_cache=cache),
         rows=rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,8 +12,8 @@ from calibadv.doctor.check import TIGHT, Level
 from calibadv.doctor.memory import HALF, Lengths, Sharding
 from calibadv.doctor.plan.assumptions import Assumptions
 from calibadv.doctor.plan.batch_time import BatchTime, BatchWork, batch_time
-from calibadv.doctor.plan.hardware import Cluster
-from calibadv.doctor.plan.layouts import Layout, LayoutMemory, layout_memory, layouts
+from calibadv.doctor.plan.hardware import Cluster, Gpu
+from calibadv.doctor.plan.layouts import EngineShare, Layout, LayoutMemory, layout_memory, layouts
 from calibadv.models.sizes import ModelShape, plan_shape
 
 DEFAULT_RANK = 16
@@ -42,6 +43,12 @@ class LayoutPlan:
     def gpu_hours(self) -> float:
         """Of the whole run; a server's GPUs count too."""
         return self.days * 24 * self.gpus
+
+    def utilization(self, gpu: Gpu) -> float | None:
+        """Of the GPU's memory, what vLLM takes in this layout: its ``gpu_memory_utilization``."""
+        plan = self.memory.plan
+        taken = self.memory.server or (plan.engine and plan.engine + plan.kv_cache)
+        return math.ceil(100 * taken / gpu.memory) / 100 if taken else None
 
     def as_row(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -117,7 +124,9 @@ class RunPlan:
             "batches": self.batches,
             "assumptions": self.assumptions.as_row(),
             "measured": list(self.measured),
-            "layouts": [plan.as_row() for plan in self.layouts],
+            "layouts": [
+                plan.as_row() | {"gpu_memory_utilization": plan.utilization(self.cluster.gpu)} for plan in self.layouts
+            ],
         }
 
 
@@ -193,14 +202,25 @@ def batch_work(config: RunConfig, assumptions: Assumptions) -> BatchWork:
         micro_batch=training.micro_batch,
         checkpointing=training.activation_checkpointing,
         rescored=True,
+        compared=training.beta > 0,
     )
+
+
+def engine_share(config: RunConfig, cluster: Cluster) -> EngineShare:
+    """What ``model.engine_args`` says about memory and GPUs of vLLM."""
+    from calibadv.models.open_policy import read_engine_args
+
+    given = read_engine_args(config.model.engine_args)
+    share = given.get("gpu_memory_utilization")
+    taken = None if share is None else int(float(share) * cluster.gpu.memory)
+    return EngineShare(bytes=taken, tensor_parallel=int(given.get("tensor_parallel_size", 1)))
 
 
 def plan_layout(
     config: RunConfig, layout: Layout, *, shape: ModelShape, cluster: Cluster, work: BatchWork, assumptions: Assumptions
 ) -> LayoutPlan:
     """Memory and time of one layout."""
-    dtype, training = config.model.dtype, config.training
+    dtype, training, engine = config.model.dtype, config.training, engine_share(config, cluster)
     room = cluster.gpu.memory * assumptions.usable
     memory = layout_memory(
         shape,
@@ -213,6 +233,7 @@ def plan_layout(
         max_rows=config.model.max_rows or default_rows(layout),
         max_logits=None,
         activations=assumptions.activations,
+        engine=engine,
     )
     level = Level.OK
     if memory.least > TIGHT * cluster.gpu.memory:
@@ -234,6 +255,7 @@ def plan_layout(
             adapter=layout.adapter,
             cluster=cluster,
             assumptions=assumptions,
+            tensor_parallel=engine.tensor_parallel,
         ),
         gpus=cluster.size,
         batches=training.steps // training.updates_per_batch,

@@ -10,7 +10,8 @@ from calibadv.doctor.plan.make_plan import LayoutPlan, RunPlan
 
 FITS = {Level.OK: "yes", Level.WARNING: "tight", Level.BLOCKER: "no"}
 PARTS = {
-    "weights": "weights", "gradients": "grads", "optimizer": "moments", "buckets": "buckets", "half_copies": "copies",
+    "weights": "weights", "gradients": "grads", "optimizer": "moments", "buckets": "buckets",
+    "reference": "reference", "half_copies": "copies",
     "gathered": "gathered", "activations": "activ.", "logits": "logits", "engine": "engine", "kv_cache": "KV",
 }  # fmt: skip
 
@@ -74,6 +75,9 @@ def verdict(plan: RunPlan) -> str:
             "larger GPUs, or a smaller model."
         )
     lines = [f"Best that fits: {described(best)}. Evaluations and checkpoints are not counted."]
+    share = best.utilization(plan.cluster.gpu)
+    if best.layout.engine == "vllm" and share:
+        lines.append(f'It is reckoned with model.engine_args = ["gpu_memory_utilization={share:.2f}"].')
     own = [found for found in plan.suitable if found.layout.engine == plan.engine]
     if best not in own:
         instead = described(own[0]) if own else "fits in none of these ways"
