@@ -48,6 +48,7 @@ def benchmark(folder: Path, *arguments: str, absent: Sequence[str] = ()) -> dict
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_part_runs_with_what_a_bare_machine_has(tmp_path: Path) -> None:
     report = benchmark(tmp_path, absent=NOT_ON_A_BARE_MACHINE)
     parts = report["parts"]
@@ -65,6 +66,7 @@ def test_every_part_runs_with_what_a_bare_machine_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_part_that_is_stopped_or_lacks_a_package_leaves_the_others_alone(tmp_path: Path) -> None:
     report = benchmark(tmp_path, "--parts", "lab,decode", "--limit", "0.1", absent=["trl"])
     assert report["parts"]["lab"] == {"rows": [], "skipped": "needs trl"}
