@@ -227,7 +227,7 @@ def lockstep(work: Work, *, logprobs: bool = False) -> Counts:
 
 
 class TrlLoop:
-    """TRL's own tool loop, with our prompts, tags and observations."""
+    """TRL's own tool loop, with our prompts, tags and observations; ``options`` are further ones of ``GRPOConfig``."""
 
     TEMPLATE = (
         "{% for m in messages %}{% if m.role == 'tool' %}OPEN_TOOL{{ m.content }}CLOSE_TOOL"
@@ -236,7 +236,7 @@ class TrlLoop:
         "{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<think>{% endif %}"
     )
 
-    def __init__(self, work: Work, folder: str) -> None:
+    def __init__(self, work: Work, folder: str, **options: Any) -> None:
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer
 
@@ -285,6 +285,7 @@ class TrlLoop:
             output_dir=folder, use_cpu=True, bf16=False, report_to=[], num_generations=work.rollouts,
             per_device_train_batch_size=work.rollouts, temperature=1.0, top_k=0, max_tool_calling_iterations=4,
             max_completion_length=work.config.max_turn_tokens, gradient_checkpointing=False, disable_tqdm=True,
+            **options,
         )  # fmt: skip
         trainer: Any = GRPOTrainer(
             self.model, reward_funcs=no_reward, args=settings,
