@@ -140,8 +140,12 @@ def require_vllm() -> None:
 def require_trainable_vllm() -> None:
     """As `require_vllm`, and of a version that training knows."""
     require_vllm()
+    check_trainable_version(vllm_version())
+
+
+def check_trainable_version(found: str) -> None:
+    """Refuse versions of vLLM that TRL does not support."""
     first, last = TRAINABLE_VERSIONS
-    found = vllm_version()
     if not numbers(first) <= numbers(found) <= numbers(last):
         raise ConfigError(
             f'model.engine "vllm" trains with vLLM {first} to {last}, but {found} is installed: pip install '

@@ -28,6 +28,8 @@ from calibadv.rollout.policy import Completion, GenerationRequest
 from calibadv.rollout.tokenizer import Tokenizer
 
 MakeLLM = Callable[..., Any]
+LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""TRL sets them for vLLM; left behind, a later run in this process or below it would take itself for one of many."""
 MEMORY_REMEDY = (
     'it shares the device with training: set "gpu_memory_utilization=..." in model.engine_args (lower when memory is '
     "missing, higher when there is no room for the cache), or lower model.max_context or model.max_rows"
@@ -62,12 +64,15 @@ class ColocatedGeneration(VLLMGeneration):
     def _init_vllm(self) -> None:
         quiet_vllm()
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # training's threads would be bound too
-        make_llm = self._make_llm or vllm_generation.LLM
-        vllm_generation.LLM = functools.partial(start_llm, make_llm, self.engine_args)
+        theirs = vllm_generation.LLM
+        vllm_generation.LLM = functools.partial(start_llm, self._make_llm or theirs, self.engine_args)
+        before = {name: os.environ.get(name) for name in LAUNCHER_VARIABLES}
         try:
             super()._init_vllm()  # type: ignore[no-untyped-call]  # TRL leaves it unannotated
         finally:
-            vllm_generation.LLM = make_llm
+            vllm_generation.LLM = theirs
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
     def weights_changed(self) -> None:
         """The engine's are no longer those being trained."""
