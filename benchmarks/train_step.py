@@ -1,14 +1,14 @@
 """Where the time of a training step goes, and what the trainer's overrides save.
 
-    python benchmarks/train_step.py [--json] [--questions 16] [--rollouts 5] [--repeats 5] [--micro-batches 4 8 20 40]
+    python benchmarks/train_step.py [--json] [--questions 16] [--rollouts 5] [--repeats 5] [--budgets 1024 2048 4096]
 
 A step is one batch of the lab: rollouts of the packaged policy, rewards, calibrated advantages, two optimizer steps.
 Every arm of a round starts from the same weights and plays the same rollouts; arms are interleaved in one process.
 
-- "ours": CalibAdvTrainer, with several sizes of micro-batch
-- "trl": the same rollouts and advantages with TRL's own batching (padded to the longest rollout of the batch,
-  shuffled, every row trained) and its own scoring (masked rows, logits of every position, old log-probabilities by one
-  more forward)
+- "ours": CalibAdvTrainer, with several budgets of tokens in a pass
+- "trl": the same rollouts and advantages with TRL's own batching (20 rollouts in a pass, padded to the longest of the
+  batch, shuffled, every row trained) and its own scoring (masked rows, logits of every position, old log-probabilities
+  by one more forward)
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
+from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from calibadv.config import RunConfig
 from calibadv.lab import LabWorld, load_policy
@@ -37,7 +38,7 @@ from calibadv.retrieval.open import open_retriever
 from calibadv.runs.train import quiet
 from calibadv.runs.trainer_args import trainer_config
 from calibadv.training import CalibAdvTrainer, read_metrics
-from calibadv.training.trainer import Prepared
+from calibadv.training.overrides.micro_batches import Pass, Prepared
 from calibadv.trajectory import Question
 
 PARTS = ("generate", "update", "logprob", "search", "engine", "storage", "optimizer", "other")
@@ -47,19 +48,35 @@ assignment, padding, metrics and the Trainer's own loop."""
 INSIDE = ("generate", "update", "logprob")
 """Time in which the model runs."""
 
+ROWS = 20
+"""Rollouts in a pass of the "trl" arm."""
+
 
 class TrlPath(CalibAdvTrainer):
     """Batching and scoring as TRL does them."""
 
+    rows = ROWS
+    """In a pass."""
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if isinstance(generation_batch, Prepared):
             return dict(generation_batch)
-        return GRPOTrainer._prepare_inputs(self, generation_batch)
+        if self._step % self.args.updates_per_batch == 0:
+            batch: dict[str, Any] = shuffle_sequence_dict(self._generate_and_score_completions(generation_batch))
+            passes = max(1, len(batch["completion_ids"]) // (self.rows * self.args.mini_batches))
+            batch["num_items_in_batch"] = batch["num_items_in_batch"] / self.args.mini_batches / passes
+            pieces: list[dict[str, Any]] = split_tensor_dict(batch, passes * self.args.mini_batches)
+            cut = [
+                (Pass(rows=[], most_rows=len(piece["completion_ids"]), share=1 / passes), Prepared(piece))
+                for piece in pieces
+            ]
+            self._buffered_inputs = [cut[start : start + passes] for start in range(0, len(cut), passes)]
+        return self._buffered_inputs[self._step % self.args.mini_batches]
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         if self._generating:
             with self.clock.lap("logprob"):
-                return GRPOTrainer._get_per_token_logps_and_entropies(self, *args, **kwargs)
+                return GRPOTrainer._get_per_token_logps_and_entropies(self, *args, **kwargs | {"batch_size": self.rows})
         return GRPOTrainer._get_per_token_logps_and_entropies(self, *args, **kwargs)
 
 
@@ -85,7 +102,7 @@ class StepTimer(TrainerCallback):
             self.cpu_s += time.process_time()
 
 
-def run_config(folder: Path, *, questions: int, rollouts: int, micro_batch: int, seed: int, threads: int) -> RunConfig:
+def run_config(folder: Path, *, questions: int, rollouts: int, budget: int, seed: int, threads: int) -> RunConfig:
     """One batch of the lab's kind."""
     sections = {
         "model": {"path": str(load_policy()), "device": "cpu"},
@@ -96,7 +113,7 @@ def run_config(folder: Path, *, questions: int, rollouts: int, micro_batch: int,
             "questions_per_batch": questions,
             "num_rollouts": rollouts,
             "mini_batches": 2,
-            "micro_batch": micro_batch,
+            "micro_batch_tokens": budget,
             "learning_rate": 4e-4,
             "seed": seed,
             "threads": threads,
@@ -145,11 +162,11 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--micro-batches", type=int, nargs="+", default=[4, 8, 20, 40])
+    parser.add_argument("--budgets", type=int, nargs="+", default=[512, 1024, 2048, 4096])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable(logging.WARNING)
-    arms = [("ours", size) for size in options.micro_batches] + [("trl", 20)]
+    arms = [("ours", size) for size in options.budgets] + [("trl", ROWS)]
     rows: dict[tuple[str, int], list[dict[str, float]]] = {arm: [] for arm in arms}
     with tempfile.TemporaryDirectory() as temporary, quiet():
         folder = Path(temporary)
@@ -159,7 +176,7 @@ def main() -> None:
         for repeat in range(options.repeats + 1):  # the first is a warm-up
             for name, size in arms:
                 config = run_config(
-                    folder, questions=options.questions, rollouts=options.rollouts, micro_batch=size,
+                    folder, questions=options.questions, rollouts=options.rollouts, budget=size,
                     seed=repeat, threads=options.threads,
                 )  # fmt: skip
                 if repeat == 0 and (name, size) == arms[0]:
@@ -172,7 +189,7 @@ def main() -> None:
                 if repeat:
                     rows[name, size].append(seconds)
     report = [
-        {"arm": name, "micro_batch": size}
+        {"arm": name, "pass": size}
         | {key: round(statistics.median(entry[key] for entry in entries), 4) for key in entries[0]}
         for (name, size), entries in rows.items()
     ]
@@ -186,7 +203,7 @@ def main() -> None:
 
 def as_table(report: list[dict[str, Any]]) -> str:
     """One line per arm, seconds."""
-    columns = ["arm", "micro_batch", "step", "cpu", *PARTS, "outside", "speedup_cpu"]
+    columns = ["arm", "pass", "step", "cpu", *PARTS, "outside", "speedup_cpu"]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in report:
         cells = [

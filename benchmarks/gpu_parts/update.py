@@ -52,7 +52,7 @@ def run_config(setup: Setup) -> RunConfig:
             "algorithm": {"name": "grpo"},
             "training": {
                 "steps": 4, "questions_per_batch": 2 if setup.tiny else QUESTIONS, "num_rollouts": ROLLOUTS,
-                "mini_batches": 2, "micro_batch": 4, "activation_checkpointing": True, "learning_rate": 1e-6,
+                "mini_batches": 2, "micro_batch_tokens": 8192, "activation_checkpointing": True, "learning_rate": 1e-6,
             },
         }
     )  # fmt: skip
@@ -105,6 +105,8 @@ def measure(name: str, batching: str, config: RunConfig, plan: MemoryPlan, setup
             retriever=documents(tokens=turn_tokens(setup)), processing_class=inner, reward=reward,
             policy=lambda *_: ScriptedPolicy(texts, tokenizer=as_tokenizer(inner)),
         )  # fmt: skip
+        if isinstance(trainer, TrlPath):
+            trainer.rows = 4
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(StepTimer(trainer))
         setup.reset_peak()

@@ -23,7 +23,7 @@ from calibadv.lab import load_policy
 from calibadv.training.checkpoints import last_checkpoint
 
 SETTINGS = {
-    "steps": 8, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 8,
+    "steps": 8, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch_tokens": 1024,
     "learning_rate": 4e-4, "lr_schedule": "cosine", "warmup_steps": 2, "save_every": 2,
 }  # fmt: skip
 

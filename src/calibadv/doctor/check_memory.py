@@ -30,7 +30,7 @@ def check_memory(
             rows=rows,
             processes=processes,
             max_rows=config.model.max_rows or DEFAULT_ROWS,
-            max_logits=MAX_LOGITS if device == "the CPU" else None,
+            max_logits=MAX_LOGITS,
         )
         for lengths in (
             measured or typical_lengths(config.rollout, prompt=prompt_tokens),
@@ -75,6 +75,7 @@ def memory_remedy(config: RunConfig, plan: MemoryPlan, *, free: int) -> str:
         return "lower model.max_rows, rollout.max_turn_tokens or rollout.max_observation_tokens"
     checkpointing = "" if config.training.activation_checkpointing else "set training.activation_checkpointing = true, "
     return (
-        f"{checkpointing}lower training.micro_batch (now {config.training.micro_batch}), rollout.max_turn_tokens or "
-        "rollout.max_observation_tokens" + ("" if config.lora.rank else ", or train an adapter (lora.rank = 16)")
+        f"{checkpointing}lower training.micro_batch_tokens (now {config.training.micro_batch_tokens}), "
+        "rollout.max_turn_tokens or rollout.max_observation_tokens"
+        + ("" if config.lora.rank else ", or train an adapter (lora.rank = 16)")
     )

@@ -205,9 +205,9 @@ def plan_memory(
     "vllm-server" has memory of its own.
     """
     episode = lengths.whole(searches=rollout.max_searches, limit=context_limit(shape, rollout))
-    tokens = min(training.micro_batch, rows) * episode
+    together = min(max(1, training.micro_batch_tokens // episode), rows)
     per_token = checkpointed_bytes_per_token if training.activation_checkpointing else activation_bytes_per_token
-    written = min(training.micro_batch, rows) * min(episode, (rollout.max_searches + 1) * lengths.turn)
+    written = together * min(episode, (rollout.max_searches + 1) * lengths.turn)
     waiting = -(-max_rows // 4) if engine == "transformers" else 0
     cached_rows = 0 if engine == "vllm-server" else min(rows, max_rows + waiting, rollout.concurrency or rows)
     model = model_memory(
@@ -222,7 +222,7 @@ def plan_memory(
         model = replace(model, weights=2 * model.weights)
     return MemoryPlan(
         **asdict(model),
-        activations=tokens * per_token(shape, dtype=dtype),
+        activations=together * episode * per_token(shape, dtype=dtype),
         logits=logit_bytes(shape, scored_tokens=written, held_elements=max_logits),
         kv_cache=cached_rows * episode * kv_bytes_per_token(shape, dtype=dtype),
         engine=engine_bytes(shape, dtype=dtype, tensor_parallel=tensor_parallel) if engine == "vllm" else 0,

@@ -87,7 +87,7 @@ def arm_config(lab: LabConfig, arm: Arm, *, seed: int, world_dir: Path, folder: 
         "training": {
             "lr_schedule": "constant",
             "betas": [0.9, 0.95],
-            "micro_batch": 10,
+            "micro_batch_tokens": 2048,
             "save_every": 0,
             "threads": 1,
             **training,

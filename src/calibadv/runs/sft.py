@@ -44,7 +44,7 @@ from calibadv.runs.demonstrations import (
     write_collection,
 )
 from calibadv.runs.train import quiet, where_to_resume
-from calibadv.runs.trainer_args import micro_batch_shape, precision, trains_on_cpu
+from calibadv.runs.trainer_args import precision, trains_on_cpu
 from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.launch import Launch
 from calibadv.training.overrides.checkpoint_saving import save_policy
@@ -199,6 +199,19 @@ def arguments(config: RunConfig, folder: Path, examples: Sequence[Example]) -> T
         seed=settings.seed,
         disable_tqdm=True,
     )
+
+
+def micro_batch_shape(rows: int, *, processes: int, largest: int) -> tuple[int, int]:
+    """Rows per forward pass and number of passes, for the rows of one batch over all processes.
+
+    >>> micro_batch_shape(60, processes=1, largest=16)
+    (15, 4)
+    """
+    if rows % processes:
+        raise ConfigError(f"sft.batch is {rows}, which {processes} processes cannot share evenly: make it a multiple")
+    rows //= processes
+    per_device = max(size for size in range(1, min(rows, largest) + 1) if rows % size == 0)
+    return per_device, rows // per_device
 
 
 def run(trainer: DemonstrationTrainer, folder: Path, *, resume: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,17 +28,14 @@ logger = logging.getLogger(__name__)
 def trainer_config(config: RunConfig, folder: Path, *, own_policy: bool = False) -> CalibAdvConfig:
     """The trainer's arguments for a run in ``folder``; ``own_policy``: ``model.engine`` plays no rollouts."""
     settings = config.training
-    rows = settings.questions_per_batch * settings.num_rollouts // settings.mini_batches
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by accelerate and torchrun
-    per_device, accumulation = micro_batch_shape(rows, processes=processes, largest=settings.micro_batch)
     sections = config.effective()
     return CalibAdvConfig(
         output_dir=str(folder),
         max_steps=settings.steps,
         num_generations=settings.num_rollouts,
-        per_device_train_batch_size=per_device,
-        gradient_accumulation_steps=accumulation,
-        steps_per_generation=accumulation * settings.mini_batches,
+        questions_per_batch=settings.questions_per_batch,
+        mini_batches=settings.mini_batches,
+        micro_batch_tokens=settings.micro_batch_tokens,
         num_iterations=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.lr_schedule if settings.lr_schedule != "constant" else "constant_with_warmup",
@@ -168,19 +164,3 @@ def loss_options(settings: TrainingConfig) -> Mapping[str, Any]:
     if settings.loss_type == "gspo":
         return {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": low, "epsilon_high": high}
     return {"loss_type": settings.loss_type, "epsilon": low, "epsilon_high": high}
-
-
-def micro_batch_shape(rows: int, *, processes: int, largest: int) -> tuple[int, int]:
-    """Rows per forward pass and number of passes, for the rows of one mini-batch over all processes.
-
-    >>> micro_batch_shape(60, processes=1, largest=16)
-    (15, 4)
-    """
-    if rows % processes:
-        raise ConfigError(
-            f"a mini-batch has {rows} rollouts, which {processes} processes cannot share evenly: change "
-            "training.questions_per_batch or training.num_rollouts"
-        )
-    rows //= processes
-    per_device = max(size for size in range(1, min(rows, largest) + 1) if rows % size == 0)
-    return per_device, rows // per_device

@@ -12,6 +12,8 @@
 - `launch`: what the launcher asked for, and what fits a run
 - `no_signal`: A run from which nothing is learned stops: `NoSignalError`, and why and what helps in plain words
 - `overrides`: each file overrides one method of TRL's trainer
+- `packing`: how the rollouts of a batch are divided: into mini-batches, and those into passes of a bounded number of
+  tokens
 - `periodic_evaluation`: evaluations during a training run, shared among its processes
 - `process_group`: the process group of a run over several processes: joining it, agreeing in it, losing a member,
   leaving it

@@ -49,12 +49,13 @@ class TrainingConfig:
     num_rollouts: Annotated[int, Ge(2), Remedy("advantages compare the rollouts of one question; the paper uses 5")] = 5
     """Rollouts per question (the group size G); at least 2."""
     mini_batches: PositiveInt = 2
-    """Optimizer steps per pass over a batch; divides ``questions_per_batch``."""
+    """Optimizer steps per pass over a batch. Each is made from an equal share of the batch's rollouts (one more where
+    their number does not divide), in the order of the questions; it may begin and end within a question's group."""
     epochs: PositiveInt = 1
     """Passes over each batch."""
-    micro_batch: PositiveInt = 16
-    """Most rollouts in one forward and backward pass. More takes more memory and is faster on a GPU; on a CPU few are
-    faster, because rows of one length need no padding."""
+    micro_batch_tokens: PositiveInt = 4096
+    """Most tokens (padding included) in one forward and backward pass of a process; a longer rollout has a pass of its
+    own. More takes more memory, and saves time only until the device is busy. The loss does not depend on it."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
     shard_optimizer: bool = False
@@ -156,10 +157,11 @@ class TrainingConfig:
                 f'training.reference "{self.reference}" would have no effect while training.beta is 0: set '
                 "training.beta, such as 0.001, or leave the reference out"
             )
-        if self.questions_per_batch % self.mini_batches:
+        rollouts = self.questions_per_batch * self.num_rollouts
+        if self.mini_batches > rollouts:
             raise ConfigError(
-                f"training.questions_per_batch ({self.questions_per_batch}) must be a multiple of "
-                f"training.mini_batches ({self.mini_batches})"
+                f"training.mini_batches is {self.mini_batches}, but a batch has {rollouts} rollouts "
+                "(training.questions_per_batch * training.num_rollouts): choose at most that many"
             )
         self._check_schedule()
         updates = self.updates_per_batch

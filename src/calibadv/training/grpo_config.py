@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -33,6 +34,15 @@ class CalibAdvConfig(GRPOConfig):
     logging_steps: float = field(default=1, metadata={"help": "Log every this many optimizer steps."})
     shuffle_dataset: bool | None = field(
         default=False, metadata={"help": "Off: the order of questions is fixed before the run (step-exact resume)."}
+    )
+    questions_per_batch: int = field(
+        default=8, metadata={"help": "Questions asked before each round of updates, over all processes."}
+    )
+    mini_batches: int = field(
+        default=1, metadata={"help": "Optimizer steps per pass over a batch, each from as many of its rollouts."}
+    )
+    micro_batch_tokens: int = field(
+        default=4096, metadata={"help": "Most tokens in one forward and backward pass, padding included."}
     )
     calibration: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Settings of calibadv.advantage.CalibrationConfig."}
@@ -80,6 +90,7 @@ class CalibAdvConfig(GRPOConfig):
                 "trainer does not make: use 'cosine' or 'linear'"
             )
         self._refuse_without_effect()
+        self._shape_batches()
         super().__post_init__()  # type: ignore[no-untyped-call]  # TRL leaves it without annotations
         if self.reward_score not in SCORES:
             raise ConfigError(f"reward.score must be one of {', '.join(SCORES)}, got {self.reward_score!r}")
@@ -147,26 +158,38 @@ class CalibAdvConfig(GRPOConfig):
         mode = "processed_logprobs" if at_temperature else "raw_logprobs"
         return self.vllm_engine_args | {"logprobs_mode": mode}
 
-    @property
-    def micro_batches_per_update(self) -> int:
-        """Forward and backward passes before each optimizer step."""
-        assert self.steps_per_generation is not None  # TRL's __post_init__ fills it in
-        return min(self.gradient_accumulation_steps, self.steps_per_generation)
-
-    @property
-    def mini_batches(self) -> int:
-        """Optimizer steps per pass over a batch."""
-        assert self.steps_per_generation is not None
-        return self.steps_per_generation // self.micro_batches_per_update
+    def _shape_batches(self) -> None:
+        """Say our batches in TRL's terms: every process plays its share at once, and makes a whole update in a step."""
+        assert self.num_generations is not None
+        self.per_device_train_batch_size = rows_per_process(
+            self.questions_per_batch,
+            num_rollouts=self.num_generations,
+            mini_batches=self.mini_batches,
+            processes=int(os.environ.get("WORLD_SIZE", "1")),  # set by accelerate and torchrun
+        )
+        if self.micro_batch_tokens < 1:
+            raise ConfigError(f"training.micro_batch_tokens must be at least 1, got {self.micro_batch_tokens}")
 
     @property
     def updates_per_batch(self) -> int:
         """Optimizer steps made from each batch of rollouts."""
         return self.mini_batches * self.num_iterations
 
-    @property
-    def questions_per_batch(self) -> int:
-        """Questions asked before each round of updates, over all processes."""
-        assert self.generation_batch_size is not None
-        assert self.num_generations is not None
-        return self.generation_batch_size // self.num_generations
+
+def rows_per_process(questions: int, *, num_rollouts: int, mini_batches: int, processes: int) -> int:
+    """The rollouts that each process plays of a batch.
+
+    >>> rows_per_process(512, num_rollouts=5, mini_batches=10, processes=8)
+    320
+    """
+    if questions < 1 or questions % processes:
+        raise ConfigError(
+            f"training.questions_per_batch is {questions}, which {processes} processes cannot share evenly: make it a "
+            f"multiple of {processes}"
+        )
+    if not 1 <= mini_batches <= questions * num_rollouts:
+        raise ConfigError(
+            f"training.mini_batches is {mini_batches}, but a batch has {questions * num_rollouts} rollouts "
+            "(questions_per_batch * num_rollouts): choose from 1 to that many"
+        )
+    return questions // processes * num_rollouts

@@ -1,9 +1,9 @@
 """`CalibAdvTrainer`: TRL's GRPO trainer with search rollouts and calibrated advantages.
 
 Its overrides stand each alone in a file of `calibadv.training.overrides`: `turn_advantages` (advantages of shape
-(B, T)), `question_sampler` (the order of the questions, made as it is needed), `micro_batches` (micro-batches without
-waste), `token_logprobs` (only trained tokens are scored), `lr_schedule` (a rate that changes once a batch),
-`reference_logprobs` (the reference policy of the KL term).
+(B, T)), `question_sampler` (the order of the questions, made as it is needed), `micro_batches` (mini-batches by
+rollouts, micro-batches by tokens), `token_logprobs` (only trained tokens are scored), `lr_schedule` (a rate that
+changes once a batch), `reference_logprobs` (the reference policy of the KL term).
 """
 
 from __future__ import annotations
@@ -139,6 +139,8 @@ class CalibAdvTrainer(
                 rollout_func=self._interruptible(rollout_func),
                 **kwargs,
             )
+        # In TRL's terms an iteration is an update: after this many come new rollouts.
+        self.num_iterations = self.updates_per_batch
         has_bonus = args.entropy_coef != 0 or args.use_adaptive_entropy
         add_token_head(self.policy_model, temperature=self.temperature, entropy_gradient=has_bonus)
         if self.ref_model is not None:
@@ -255,19 +257,11 @@ class CalibAdvTrainer(
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """TRL's step, with the time of forward and backward passes counted apart from generation."""
+        """One update, with the time of forward and backward passes counted apart from generation."""
         model.train()  # a loaded model comes in evaluation mode, in which TRL would not split the batch
-        inputs = self._prepare_inputs(inputs)
+        passes = self._prepare_inputs(inputs)
         with self.clock.lap("update"):
-            loss: torch.Tensor = super().training_step(  # type: ignore[no-untyped-call]  # TRL leaves it unannotated
-                model, Prepared(inputs), num_items_in_batch
-            )
-        return loss
-
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        if isinstance(generation_batch, Prepared):
-            return dict(generation_batch)
-        return super()._prepare_inputs(generation_batch)
+            return super().training_step(model, passes, num_items_in_batch)
 
 
 def transformers_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:
@@ -285,7 +279,3 @@ def gap_message(gap: float, *, alarm: float) -> str:
         'half precision gives about 0.01; for more, compare with model.dtype = "float32", leave quantization out of '
         'model.engine_args, update vLLM, or train with model.engine = "transformers"'
     )
-
-
-class Prepared(dict[str, Any]):
-    """A micro-batch that is ready for the loss."""

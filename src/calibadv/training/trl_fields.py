@@ -15,6 +15,7 @@ EVALUATION = "evaluations are made by calibadv.evaluate and training.eval_every"
 LOADING = "the model is loaded before"
 GRPO_LOSS = "the loss is that of loss_type"
 SCRIPTS = "only scripts of transformers read it"
+BATCHES = "batches are shaped by questions_per_batch, mini_batches and micro_batch_tokens"
 COLUMNS = "the rows of a batch are those of the rollouts"
 
 WITHOUT_EFFECT = {
@@ -47,7 +48,11 @@ WITHOUT_EFFECT = {
     "trust_remote_code": LOADING,
     "cast_lm_head_to_fp32": "weights are float32 already",
     "log_multimodal": "rollouts are text",
+    "steps_per_generation": BATCHES,
+    "generation_batch_size": BATCHES,
     # of transformers' TrainingArguments
+    "per_device_train_batch_size": BATCHES,
+    "gradient_accumulation_steps": BATCHES,
     "num_train_epochs": "max_steps says how long a run is",
     "label_smoothing_factor": GRPO_LOSS,
     "average_tokens_across_devices": GRPO_LOSS,
@@ -99,9 +104,9 @@ NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
 
 WITH_EFFECT = frozenset(
     {
-        "beta", "disable_dropout", "entropy_coef", "generation_batch_size", "importance_sampling_level",
+        "beta", "disable_dropout", "entropy_coef", "importance_sampling_level",
         "log_completions", "loss_type", "max_completion_length", "num_generations", "num_iterations",
-        "off_policy_mask_threshold", "router_aux_loss_coef", "steps_per_generation", "temperature",
+        "off_policy_mask_threshold", "router_aux_loss_coef", "temperature",
         "top_entropy_quantile", "top_p", "use_adaptive_entropy", "use_vllm",
     }
 )  # fmt: skip
@@ -109,9 +114,9 @@ WITH_EFFECT = frozenset(
 
 OF_THE_TRAINER = frozenset(
     {
-        "output_dir", "per_device_train_batch_size", "max_steps", "learning_rate", "lr_scheduler_type",
+        "output_dir", "max_steps", "learning_rate", "lr_scheduler_type",
         "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args", "optim_target_modules", "weight_decay",
-        "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "gradient_accumulation_steps", "bf16",
+        "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16",
         "fp16", "tf32", "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing",
         "gradient_checkpointing_kwargs", "torch_compile", "torch_compile_backend", "torch_compile_mode",
         "use_liger_kernel", "liger_kernel_config", "neftune_noise_alpha", "torch_empty_cache_steps",

@@ -119,7 +119,7 @@ def test_data_root_from_an_unset_variable_is_named_once(tmp_path: Path, monkeypa
         ("training.steps=0", r"training.steps must be >= 1, got 0"),
         ("training.steps=411", r"training.steps must be a multiple of mini_batches \* epochs \(2 optimizer steps"),
         ("training.save_every=3", r"training.save_every must be a multiple"),
-        ("training.mini_batches=3", r"training.questions_per_batch \(512\) must be a multiple"),
+        ("training.mini_batches=2561", r"mini_batches is 2561, but a batch has 2560 rollouts"),
         ("training.learning_rate=0.0", r"training.learning_rate must be > 0, got 0.0"),
         ("training.learning_rate=inf", r"training.learning_rate must be a finite number, got inf"),
         ("training.clip=-0.2", r"training.clip must be > 0, got -0.2"),

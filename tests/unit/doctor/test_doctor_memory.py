@@ -133,7 +133,7 @@ def plan_of(
         shape,
         lengths=Lengths(prompt=100, turn=50, observation=200),
         rollout=rollout or RolloutConfig(max_searches=2),
-        training=TrainingConfig(**{"micro_batch": 4} | training),
+        training=TrainingConfig(**{"micro_batch_tokens": 2600} | training),
         dtype=dtype,
         rows=rows,
         max_logits=max_logits,

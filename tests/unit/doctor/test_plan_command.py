@@ -47,7 +47,7 @@ def test_what_does_not_fit_is_a_blocker_that_names_what_would(capsys: pytest.Cap
     assert "Only an adapter fits (set lora.rank)" in captured.out
     assert "training all weights of Qwen/Qwen2.5-7B does not fit on 1 x A100" in captured.err
     assert doctor("qwen2.5-7b.toml", "--gpus", "1", "--gpu", "l4") == 1
-    assert "Nothing fits. Lower training.micro_batch" in capsys.readouterr().out
+    assert "Nothing fits. Lower training.micro_batch_tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

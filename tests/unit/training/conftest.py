@@ -108,13 +108,13 @@ def documents(questions: list[Question]) -> dict[str, list[Document]]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
-    """CalibAdvConfig fields of a run with 2 questions x 4 rollouts a batch, in 2 mini-batches of 2 micro-batches."""
+    """CalibAdvConfig fields of a run with 2 questions x 4 rollouts a batch, in 2 mini-batches of 2 passes or so."""
     return {
         "output_dir": str(tmp_path / "run"),
         "num_generations": 4,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "steps_per_generation": 4,
+        "questions_per_batch": 2,
+        "mini_batches": 2,
+        "micro_batch_tokens": 500,
         "max_steps": 4,
         "learning_rate": 1e-2,
         "lr_scheduler_type": "constant",

@@ -12,12 +12,12 @@ from calibadv.models.config import ModelConfig
 from calibadv.runs.trainer_args import (
     available_trackers,
     loss_options,
-    micro_batch_shape,
     precision,
     trainer_config,
     trains_on_cpu,
 )
 from calibadv.training.config import TrainingConfig
+from calibadv.training.grpo_config import CalibAdvConfig
 
 
 def run_config(**training: Any) -> RunConfig:
@@ -27,9 +27,9 @@ def run_config(**training: Any) -> RunConfig:
 
 
 def test_defaults_are_those_of_the_paper() -> None:
-    args = trainer_config(run_config(micro_batch=16), Path("runs/x"))
+    args = trainer_config(run_config(micro_batch_tokens=8192), Path("runs/x"))
     assert (args.questions_per_batch, args.num_generations, args.mini_batches, args.updates_per_batch) == (512, 5, 2, 2)
-    assert (args.per_device_train_batch_size, args.micro_batches_per_update) == (16, 80)
+    assert (args.per_device_train_batch_size, args.micro_batch_tokens) == (2560, 8192)
     assert (args.learning_rate, args.epsilon, args.epsilon_high, args.max_grad_norm) == (5e-7, 0.2, 0.2, 1.0)
     assert (args.loss_type, args.beta, args.num_iterations, args.max_steps) == ("dapo", 0.0, 1, 410)
     assert not args.bf16
@@ -49,15 +49,10 @@ def test_epochs_repeat_a_batch() -> None:
     assert (args.mini_batches, args.updates_per_batch) == (2, 6)
 
 
-@pytest.mark.parametrize(("rows", "largest", "shape"), [(60, 16, (15, 4)), (7, 4, (1, 7)), (8, 100, (8, 1))])
-def test_micro_batches_divide_a_mini_batch_evenly(rows: int, largest: int, shape: tuple[int, int]) -> None:
-    assert micro_batch_shape(rows, processes=1, largest=largest) == shape
-
-
-def test_processes_share_a_mini_batch() -> None:
-    assert micro_batch_shape(60, processes=2, largest=16) == (15, 2)
-    with pytest.raises(ConfigError, match="which 7 processes cannot share evenly"):
-        micro_batch_shape(60, processes=7, largest=16)
+def test_processes_share_a_batch_of_which_every_mini_batch_is_as_many_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(ConfigError, match=r"questions_per_batch is 60, which 8 processes cannot share evenly"):
+        CalibAdvConfig(questions_per_batch=60, num_generations=5, bf16=False)
 
 
 def test_trackers_that_cannot_work_are_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

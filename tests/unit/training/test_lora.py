@@ -64,8 +64,9 @@ def test_trained_tokens_are_scored_through_the_adapter(make_model: Callable[[], 
     mask = torch.tensor([[0, 0, 1, 1]])
     with torch.no_grad():
         wanted = model(input_ids=ids).logits.log_softmax(-1)[0, [1, 2], [5, 6]]
-        assert can_score_tokens(model)
+        assert not can_score_tokens(model)
         add_token_head(model, temperature=1.0)
+        assert can_score_tokens(model)
         logp, _, _ = model(input_ids=ids, score_mask=mask)
     assert torch.allclose(logp, wanted, atol=1e-5)
 
@@ -119,7 +120,7 @@ def test_no_rank_is_no_adapter(make_model: Callable[[], LlamaForCausalLM]) -> No
 @pytest.fixture(scope="module")
 def make_config(tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[..., dict[str, Any]]) -> Any:
     settings = {
-        "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 8,
+        "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch_tokens": 1024,
         "learning_rate": 1e-2, "lr_schedule": "constant", "save_every": 2,
     }  # fmt: skip
     sections = lab_run(tmp_path_factory.mktemp("world"), lora={"rank": 4}, training=settings)

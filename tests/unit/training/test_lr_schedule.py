@@ -108,7 +108,7 @@ def test_a_run_on_a_longer_curve_is_resumed_and_lengthened_to_the_last_bit(
 
     def run(name: str, *, steps: int, resume: bool = False) -> Path:
         training = {
-            "steps": steps, "questions_per_batch": 2, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 4,
+            "steps": steps, "questions_per_batch": 2, "num_rollouts": 4, "mini_batches": 2, "micro_batch_tokens": 1024,
             "learning_rate": 4e-4, "lr_schedule": "cosine", "lr_decay_steps": 8, "lr_decay_per": "batch",
             "warmup_steps": 0, "save_every": 2, "output": str(tmp_path / name),
         }  # fmt: skip

@@ -18,7 +18,7 @@ import pytest
 from calibadv.data.run_files import checkpoints, read_metrics
 
 SETTINGS = {
-    "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 4,
+    "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch_tokens": 1024,
     "learning_rate": 4e-4, "lr_schedule": "constant", "save_every": 2, "eval_every": 2,
 }  # fmt: skip
 

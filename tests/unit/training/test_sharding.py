@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from calibadv.training import read_metrics
 
 SETTINGS = {
-    "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 4,
+    "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch_tokens": 1024,
     "learning_rate": 4e-4, "lr_schedule": "constant", "save_every": 2,
 }  # fmt: skip
 

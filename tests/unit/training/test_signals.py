@@ -81,7 +81,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, lab_run: Callable[..., dict
         folder,
         data={"test": [str(folder / "questions.test.jsonl")]},
         training={
-            "steps": 6, "questions_per_batch": 2, "num_rollouts": 4, "mini_batches": 2, "micro_batch": 4,
+            "steps": 6, "questions_per_batch": 2, "num_rollouts": 4, "mini_batches": 2, "micro_batch_tokens": 1024,
             "learning_rate": 4e-4, "lr_schedule": "constant", "save_every": 6, "eval_every": 4, "keep_checkpoints": 1,
         },
         evaluation={"limit": 2},

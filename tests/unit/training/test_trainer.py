@@ -25,7 +25,8 @@ from calibadv.runs.trainer_args import loss_options
 from calibadv.training.config import TrainingConfig
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.no_signal import NoSignalError
-from calibadv.training.trainer import CalibAdvTrainer, Prepared
+from calibadv.training.overrides.micro_batches import Pass, Prepared
+from calibadv.training.trainer import CalibAdvTrainer
 
 GOOD, MISLED, LOST, INVALID = range(4)
 """The rollouts of a group, as the scripted policy plays them."""
@@ -58,16 +59,18 @@ class TrlLogprobs(CalibAdvTrainer):
 
 
 class TrlBatching(CalibAdvTrainer):
-    """Micro-batches as TRL cuts them (its shuffle left out, so that mini-batches hold the same rows)."""
+    """Every mini-batch in one pass, padded to the longest rollout of the batch, as TRL itself prepares it."""
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if not model_of(self).training or isinstance(generation_batch, Prepared):
             return super()._prepare_inputs(generation_batch)
-        per_generation = self.args.steps_per_generation or 0
-        if self._step % (per_generation * self.num_iterations) == 0:
+        if self._step % self.args.updates_per_batch == 0:
             batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(batch, per_generation)
-        return self._buffered_inputs[self._step % per_generation]
+            batch["num_items_in_batch"] = batch["num_items_in_batch"] / self.args.mini_batches
+            self._buffered_inputs = split_tensor_dict(batch, self.args.mini_batches)
+        piece = self._buffered_inputs[self._step % self.args.mini_batches]
+        rows = list(range(len(piece["completion_ids"])))
+        return [(Pass(rows=rows, most_rows=len(rows), share=1), Prepared(piece))]
 
 
 @pytest.mark.parametrize("loss_type", get_args(get_type_hints(TrainingConfig)["loss_type"]))

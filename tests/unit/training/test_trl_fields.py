@@ -52,8 +52,6 @@ CHANGES: dict[str, tuple[Options, Options]] = {
     "max_completion_length": ({"max_completion_length": 7}, {"loss_type": "dr_grpo"}),
     "num_generations": ({"num_generations": 2}, {}),
     "num_iterations": ({"num_iterations": 2}, {}),
-    "steps_per_generation": ({"steps_per_generation": 2}, {}),
-    "generation_batch_size": ({"generation_batch_size": 16}, {"steps_per_generation": None}),
     "temperature": ({"temperature": 0.7}, {}),
     "top_p": ({"top_p": 0.5}, {"policy": None, "entropy_coef": 0.5}),
 }  # fmt: skip

@@ -189,7 +189,7 @@ def servers_of(cluster: Cluster, servers: int | None) -> int:
 def batch_work(config: RunConfig, assumptions: Assumptions) -> BatchWork:
     """What a batch of the run consists of."""
     training, rollout = config.training, config.rollout
-    return BatchWork(
+    work = BatchWork(
         questions=training.questions_per_batch,
         rollouts=training.questions_per_batch * training.num_rollouts,
         searches=min(assumptions.searches, rollout.max_searches),
@@ -199,11 +199,12 @@ def batch_work(config: RunConfig, assumptions: Assumptions) -> BatchWork:
         longest_turn=rollout.max_turn_tokens,
         updates=training.updates_per_batch,
         epochs=training.epochs,
-        micro_batch=training.micro_batch,
+        micro_batch=1,
         checkpointing=training.activation_checkpointing,
         rescored=True,
         compared=training.beta > 0,
     )
+    return replace(work, micro_batch=max(1, int(training.micro_batch_tokens // work.episode)))
 
 
 def engine_share(config: RunConfig, cluster: Cluster) -> EngineShare:

@@ -8,7 +8,7 @@
   Trainer)
 - `colocated_vllm`: vLLM in the training process, on the device that trains (TRL's ``VLLMGeneration``); no other file
   knows its inside
-- `micro_batches`: micro-batches without waste (one override of TRL's trainer)
+- `micro_batches`: mini-batches that count rollouts, and micro-batches that count tokens (overrides of TRL's trainer)
 - `question_sampler`: questions in an order that is made as it is needed (one override of TRL's trainer)
 - `reference_logprobs`: the reference policy of the KL term (one override of TRL's trainer)
 - `sharded_optimizer`: adamW's moments spread over the processes (ZeRO stage 1); weights and gradients stay whole in

@@ -1,7 +1,7 @@
 """Questions in an order that is made as it is needed (one override of TRL's trainer).
 
 TRL's sampler lists the index of every prompt of the run before the first batch; with a billion steps that fills the
-memory. The indices are the same here.
+memory. The indices are the same here, but for the order within a batch over several processes.
 """
 
 from __future__ import annotations
@@ -14,20 +14,27 @@ from torch.utils.data import Sampler
 from trl import GRPOTrainer
 
 from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.training.packing import dealt
 
 
 class QuestionSampler(Sampler[int]):
-    """The questions of each batch, each ``num_rollouts`` times, and all of that ``repeats`` times."""
+    """The questions of each batch, each ``num_rollouts`` times, and all of that ``repeats`` times.
 
-    def __init__(self, order: Collection[int], *, questions_per_batch: int, num_rollouts: int, repeats: int) -> None:
+    Consecutive shares of a batch go to the processes, which therefore get its questions dealt out one by one.
+    """
+
+    def __init__(
+        self, order: Collection[int], *, questions_per_batch: int, num_rollouts: int, repeats: int, processes: int = 1
+    ) -> None:
         self.order = order
         self.questions_per_batch = questions_per_batch
         self.num_rollouts = num_rollouts
         self.repeats = repeats
+        self.processes = processes
 
     def __iter__(self) -> Iterator[int]:
         order = iter(self.order)
-        while batch := tuple(islice(order, self.questions_per_batch)):
+        while batch := dealt(list(islice(order, self.questions_per_batch)), processes=self.processes):
             for _ in range(self.repeats):
                 for index in batch:
                     for _ in range(self.num_rollouts):
@@ -52,4 +59,5 @@ class LazyQuestions(GRPOTrainer):
             questions_per_batch=self.args.questions_per_batch,
             num_rollouts=num_rollouts,
             repeats=self.num_iterations * steps_per_generation,
+            processes=self.accelerator.num_processes,
         )

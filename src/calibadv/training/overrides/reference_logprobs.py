@@ -19,7 +19,6 @@ from trl.trainer.utils import use_adapter
 
 from calibadv.models.lora import is_adapted
 from calibadv.training.grpo_config import CalibAdvConfig
-from calibadv.training.overrides.micro_batches import trimmed
 from calibadv.training.overrides.token_logprobs import TrainedTokenLogprobs
 from calibadv.training.timers import Clock
 
@@ -60,33 +59,18 @@ class ReferenceLogprobs(TrainedTokenLogprobs):
                 batch["ref_per_token_logps"] = self._reference_logps(batch)
         return batch
 
-    @torch.no_grad()
     def _reference_logps(self, batch: dict[str, Any]) -> torch.Tensor:
         """Of the whole batch, shape [B, T]; 0 where nothing is trained."""
         policy = self.accelerator.unwrap_model(self.model)
         of_model = self.ref_model is not None
         reference, context = (self.ref_model, nullcontext()) if of_model else (self.model, without_training(policy))
-        loss_mask: torch.Tensor = batch["completion_mask"] * batch["tool_mask"]
-        logps = torch.zeros(loss_mask.shape, device=loss_mask.device)
-        lengths = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)
         was_training = policy.training
         policy.eval()  # a reference without dropout
         try:
             with context:
-                for rows in lengths.argsort(stable=True).split(self.args.per_device_train_batch_size):
-                    piece = trimmed(batch, rows)
-                    completion = piece["completion_ids"]
-                    with self.scoring(piece["completion_mask"] * piece["tool_mask"]):
-                        scored, _, _ = self._get_per_token_logps_and_entropies(
-                            reference,
-                            torch.cat([piece["prompt_ids"], completion], dim=1),
-                            torch.cat([piece["prompt_mask"], piece["completion_mask"]], dim=1),
-                            completion.shape[1],
-                        )
-                    logps[rows, : completion.shape[1]] = scored.float()
+                return self.score_batch(reference, batch)
         finally:
             policy.train(was_training)
-        return logps * loss_mask
 
 
 def without_training(policy: Any) -> AbstractContextManager[Any]:

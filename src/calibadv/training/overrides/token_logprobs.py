@@ -1,8 +1,10 @@
 """Log-probabilities of the trained tokens only (one override of TRL's trainer).
 
-TRL sends left-padded rows with an attention mask through the model and, on a CPU, scores every position. Here the rows
-are shifted to the left edge, where causal attention needs no mask, and the language-model head sees only the positions
-whose next token is trained. Values and gradients are those of TRL's path (``tests/unit/training``).
+TRL sends left-padded rows with an attention mask through the model and scores every token of the completions, what
+was retrieved included. Here the rows are shifted to the left edge, where causal attention needs no mask, and the
+language-model head sees only the positions whose next token is trained. A whole batch (for old log-probabilities) goes
+through in passes of as many tokens as those of an update. Values and gradients are those of TRL's path
+(``tests/unit/training``).
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 from trl import GRPOTrainer
 
 from calibadv.models.lora import is_adapted
+from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.training.overrides.micro_batches import trimmed
+from calibadv.training.packing import passes_of, same_number
 
 MAX_LOGITS = 1 << 26
 """Logits held at once (256 MiB in float32); beyond that the head runs in pieces that the backward pass repeats."""
@@ -85,6 +91,7 @@ def add_token_head(model: Any, *, temperature: float, entropy_gradient: bool = F
         )
 
     model.forward = types.MethodType(forward, model)
+    model.has_token_head = True
     let_score(model.get_output_embeddings())
 
 
@@ -131,7 +138,12 @@ def balancing_loss(model: Any) -> Callable[..., torch.Tensor] | None:
 
 
 def can_score_tokens(model: Any) -> bool:
-    """Whether the head is a plain linear layer on the last hidden state (no soft cap, no scale, no adapter on it)."""
+    """Whether `add_token_head` was called for this model, and can stand in for its head.
+
+    That is a plain linear layer on the last hidden state: no soft cap, no scale, no adapter on it.
+    """
+    if not getattr(model.get_base_model() if is_adapted(model) else model, "has_token_head", False):
+        return False
     config = model.config.get_text_config()
     extras = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
     is_linear = isinstance(model.get_output_embeddings(), torch.nn.Linear)
@@ -141,6 +153,7 @@ def can_score_tokens(model: Any) -> bool:
 class TrainedTokenLogprobs(GRPOTrainer):
     """Override: ``_get_per_token_logps_and_entropies`` scores only what the loss reads."""
 
+    args: CalibAdvConfig
     _loss_mask: torch.Tensor | None = None
 
     def compute_loss(
@@ -170,14 +183,36 @@ class TrainedTokenLogprobs(GRPOTrainer):
         compute_aux_loss: bool = False,
         **kwargs: Any,
     ) -> Any:
-        loss_mask, inner = self._loss_mask, self.accelerator.unwrap_model(model)
-        routed = compute_aux_loss and balancing_loss(inner) is None
-        if loss_mask is None or input_ids.is_cuda or routed or not can_score_tokens(inner):
+        if self._loss_mask is None:
+            # Of a batch that is being made: TRL wants its old log-probabilities, with neither entropies nor gradients.
+            completion_mask = attention_mask[:, -logits_to_keep:]
+            batch = {
+                "prompt_ids": input_ids[:, :-logits_to_keep],
+                "prompt_mask": attention_mask[:, :-logits_to_keep],
+                "completion_ids": input_ids[:, -logits_to_keep:],
+                "completion_mask": completion_mask,
+                "tool_mask": torch.ones_like(completion_mask),
+            }
+            return self.score_batch(model, batch), None, None
+        inner = self.accelerator.unwrap_model(model)
+        if (compute_aux_loss and balancing_loss(inner) is None) or not can_score_tokens(inner):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, compute_aux_loss=compute_aux_loss, **kwargs
             )
+        return self._score_masked(model, input_ids, attention_mask, self._loss_mask, compute_aux_loss=compute_aux_loss)
+
+    def _score_masked(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        loss_mask: torch.Tensor,
+        *,
+        compute_aux_loss: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Log-probabilities and entropies of the completion tokens under the mask (0 elsewhere), auxiliary loss."""
         score_mask = torch.zeros_like(input_ids)
-        score_mask[:, -logits_to_keep:] = loss_mask
+        score_mask[:, -loss_mask.shape[1] :] = loss_mask
         # Left-padded prompts move to the left edge: a stable sort by "is padding" keeps the order of the tokens.
         order = attention_mask.argsort(dim=1, descending=True, stable=True)
         length = int(attention_mask.sum(1).max())
@@ -191,3 +226,25 @@ class TrainedTokenLogprobs(GRPOTrainer):
         logps = torch.zeros(chosen.shape, dtype=logp_M.dtype, device=logp_M.device).masked_scatter(chosen, logp_M)
         entropies = torch.zeros_like(logps).masked_scatter(chosen, entropy_M)
         return logps, entropies, aux_loss
+
+    @torch.no_grad()
+    def score_batch(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Log-probabilities under ``model`` of a whole batch's tokens under ``tool_mask`` [B, T], in passes; else 0."""
+        lengths = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)
+        passes = passes_of(lengths.tolist(), budget=self.args.micro_batch_tokens)
+        count = max(gather_object([len(passes)])) if self.accelerator.num_processes > 1 else len(passes)
+        logps = torch.zeros(batch["completion_ids"].shape, device=batch["completion_ids"].device)
+        for rows in same_number(passes, count):
+            piece = trimmed(batch, rows)
+            completion, width = piece["completion_ids"], piece["completion_ids"].shape[1]
+            with self.scoring(piece["completion_mask"] * piece["tool_mask"]):
+                scored, _, _ = TrainedTokenLogprobs._get_per_token_logps_and_entropies(
+                    self,
+                    model,
+                    torch.cat([piece["prompt_ids"], completion], dim=1),
+                    torch.cat([piece["prompt_mask"], piece["completion_mask"]], dim=1),
+                    width,
+                )
+            if rows:
+                logps[rows, :width] = scored.to(logps.dtype)
+        return logps * batch["completion_mask"] * batch["tool_mask"]
