@@ -82,7 +82,7 @@ def test_the_published_schedule_goes_from_5e_7_to_half_of_it_in_205_batches(
     make_trainer: Callable[..., CalibAdvTrainer],
 ) -> None:
     trainer = make_trainer(
-        per_device_train_batch_size=2, gradient_accumulation_steps=1, steps_per_generation=10, num_generations=4,
+        questions_per_batch=5, num_generations=4, mini_batches=10,
         max_steps=2050, learning_rate=5e-7, lr_scheduler_type="cosine", lr_decay_steps=4100, lr_decay_per="batch",
     )  # fmt: skip
     assert trainer.updates_per_batch == 10

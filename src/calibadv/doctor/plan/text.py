@@ -71,8 +71,8 @@ def verdict(plan: RunPlan) -> str:
         if plan.fitting:
             return f"Only an adapter fits (set lora.rank): {described(plan.fitting[0])}."
         return (
-            "Nothing fits. Lower training.micro_batch_tokens, set training.activation_checkpointing = true, take more or "
-            "larger GPUs, or a smaller model."
+            "Nothing fits. Lower training.micro_batch_tokens, set training.activation_checkpointing = true, take more "
+            "or larger GPUs, or a smaller model."
         )
     lines = [f"Best that fits: {described(best)}. Evaluations and checkpoints are not counted."]
     share = best.utilization(plan.cluster.gpu)
