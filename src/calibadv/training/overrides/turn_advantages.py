@@ -46,8 +46,11 @@ class CalibratedAdvantages(GRPOTrainer):
         rows = slice(first, first + len(local))
         advantages = token_advantages(credit, rows, trajectories, num_columns=batch["completion_ids"].shape[1])
         batch["advantages"] = torch.as_tensor(advantages, device=batch["completion_ids"].device)
-        if self.uses_sampled_logprobs and "old_per_token_logps" in batch:
-            batch["old_per_token_logps"] = batch["sampling_per_token_logps"]
+        if "old_per_token_logps" in batch:
+            old = batch["sampling_per_token_logps" if self.uses_sampled_logprobs else "old_per_token_logps"]
+            # 0 where nothing is trained, as the new ones will be: a ratio there could be infinite, and infinity is not
+            # masked by a product with 0.
+            batch["old_per_token_logps"] = old * batch["completion_mask"] * batch["tool_mask"]
         self.batch_credited(trajectories, local, credit, rows)
         return batch
 
