@@ -33,7 +33,7 @@ from calibadv.training.checkpoints import last_checkpoint
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 
 TRAINING = {
-    "steps": 6, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch_tokens": 1024, "eval_every": 4,
+    "steps": 6, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "eval_every": 4,
     "learning_rate": 2e-3, "lr_schedule": "constant", "warmup_steps": 0, "save_every": 2,
     "max_batches_without_signal": 6,
 }  # fmt: skip
