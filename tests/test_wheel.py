@@ -81,7 +81,10 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_shipped_configs_and_the_licence(wheel: Path) -> None:
-    assert {f"calibadv/configs/{name}" for name in CONFIGS} <= set(names(wheel))
+    shipped = {
+        f"calibadv/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.*") if path.is_file()
+    }
+    assert {f"calibadv/configs/{name}" for name in CONFIGS} <= shipped <= set(names(wheel))
     assert [name for name in names(wheel) if name.endswith("licenses/LICENSE")]
 
 

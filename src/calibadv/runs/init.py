@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shutil
 from pathlib import Path
 
 from calibadv.errors import ConfigError
 
+LAUNCH_FILE = re.compile(r"configs/((?:accelerate|slurm)/[\w.-]+\.(?:yaml|sbatch))")
+"""How a config names a file beside it that starts it."""
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -23,11 +27,11 @@ def packaged_configs() -> dict[str, Path]:
 
 
 def copy_config(name: str, *, out: Path = Path()) -> Path:
-    """Copy a shipped config.
+    """Copy a shipped config, and the files for accelerate and Slurm that its head names.
 
     Args:
         name: As in `packaged_configs`.
-        out: Folder of the copy.
+        out: Folder of the copy; files that are there already stay as they are.
 
     Returns:
         The copy.
@@ -43,8 +47,14 @@ def copy_config(name: str, *, out: Path = Path()) -> Path:
     target = out / f"{name}.toml"
     if target.exists():
         raise ConfigError(f"{target} exists already; name another folder with --out, or remove it")
+    text = configs[name].read_text(encoding="utf-8")
+    for launch in sorted(set(LAUNCH_FILE.findall(text))):
+        copy = out / launch
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists():
+            shutil.copyfile(configs[name].parent / launch, copy)
     out.mkdir(parents=True, exist_ok=True)
-    target.write_text(configs[name].read_text(encoding="utf-8"), encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
     return target
 
 
