@@ -240,6 +240,8 @@ def explained(config: ModelConfig, source: ModelSource, *, what: str = "cannot b
     """Errors of transformers as one line with a remedy."""
     try:
         yield
+    except ConfigError:  # ours, and one line already
+        raise
     except DataError as error:  # of the hub
         raise ConfigError(f"model.path {error}") from error
     except ImportError as error:

@@ -25,7 +25,8 @@ class LoraConfig:
     """The [lora] section of a run."""
 
     rank: Annotated[PositiveInt | None, Remedy("leave it out to train all weights")] = None
-    """Rank of the update of each covered layer; not set: all weights are trained and there is no adapter."""
+    """Rank of the update of each covered layer, at most the smaller side of the largest of them; not set: all weights
+    are trained and there is no adapter."""
     alpha: PositiveInt = 32
     """The update is scaled by ``alpha / rank``."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0

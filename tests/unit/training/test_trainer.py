@@ -13,7 +13,14 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+)
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
@@ -130,6 +137,26 @@ def test_a_mixture_of_experts_plays_its_own_rollouts_with_the_logprobs_of_a_full
     model_of(trainer).train()
     batch = trainer._generate_and_score_completions(rows_of(trainer))
     assert_old_logprobs_are_those_of_a_full_forward(trainer, batch, temperature=1.0)
+
+
+def test_gpt2_with_its_default_dropout_trains_from_its_own_rollouts(
+    make_trainer: Callable[..., CalibAdvTrainer], char_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": len(char_tokenizer), "n_embd": 16, "n_layer": 2, "n_head": 2}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=1))
+    rollout = {"prompt": "question", "max_turn_tokens": 12}
+    trainer = make_trainer(policy=None, model=model, rollout=rollout, max_steps=4)
+    trainer.add_callback(InTraining())
+    trainer.train()
+    assert len(read_metrics(trainer.run_dir / "metrics.jsonl")) == 2
+
+
+class InTraining(TrainerCallback):
+    """Puts the model into training mode before its first rollouts, as a resumed run does."""
+
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
+        kwargs["model"].train()
 
 
 def test_model_that_comes_in_evaluation_mode_trains_the_same(make_trainer: Callable[..., CalibAdvTrainer]) -> None:
