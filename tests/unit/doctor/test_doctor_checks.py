@@ -108,6 +108,9 @@ def test_chat_templates_are_judged_by_what_they_keep() -> None:
     assert "not prefix-preserving" in kept.summary
     lossy = check_chat(Templated(lambda messages: "[user]" + messages[0]["content"].lower()), rollout=rollout)
     assert lossy.level is Level.BLOCKER
+    unthinking = check_chat(Templated(lambda m: plain(m) + "<think>\n\n</think>\n\n"), rollout=rollout)
+    assert unthinking.level is Level.WARNING
+    assert "rollout.chat_template_kwargs = {enable_thinking = true}" in unthinking.summary
     with pytest.raises(ConfigError, match="think_prefill must be true"):
         check_chat(Templated(lambda m: plain(m) + "<think>"), rollout=RolloutConfig(think_prefill=False))
 
