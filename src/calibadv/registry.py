@@ -1,6 +1,7 @@
 """A user's own objects, named by import path: ``"package.module:name"`` in a config, or the object itself in Python.
 
-Four settings are doors: ``reward.function``, ``calibration.estimator``, ``retrieval.retriever`` and ``model.engine``.
+Five settings are doors: ``reward.function``, ``calibration.estimator``, ``retrieval.retriever``, ``model.engine`` and
+``training.order``.
 What is built in goes through the same doors, under a plain name.
 """
 

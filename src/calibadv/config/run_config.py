@@ -43,6 +43,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         prompt_template(self.rollout.prompt, read_again=True)
+        if self.data.train_weights and self.training.order != "shuffled":
+            raise ConfigError(
+                f'data.train_weights would have no effect: training.order "{self.training.order}" decides which '
+                "questions are asked. Leave one of them out"
+            )
         if self.training.reference is not None and self.lora.rank is not None:
             raise ConfigError(
                 f'training.reference "{self.training.reference}" cannot be used with lora.rank: the reference of an '

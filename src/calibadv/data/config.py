@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from calibadv.config_class import PositiveInt, Remedy, config_class
+from calibadv.config_class import PositiveFloat, PositiveInt, Remedy, config_class
 from calibadv.data.questions import check_questions, load_questions
 from calibadv.errors import ConfigError
 from calibadv.trajectory import Question
 
+T = TypeVar("T")
 Split = Literal["train", "test"]
 
 
@@ -23,6 +24,9 @@ class DataConfig:
     """Where relative paths in data.train, data.test and retrieval.corpus start; not set: the config's folder."""
     train: tuple[Path, ...] = ()
     """Files to train on."""
+    train_weights: tuple[PositiveFloat, ...] = ()
+    """Weight of each file of ``train``: every batch holds questions of the files in this proportion, whatever their
+    sizes. Empty: all questions alike."""
     test: tuple[Path, ...] = ()
     """Files to evaluate on."""
     limit: Annotated[PositiveInt | None, Remedy("leave it out for all questions")] = None
@@ -30,20 +34,33 @@ class DataConfig:
     seed: int = 0
     """Seeds which questions a limit keeps."""
 
+    def __post_init__(self) -> None:
+        if self.train_weights and len(self.train_weights) != len(self.train):
+            raise ConfigError(
+                f"data.train_weights must have one weight for each of the {len(self.train)} files of data.train, got "
+                f"{len(self.train_weights)}"
+            )
+
 
 def load_split(config: DataConfig, split: Split, *, limit: int | None = None) -> list[Question]:
     """All questions of ``data.train`` or ``data.test`` in file order, or a seeded draw of ``limit`` of them."""
+    return [question for part in load_files(config, split, limit=limit) for question in part]
+
+
+def load_files(config: DataConfig, split: Split, *, limit: int | None = None) -> list[list[Question]]:
+    """As `load_split`, the questions of each file apart."""
     files: tuple[Path, ...] = getattr(config, split)
     if not files:
         raise ConfigError(f'data.{split} is empty; name question files, such as data.{split} = ["my.{split}.jsonl"]')
     if len(set(files)) < len(files):
         raise ConfigError(f"data.{split} names a file twice: {', '.join(map(str, files))}")
-    questions = [question for file in files for question in load_questions(file)]
-    check_questions(questions)  # ids may repeat between two files of one data set
-    return draw(questions, limit=limit, seed=config.seed)
+    questions = [(number, question) for number, file in enumerate(files) for question in load_questions(file)]
+    check_questions([question for _, question in questions])  # ids may repeat between two files of one data set
+    kept = draw(questions, limit=limit, seed=config.seed)
+    return [[question for of, question in kept if of == number] for number in range(len(files))]
 
 
-def draw(questions: Sequence[Question], *, limit: int | None, seed: int | str) -> list[Question]:
+def draw(questions: Sequence[T], *, limit: int | None, seed: int | str) -> list[T]:
     """A seeded subset in the original order; everything when the limit allows it."""
     if limit is None or limit >= len(questions):
         return list(questions)

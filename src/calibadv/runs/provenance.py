@@ -28,12 +28,13 @@ def own_objects(config: RunConfig, **given: Any) -> dict[str, dict[str, str]]:
 
     Args:
         config: Names objects by import path.
-        given: ``reward``, ``estimator``, ``retriever`` and ``policy`` as given in Python; None: not given.
+        given: ``reward``, ``estimator``, ``retriever``, ``policy`` and ``order`` as given in Python; None: not given.
     """
     named = {
         "reward.function": (given.get("reward"), config.reward.function),
         "calibration.estimator": (given.get("estimator"), config.active_calibration.estimator),
         "retrieval.retriever": (given.get("retriever"), config.retrieval.retriever),
+        "training.order": (given.get("order"), config.training.order),
         "model.engine": (given.get("policy"), config.model.engine),
     }
     found = {}

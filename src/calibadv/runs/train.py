@@ -22,7 +22,8 @@ from transformers import PrinterCallback
 from calibadv.advantage import Estimator, open_estimator
 from calibadv.config import RunConfig
 from calibadv.config.run_folder import check_run_folder, claim_run_folder
-from calibadv.data.config import draw_per_dataset, load_split
+from calibadv.data.config import draw_per_dataset, load_files, load_split
+from calibadv.data.question_order import Order, WeightedOrder, find_order
 from calibadv.data.run_files import METRICS, MODEL, checkpoint_step
 from calibadv.devices import without_progress_bars
 from calibadv.errors import CalibAdvError, ConfigError, EngineFailed, RetrieverUnavailable, SaveError
@@ -72,6 +73,7 @@ def train(
     estimator: Estimator | None = None,
     retriever: Retriever | None = None,
     policy: Policy | Engine | None = None,
+    order: Order | None = None,
     listeners: Sequence[Listener] = (),
     progress: bool | None = None,
 ) -> Path:
@@ -88,6 +90,7 @@ def train(
         retriever: What is searched, in the place of the [retrieval] section.
         policy: What plays the rollouts with the weights being trained, in the place of ``model.engine``
             (`calibadv.models.engine.Engine`), or a ready policy.
+        order: In which order questions are asked, in the place of ``training.order``.
         listeners: Called with every line of ``metrics.jsonl`` and ``eval.jsonl``.
         progress: Show a line for every batch, with the time left. None: when a terminal or a notebook is there.
 
@@ -109,9 +112,10 @@ def train(
     launch.check_checkpointing(ours=config.training.activation_checkpointing)
     if policy is None:
         launch.check_engine(config.model.engine)
-    own = own_objects(config, reward=reward, estimator=estimator, retriever=retriever, policy=policy)
+    own = own_objects(config, reward=reward, estimator=estimator, retriever=retriever, policy=policy, order=order)
     reward = open_reward(reward or config.reward.function, score=config.reward.score)
     estimator = open_estimator(estimator or config.active_calibration.estimator)
+    order = find_order(order or config.training.order)
     if policy is not None or is_import_path(config.model.engine):
         policy = find_engine(policy or config.model.engine)
     settings = config.training
@@ -135,7 +139,10 @@ def train(
             if policy is None and config.model.engine == "vllm":
                 require_trainable_vllm()
             args = trainer_config(config, settings.output, own_policy=policy is not None)
-            questions = load_split(config.data, "train", limit=config.data.limit)
+            files = load_files(config.data, "train", limit=config.data.limit)
+            questions = [question for file in files for question in file]
+            if order is None and config.data.train_weights:
+                order = WeightedOrder(sizes=tuple(map(len, files)), weights=config.data.train_weights)
             test = periodic_questions(config) if settings.eval_every else []
         searched = opened_retriever(config.retrieval, top_k=config.rollout.top_k, given=retriever)
         retriever = stack.enter_context(searched)
@@ -154,7 +161,7 @@ def train(
         trainer = CalibAdvTrainer(
             model, args=args, train_questions=questions, retriever=retriever, processing_class=tokenizer,
             policy=None if args.use_vllm else functools.partial(make_policy, config=config.model, engine=policy),
-            reward=reward, estimator=estimator, stop=stop,
+            reward=reward, estimator=estimator, order=order, stop=stop,
             reference=None if settings.reference is None else load_reference(held, settings.reference),
         )  # fmt: skip
         stack.callback(trainer.close)

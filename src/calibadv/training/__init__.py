@@ -26,8 +26,6 @@
 - `trainer`: `CalibAdvTrainer`: TRL's GRPO trainer with search rollouts and calibrated advantages
 - `trl_batch`: trajectories -> the fields that TRL's ``rollout_func`` returns, and the order in which questions are
   asked
-- `trl_fields`: what every field of TRL's ``GRPOConfig`` does here: it acts, it acts under a condition, or it is
-  refused
 """
 
 from __future__ import annotations

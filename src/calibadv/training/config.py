@@ -132,6 +132,9 @@ class TrainingConfig:
     engine_gap_alarm: PositiveFloat = 0.05
     """For model.engine "vllm": warn when the log-probabilities of engine and trainer differ by more than this (nats,
     the mean of the absolute difference over a batch's sampled tokens; ``logprob_gap`` in metrics.jsonl)."""
+    order: str = "shuffled"
+    """In which order the questions are asked: "shuffled", in seeded passes over all of them, or the import path
+    ``package.module:name`` of an order of yours, such as a curriculum (`calibadv.data.question_order.Order`)."""
     seed: Seed = 0
     """Seeds the order of the questions and every draw."""
     threads: PositiveInt | None = None

@@ -13,7 +13,7 @@ from calibadv.advantage import CalibrationConfig
 from calibadv.errors import ConfigError
 from calibadv.rewards.outcome import SCORES
 from calibadv.rollout import RolloutConfig
-from calibadv.training.trl_fields import ignored
+from calibadv.training.overrides.trl_fields import ignored
 
 OLD_LOGPROBS = ("auto", "sampled", "recomputed")
 ADAPTIVE_SCHEDULES = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
@@ -21,7 +21,7 @@ ADAPTIVE_SCHEDULES = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 
 @dataclass
 class CalibAdvConfig(GRPOConfig):
-    """What acts here of `trl.GRPOConfig` (`calibadv.training.trl_fields`; the rest is refused), and the fields below.
+    """What acts here of `trl.GRPOConfig`, and the fields below; the rest is refused (`overrides.trl_fields`).
 
     Changed defaults: token-mean loss with symmetric clipping (TRL's ``"dapo"`` normalisation), advantage epsilon and
     normalisation as the paper has it, no gradient checkpointing, one log line per optimizer step.

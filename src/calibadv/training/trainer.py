@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from calibadv.advantage import Estimator
+from calibadv.data.question_order import GivenOrder, Order
 from calibadv.data.run_files import METRICS, checkpoint_folder, trajectory_file
 from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import ConfigError
@@ -74,6 +75,7 @@ class CalibAdvTrainer(
     ``policy`` makes the policy that plays the rollouts from the model and tokenizer; by default `TransformersPolicy`,
     or with ``args.use_vllm`` vLLM in this process (`calibadv.training.overrides.colocated_vllm`).
     ``reward`` takes the place of the outcome reward, ``estimator`` that of ``calibration.estimator``.
+    ``order`` says in which order questions are asked; by default in shuffled passes.
     ``reference`` is what the KL term of ``args.beta`` compares with; by default the model as it is given.
     ``stop`` ends the run early when a signal comes (`calibadv.training.signals`).
     Writes ``metrics.jsonl`` and ``trajectories/step-*.jsonl.gz`` into ``args.output_dir``, next to TRL's checkpoints.
@@ -92,6 +94,7 @@ class CalibAdvTrainer(
         policy: Callable[[PreTrainedModel, PreTrainedTokenizerBase], Policy] | None = None,
         reward: Reward | None = None,
         estimator: Estimator | None = None,
+        order: Order | None = None,
         reference: PreTrainedModel | None = None,
         stop: StopSignals | None = None,
         **kwargs: Any,
@@ -103,12 +106,7 @@ class CalibAdvTrainer(
                 f"training.steps must be a positive multiple of the {self.updates_per_batch} optimizer steps made from "
                 f"each batch (mini_batches x epochs), got {args.max_steps}"
             )
-        self.question_order = QuestionOrder(
-            num_questions=len(train_questions),
-            num_batches=args.max_steps // self.updates_per_batch,
-            questions_per_batch=args.questions_per_batch,
-            seed=args.seed,
-        )
+        self.question_order = questions_in_order(train_questions, args, order)
         self.clock = Clock()
         self.stop = stop or StopSignals()
         if policy is not None and args.use_vllm:
@@ -262,6 +260,17 @@ class CalibAdvTrainer(
         passes = self._prepare_inputs(inputs)
         with self.clock.lap("update"):
             return super().training_step(model, passes, num_items_in_batch)
+
+
+def questions_in_order(questions: Sequence[Question], args: CalibAdvConfig, order: Order | None) -> Collection[int]:
+    """The indices of the questions of a whole run, made as they are needed."""
+    num_batches = args.max_steps // args.updates_per_batch
+    shape = {"num_batches": num_batches, "questions_per_batch": args.questions_per_batch, "seed": args.seed}
+    if order is None:
+        return QuestionOrder(num_questions=len(questions), **shape)
+    given = GivenOrder(order=order, questions=questions, **shape)
+    given.check_first_batch()
+    return given
 
 
 def transformers_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Policy:

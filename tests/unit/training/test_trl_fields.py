@@ -15,8 +15,8 @@ from trl import GRPOConfig
 
 from calibadv.errors import ConfigError
 from calibadv.training.grpo_config import CalibAdvConfig
+from calibadv.training.overrides.trl_fields import NEEDS, OF_THE_TRAINER, WITH_EFFECT, WITHOUT_EFFECT
 from calibadv.training.trainer import CalibAdvTrainer
-from calibadv.training.trl_fields import NEEDS, OF_THE_TRAINER, WITH_EFFECT, WITHOUT_EFFECT
 
 TABLES = (WITHOUT_EFFECT, NEEDS, WITH_EFFECT, OF_THE_TRAINER)
 ADAPTIVE = {"use_adaptive_entropy": True, "entropy_coef": 0.1, "entropy_target": 10.0}

@@ -14,5 +14,7 @@
 - `sharded_optimizer`: adamW's moments spread over the processes (ZeRO stage 1); weights and gradients stay whole in
   each
 - `token_logprobs`: log-probabilities of the trained tokens only (one override of TRL's trainer)
+- `trl_fields`: what every field of TRL's ``GRPOConfig`` does here: it acts, it acts under a condition, or it is
+  refused
 - `turn_advantages`: calibrated advantages in place of TRL's (one override of TRL's trainer)
 """
