@@ -49,7 +49,8 @@ class RolloutConfig:
     temperature: NonNegativeFloat = 1.0
     """0 is greedy."""
     top_p: PositiveFraction = 1.0
-    """Tokens are drawn from the most likely ones that together have this probability; 1 keeps all."""
+    """Tokens are drawn from the most likely ones that together have this probability; 1 keeps all. The published runs
+    are trained with 0.95."""
     concurrency: PositiveInt | None = None
     """Episodes alive at once (generating or searching); None: as many as the policy has room for."""
     deadline_s: PositiveFloat | None = None

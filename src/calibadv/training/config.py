@@ -1,6 +1,6 @@
 """What a run is: which algorithm, how much, how fast. Light (no torch); `calibadv.runs.train` maps it to TRL.
 
-Defaults are the paper's where it names them.
+Defaults suit a first run; `docs/recipes.md` has the published values, and the recipes in `configs/` set them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class TrainingConfig:
     """Rollouts per question (the group size G); at least 2."""
     mini_batches: PositiveInt = 2
     """Optimizer steps per pass over a batch. Each is made from an equal share of the batch's rollouts (one more where
-    their number does not divide), in the order of the questions; it may begin and end within a question's group."""
+    their number does not divide), in the order of the questions; it may begin and end within a question's group. The
+    published runs make 10 of 256 rollouts."""
     epochs: PositiveInt = 1
     """Passes over each batch."""
     micro_batch_tokens: PositiveInt = 4096
@@ -82,7 +83,7 @@ class TrainingConfig:
     betas: tuple[Annotated[float, Interval(ge=0, lt=1)], Annotated[float, Interval(ge=0, lt=1)]] = (0.9, 0.999)
     """AdamW's moment decays."""
     weight_decay: NonNegativeFloat = 0.0
-    """AdamW's decoupled weight decay."""
+    """AdamW's decoupled weight decay; 0.01 in the published runs."""
     clip: PositiveFloat = 0.2
     """PPO clip range: probability ratios count up to ``1 - clip`` below, and up to ``1 + clip`` above unless
     ``clip_high`` is set."""

@@ -26,7 +26,7 @@ def run_config(**training: Any) -> RunConfig:
     )
 
 
-def test_defaults_are_those_of_the_paper() -> None:
+def test_the_defaults_in_the_trainers_terms() -> None:
     args = trainer_config(run_config(micro_batch_tokens=8192), Path("runs/x"))
     assert (args.questions_per_batch, args.num_generations, args.mini_batches, args.updates_per_batch) == (512, 5, 2, 2)
     assert (args.per_device_train_batch_size, args.micro_batch_tokens) == (2560, 8192)
