@@ -55,6 +55,7 @@ class VllmPolicy(AsynchronousPolicy):
         arguments: dict[str, Any] = {
             "model": str(model), "dtype": dtype, "max_num_seqs": max_rows, "enable_prefix_caching": True,
             "enable_log_requests": False, "disable_log_stats": True, "seed": 0,
+            "worker_extension_cls": f"{__name__}.{WeightTaker.__name__}",
         }  # fmt: skip
         if max_context is not None:
             arguments["max_model_len"] = max_context
@@ -93,7 +94,7 @@ class VllmPolicy(AsynchronousPolicy):
                 f"{folder} is not a model folder: it has no config.json; vLLM cannot load weights from it"
             )
         try:
-            await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.absolute())})
+            await self._engine.collective_rpc("take_weights", args=(str(folder.absolute()),))
             await self._engine.reset_prefix_cache()
         except Exception as error:
             raise PolicyError(f"vLLM cannot load the weights of {folder} ({first_line(error)})") from error
@@ -101,6 +102,18 @@ class VllmPolicy(AsynchronousPolicy):
     async def shut_down(self) -> None:
         """End vLLM's processes."""
         self._engine.shutdown()
+
+
+class WeightTaker:
+    """What `VllmPolicy.load_weights` asks of vLLM's workers, which inherit it."""
+
+    model_runner: Any
+
+    def take_weights(self, folder: str) -> None:
+        """Load the weights of a folder in the place of those that are there."""
+        self.model_runner.reload_weights(weights_path=folder)
+        if on_cpu():
+            repack(self.model_runner.get_model())
 
 
 def sampling_params(request: GenerationRequest, *, eos_ids: Collection[int]) -> Any:
@@ -202,3 +215,25 @@ async def _start(arguments: dict[str, Any]) -> Any:
             f"vLLM cannot start with model {arguments['model']} ({first_line(error)}); its log above says more. Check "
             "model.path, model.dtype, model.max_context and model.engine_args"
         ) from error
+
+
+def repack(model: Any) -> None:
+    """Pack again what reloading leaves out on a CPU, where vLLM computes with packed copies of the weights.
+
+    A head that is the embedding is no weight of its own; experts are packed when their kernel is made, and only then.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
+        kernel = getattr(getattr(module, "quant_method", None), "moe_kernel", None)
+        if kernel is not None:
+            kernel.fused_experts.process_weights_after_loading(module)
+
+
+def on_cpu() -> bool:
+    """Whether vLLM is the one for CPUs."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from transformers.core_model_loading import revert_weight_conversion
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
@@ -23,7 +24,7 @@ from calibadv.errors import CalibAdvError, ConfigError, EngineFailed, first_line
 from calibadv.models.lora import is_adapted, iter_merged_weights
 from calibadv.rollout.policies.stepping import Key, News, SteppingPolicy
 from calibadv.rollout.policies.stop_strings import TurnReader
-from calibadv.rollout.policies.vllm import quiet_vllm, read_turn, sampling_params
+from calibadv.rollout.policies.vllm import on_cpu, quiet_vllm, read_turn, repack, sampling_params
 from calibadv.rollout.policy import Completion, GenerationRequest
 from calibadv.rollout.tokenizer import Tokenizer
 
@@ -67,6 +68,10 @@ class ColocatedGeneration(VLLMGeneration):
         theirs = vllm_generation.LLM
         vllm_generation.LLM = functools.partial(start_llm, self._make_llm or theirs, self.engine_args)
         before = {name: os.environ.get(name) for name in LAUNCHER_VARIABLES}
+        if self.accelerator.num_processes == 1:
+            os.environ.pop(
+                "MASTER_PORT", None
+            )  # accelerate's is the same for every run of a machine; TRL finds a free one
         try:
             super()._init_vllm()  # type: ignore[no-untyped-call]  # TRL leaves it unannotated
         finally:
@@ -132,15 +137,21 @@ class ColocatedGeneration(VLLMGeneration):
             self._llm_weights_sleeping = False
         runner = self.llm.llm_engine.model_executor.driver_worker.model_runner
         runner.reload_weights(weights_iterator=self._iter_named_params(), is_checkpoint_format=True)
-        repack_heads(runner.get_model())
+        repack(runner.get_model())
         self.llm.reset_prefix_cache()
 
     def _iter_named_params(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """TRL's, under the names of a checkpoint: transformers holds the experts of a mixture as one tensor."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        base = model.get_base_model() if is_adapted(model) else model
+        for name, value in self._weights(model):
+            yield from revert_weight_conversion(base, {name: value}).items()
+
+    def _weights(self, model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         """TRL's, but an adapter that is whole in this process is not merged into the model and taken out again.
 
         That would round the model's weights at every batch, and leave them merged if vLLM failed meanwhile.
         """
-        model: Any = self.accelerator.unwrap_model(self.model)
         if not is_adapted(model) or self._dist.is_fsdp or self.accelerator.state.deepspeed_plugin is not None:
             yield from super()._iter_named_params()  # type: ignore[no-untyped-call]  # TRL leaves it unannotated
             return
@@ -260,23 +271,3 @@ def whole_prompts(max_context: int | None) -> dict[str, Any]:
     """
     budget = None if max_context is None else max(4096, max_context)
     return {"enable_chunked_prefill": False, "max_num_batched_tokens": budget}
-
-
-def repack_heads(model: torch.nn.Module) -> None:
-    """Pack the heads of a model again, on a CPU.
-
-    A head that is the embedding is no weight of its own, so reloading passes it over: its packed copy would be that of
-    the old weights.
-    """
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
-
-    for module in model.modules():
-        if isinstance(module, ParallelLMHead):
-            module.quant_method.process_weights_after_loading(module)
-
-
-def on_cpu() -> bool:
-    """Whether vLLM is the one for CPUs."""
-    from vllm.platforms import current_platform
-
-    return bool(current_platform.is_cpu())
