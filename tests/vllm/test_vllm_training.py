@@ -38,7 +38,7 @@ TRAINING = {
     "max_batches_without_signal": 6,
 }  # fmt: skip
 MODEL_SECTION = {"engine": "vllm", "engine_args": ["enforce_eager=true"], "max_context": 512, "max_rows": 8}
-ROUNDING = 1e-4
+ROUNDING = 5e-4
 """Largest difference of log-probabilities in float32."""
 
 MakeConfig = Callable[..., RunConfig]
@@ -76,7 +76,7 @@ def test_a_run_writes_with_the_weights_of_each_batch(make_config: MakeConfig) ->
     assert all(line["seconds_sync"] < line["seconds_step"] for line in lines)
     assert [line["step"] for line in read_metrics(run / EVALUATIONS)] == [0, 4, 6]
     base, trained = (first_logprobs(path) for path in (config.model.path, run / MODEL))
-    assert max(abs(a - b) for a, b in zip(base, trained, strict=True)) > 100 * ROUNDING
+    assert max(abs(a - b) for a, b in zip(base, trained, strict=True)) > 20 * ROUNDING
 
 
 def first_logprobs(folder: Path | str) -> list[float]:
@@ -143,7 +143,7 @@ def test_without_the_new_weights_the_gap_is_large_and_said(
 
     monkeypatch.setattr(ColocatedGeneration, "weights_changed", lambda self: None)
     lines = read_metrics(calibadv.train(make_config(training={"eval_every": 0})) / METRICS)
-    assert lines[-1]["logprob_gap"] > 100 * ROUNDING
+    assert lines[-1]["logprob_gap"] > 20 * ROUNDING
     assert sum("training.engine_gap_alarm" in record.getMessage() for record in caplog.records) >= 1
 
 
@@ -344,7 +344,7 @@ def test_sliding_windows_and_mixtures_of_experts_train(make_config: MakeConfig, 
     lines = read_metrics(calibadv.train(config) / METRICS)
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert max(line["logprob_gap"] for line in lines) < ROUNDING
-    assert max(line["logprob_gap_max"] for line in lines) < 10 * ROUNDING
+    assert max(line["logprob_gap_max"] for line in lines) < 2 * ROUNDING
     assert all(line["grad_norm"] > 0 for line in lines)
 
 
