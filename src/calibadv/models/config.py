@@ -40,8 +40,9 @@ class ModelConfig:
     trains); "vllm-server", a running ``vllm serve`` at ``url``, and "openai", any OpenAI-compatible server at ``url``
     (both for evaluation only)."""
     max_rows: PositiveInt | None = None
-    """Turns written at once (rows of a batch, or requests in flight); not set: the engine's own number (transformers
-    64, vllm and vllm-server 256, openai 16)."""
+    """Turns written at once (rows of a batch, or requests in flight); not set: the engine's own number (vllm
+    and vllm-server 256, openai 16; transformers 64 on a CPU, and on a GPU as many as there is memory for at
+    ``max_context``, at most 512)."""
     max_context: Annotated[int, Ge(2)] | None = None
     """Longest context in tokens; not set: what the model's configuration or the server says."""
     engine_args: tuple[str, ...] = ()

@@ -112,13 +112,11 @@ def load_policy(
     model, tokenizer = load_model(config)
     import torch
 
-    from calibadv.rollout.policies.transformers import DEFAULT_ROWS, TransformersPolicy
+    from calibadv.rollout.policies.transformers import TransformersPolicy
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return TransformersPolicy(
-        model, tokenizer, max_rows=config.max_rows or DEFAULT_ROWS, max_context=config.max_context
-    ), tokenizer
+    return TransformersPolicy(model, tokenizer, max_rows=config.max_rows, max_context=config.max_context), tokenizer
 
 
 def fingerprint(config: ModelConfig) -> dict[str, str]:

@@ -38,7 +38,7 @@ from calibadv.registry import is_import_path
 from calibadv.retrieval.base import Retriever
 from calibadv.retrieval.open import opened_retriever
 from calibadv.rewards.reward import Reward, open_reward
-from calibadv.rollout.policies.transformers import DEFAULT_ROWS, TransformersPolicy
+from calibadv.rollout.policies.transformers import TransformersPolicy
 from calibadv.rollout.policies.vllm import require_trainable_vllm
 from calibadv.rollout.policy import Policy
 from calibadv.rollout.tokenizer import HFTokenizer
@@ -196,9 +196,7 @@ def make_policy(model: Any, tokenizer: Any, *, config: ModelConfig, engine: Poli
     """The policy that plays the rollouts with the weights being trained."""
     if engine is not None:
         return open_engine(engine, config, tokenizer=HFTokenizer(tokenizer), model=model)
-    return TransformersPolicy(
-        model, tokenizer, max_rows=config.max_rows or DEFAULT_ROWS, max_context=config.max_context
-    )
+    return TransformersPolicy(model, tokenizer, max_rows=config.max_rows, max_context=config.max_context)
 
 
 def prepare_folder(config: RunConfig, args: CalibAdvConfig, *, resume: bool) -> Path | None:

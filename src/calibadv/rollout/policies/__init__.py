@@ -6,6 +6,7 @@
 - `kv_cache`: keys and values of all rows, kept across turns, and the attention over them
 - `kv_layout`: where the tokens of one packed forward belong: which cache row and position each has, and what it may
   look at
+- `kv_room`: how many rows of keys and values a GPU has room for
 - `kv_rows`: the rows of a `TransformersPolicy`: which episode each cache row holds, what it does, what it has written
 - `kv_sampling`: drawing tokens: all rows at once, each row by its own seed, whatever else is in the batch
 - `openai`: A policy that asks any OpenAI-compatible server, turn by turn with stop sequences. For evaluation only

@@ -68,6 +68,11 @@ class Rows:
     def num_running(self) -> int:
         return int((self.state_R > State.KEPT).sum())
 
+    def running(self) -> list[GenerationRequest]:
+        """The requests whose turns are not written yet."""
+        found = [self.request[row] for row in np.flatnonzero(self.state_R > State.KEPT).tolist()]
+        return [request for request in found if request is not None]
+
     def place(self, request: GenerationRequest) -> None:
         """Give a request a row: the one that holds its episode, else a free one, else the one unused for longest."""
         context = tuple(request.token_ids)

@@ -7,6 +7,7 @@ place; rows whose episode waits for a search stay in the cache, and a prompt sha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +18,14 @@ import torch
 from calibadv.errors import ConfigError, PolicyError
 from calibadv.rollout.policies.kv_cache import PackedModel, verify
 from calibadv.rollout.policies.kv_layout import make_layout
+from calibadv.rollout.policies.kv_room import free_bytes, key_itemsize, row_bytes, rows_that_fit
 from calibadv.rollout.policies.kv_rows import Rows, State
 from calibadv.rollout.policies.kv_sampling import sample, uniforms
 from calibadv.rollout.policies.stop_strings import StopFinder
-from calibadv.rollout.policy import Completion, RequestQueue
+from calibadv.rollout.policy import Completion, GenerationRequest, RequestQueue
 from calibadv.rollout.tokenizer import Tokenizer, as_tokenizer, eos_ids_of
+
+logger = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 DEFAULT_ROWS = 64
@@ -33,10 +37,13 @@ class TransformersPolicy:
     ``model`` is a causal LM of the transformers library (an adapter wrapper around one is fine); ``tokenizer`` one of
     its tokenizers or a `calibadv.rollout.Tokenizer`. Between two calls of `generate` the weights may change.
 
-    Args: max_rows: turns written at once. max_context: longest context in tokens; default: what the model's
-        configuration says. cache_rows: episodes whose keys and values are held, those that wait for a search included;
-        when more are needed, the one unused for longest is read again later. Default: a quarter more than
-        ``max_rows``. max_tick_tokens: tokens in one forward; longer prompts and observations are read in pieces.
+    Args:
+        max_rows: turns written at once; default: on a GPU what its free memory has room for at the longest context,
+            elsewhere 64. Where memory does not suffice after all, half as many from then on.
+        max_context: longest context in tokens; default: what the model's configuration says.
+        cache_rows: episodes whose keys and values are held, those that wait for a search included; when more are
+            needed, the one unused for longest is read again later. Default: a quarter more than ``max_rows``.
+        max_tick_tokens: tokens in one forward; longer prompts and observations are read in pieces.
         gather: attend over copies of the rows that write together (`kv_layout`). Default: on a CPU, where that pays.
     """
 
@@ -45,12 +52,14 @@ class TransformersPolicy:
         model: Any,
         tokenizer: Any,
         *,
-        max_rows: int = DEFAULT_ROWS,
+        max_rows: int | None = None,
         max_context: int | None = None,
         cache_rows: int | None = None,
         max_tick_tokens: int = 8192,
         gather: bool | None = None,
     ) -> None:
+        self._adapts = max_rows is None and cache_rows is None and next(model.parameters()).is_cuda
+        max_rows = DEFAULT_ROWS if max_rows is None else max_rows
         if max_rows < 1:
             raise ConfigError(f"max_rows must be >= 1, got {max_rows}")
         if cache_rows is not None and cache_rows < max_rows:
@@ -78,12 +87,17 @@ class TransformersPolicy:
         if not self._verified:
             verify(self._packed)
             self._verified = True
+        if self._adapts:
+            self._adapt()
         rows = Rows(self.cache_rows)
+        again: list[GenerationRequest] = []
         with self._packed:
             while True:
                 rows.forget(requests.ended())
                 running = rows.num_running
-                new = requests.take(self.max_rows - running, idle=running == 0)
+                room = self.max_rows - running
+                new, again = again[:room], again[room:]
+                new += requests.take(room - len(new), idle=running == 0 and not new)
                 if not new and running == 0:
                     return
                 rows.tick += 1
@@ -97,7 +111,44 @@ class TransformersPolicy:
                     rows.place(request)
                 if not self._packed.gather:  # then a gap costs as much as a row in use
                     self._copy(rows, rows.compaction())
-                yield from self._tick(rows)
+                try:
+                    completions = self._tick(rows)
+                except torch.OutOfMemoryError:
+                    if self.max_rows == 1:
+                        raise
+                    completions = None
+                if completions is None:  # not above: there, the error still holds what the tick had made
+                    # Draws belong to requests, so a turn that starts again is the same turn.
+                    again = rows.running() + again
+                    rows = self._with_half_the_rows()
+                    continue
+                yield from completions
+
+    def _adapt(self) -> None:
+        """Take as many rows as there is memory for now; weights and optimizer may have grown since the last time."""
+        model, device = self._packed.model, self._packed.device
+        config = model.config.get_text_config()
+        needed = row_bytes(config, tokens=self.max_context, itemsize=key_itemsize(model, device))
+        self._set_rows(rows_that_fit(free=free_bytes(device), row_bytes=needed))
+        logger.debug("%d rows of up to %d tokens, %d bytes each", self.max_rows, self.max_context, needed)
+
+    def _set_rows(self, max_rows: int) -> None:
+        self.max_rows = min(max_rows, self.max_tick_tokens - 1)
+        self.cache_rows = self.max_rows + -(-self.max_rows // 4)
+
+    def _with_half_the_rows(self) -> Rows:
+        """Nothing in the cache, and room for half as many as before; also in later calls."""
+        self._adapts = False
+        self._set_rows(self.max_rows // 2)
+        self._packed.cache.clear()
+        if self._packed.device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning(
+            "Memory does not suffice for the keys and values of so many turns: going on with %d at once. Set "
+            "model.max_rows, or model.max_context to what rollouts need",
+            self.max_rows,
+        )
+        return Rows(self.cache_rows)
 
     def _tick(self, rows: Rows) -> list[Completion]:
         """One forward; returns the turns that ended with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from calibadv.rollout import (  # noqa: E402
     SamplingParams,
     rollout,
 )
+from calibadv.rollout.policies.kv_room import row_bytes, rows_that_fit  # noqa: E402
 from calibadv.rollout.policies.transformers import TransformersPolicy  # noqa: E402
 from calibadv.trajectory import Document, StopReason, Trajectory  # noqa: E402
 
@@ -142,6 +144,51 @@ def test_few_rows_with_refills_and_evictions_write_the_same_as_many(run: Callabl
                      max_turn_tokens=16)  # fmt: skip
         texts.append([[turn.text for turn in t.turns] for t in result.trajectories])
     assert texts[0] == texts[1] == texts[2]
+
+
+def test_memory_that_does_not_suffice_halves_the_rows_and_changes_no_turn(
+    run: Callable[..., RolloutResult], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_model(dtype=torch.float64)  # logits of a row are as good as free of the shapes they were computed in
+    wanted = run(TransformersPolicy(model, TagTokenizer(), max_rows=80), num_questions=8)
+
+    def without_room(*_: Any) -> None:
+        if policy.max_rows > 10 and policy.written_tokens > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    policy = TransformersPolicy(model, TagTokenizer(), max_rows=80)
+    handle = model.model.embed_tokens.register_forward_pre_hook(without_room)
+    result = run(policy, num_questions=8)
+    handle.remove()
+    assert policy.max_rows == 10
+    assert caplog.text.count("Memory does not suffice") == 3
+    assert [[turn.token_ids for turn in t.turns] for t in result.trajectories] == [
+        [turn.token_ids for turn in t.turns] for t in wanted.trajectories
+    ]
+
+
+def test_memory_that_does_not_suffice_for_one_row_ends_the_rollout(run: Callable[..., RolloutResult]) -> None:
+    def without_room(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = make_model()
+    policy = TransformersPolicy(model, TagTokenizer(), max_rows=2)
+    model.model.embed_tokens.register_forward_pre_hook(without_room)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(policy)
+
+
+def test_rows_are_what_free_memory_has_room_for_at_the_longest_context() -> None:
+    qwen = SimpleNamespace(
+        num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2, head_dim=128, hidden_size=2048
+    )
+    at_8k = row_bytes(qwen, tokens=8192, itemsize=2)
+    assert at_8k == 2 * 36 * 2 * 128 * 2 * 8192
+    assert rows_that_fit(free=40 * 2**30, row_bytes=at_8k) == 91
+    assert rows_that_fit(free=2**40, row_bytes=at_8k) == 512
+    assert rows_that_fit(free=0, row_bytes=at_8k) == 1
+    whole = SimpleNamespace(num_hidden_layers=2, num_attention_heads=4, hidden_size=64)
+    assert row_bytes(whole, tokens=10, itemsize=4) == 2 * 2 * 4 * 16 * 4 * 10
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"top_p": 0.8}, {}])
