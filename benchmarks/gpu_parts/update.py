@@ -72,7 +72,6 @@ def memory_plan(name: str, config: RunConfig, setup: Setup) -> MemoryPlan:
         training=config.training,
         dtype="bfloat16",
         rows=config.training.questions_per_batch * ROLLOUTS,
-        max_logits=None,
         max_rows=1,
     )
 

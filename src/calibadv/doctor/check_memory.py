@@ -16,7 +16,6 @@ def check_memory(
 ) -> Check:
     """One process on the device of ``model.device``; lengths are measured ones where there are any."""
     from calibadv.rollout.policies.transformers import DEFAULT_ROWS
-    from calibadv.training.overrides.token_logprobs import MAX_LOGITS
 
     device, free = free_memory(config.model.device)
     rows = math.ceil(config.training.questions_per_batch * config.training.num_rollouts / processes)
@@ -30,7 +29,6 @@ def check_memory(
             rows=rows,
             processes=processes,
             max_rows=config.model.max_rows or DEFAULT_ROWS,
-            max_logits=MAX_LOGITS,
         )
         for lengths in (
             measured or typical_lengths(config.rollout, prompt=prompt_tokens),

@@ -17,7 +17,8 @@ forward pass, N = processes (GPUs), c = bytes of the type the model runs in.
 - activations kept for the backward pass, per layer and token, for a Llama-like layer with fused attention:
   float32: 4 (6 h + 3 q + 2 kv + 4 f); half precision: 20 h + 2 (3 q + 2 kv + 4 f), because norms stay in float32
 - with activation checkpointing: 4 h per layer and token, and one layer in full
-- the head: logits, log-probabilities and their gradient, 3 x 4 V for every scored token that is held at once
+- the head: logits, log-probabilities and their gradient, 3 x 4 V for every scored token that is held at once, at most
+  3 x 4 x 2^26
 - keys and values: 2 L kv c for every cached token
 - a colocated engine has weights of its own while it writes, c P, and room to work; it sleeps during updates
 
@@ -26,12 +27,13 @@ Updates hold weights, gradients, optimizer, activations and logits; rollouts hol
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from calibadv.models.sizes import ModelShape
 from calibadv.rollout.config import RolloutConfig
 from calibadv.training.config import TrainingConfig
+from calibadv.training.packing import MAX_LOGITS
 
 HALF = frozenset({"bfloat16", "float16"})
 OVERHEAD = 0.6 * 2**30
@@ -93,10 +95,10 @@ def kv_bytes_per_token(shape: ModelShape, *, dtype: str) -> int:
     return 2 * shape.layers * shape.key_value_size * (2 if dtype in HALF else 4)
 
 
-def logit_bytes(shape: ModelShape, *, scored_tokens: int, held_elements: int | None) -> int:
+def logit_bytes(shape: ModelShape, *, scored_tokens: int, held_elements: int) -> int:
     """Logits, log-probabilities and their gradient of the tokens that are scored at once."""
     elements = scored_tokens * shape.vocabulary
-    return 3 * 4 * (elements if held_elements is None else min(elements, held_elements))
+    return 3 * 4 * min(elements, held_elements)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +193,6 @@ def plan_memory(
     training: TrainingConfig,
     dtype: str,
     rows: int,
-    max_logits: int | None,
     max_rows: int,
     processes: int = 1,
     sharding: Sharding = "ddp",
@@ -200,9 +201,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """What one process needs.
 
-    ``rows``: rollouts of a batch that it plays; ``max_logits``: elements held at once; ``max_rows``: turns written at
-    once (a quarter more episodes are kept in the cache of "transformers", for those that wait for a search). A
-    "vllm-server" has memory of its own.
+    ``rows``: rollouts of a batch that it plays; ``max_rows``: turns written at once (a quarter more episodes are kept
+    in the cache of "transformers", for those that wait for a search). A "vllm-server" has memory of its own.
     """
     episode = lengths.whole(searches=rollout.max_searches, limit=context_limit(shape, rollout))
     together = min(max(1, training.micro_batch_tokens // episode), rows)
@@ -216,14 +216,13 @@ def plan_memory(
         sharding=sharding,
         processes=processes,
         shard_optimizer=training.shard_optimizer,
+        # An adapter's reference is the model without it.
         reference=training.beta > 0 and shape.trained_parameters == shape.parameters,
     )
-    if training.beta and shape.trained_parameters == shape.parameters:  # an adapter needs no reference model
-        model = replace(model, weights=2 * model.weights)
     return MemoryPlan(
         **asdict(model),
         activations=together * episode * per_token(shape, dtype=dtype),
-        logits=logit_bytes(shape, scored_tokens=written, held_elements=max_logits),
+        logits=logit_bytes(shape, scored_tokens=written, held_elements=MAX_LOGITS),
         kv_cache=cached_rows * episode * kv_bytes_per_token(shape, dtype=dtype),
         engine=engine_bytes(shape, dtype=dtype, tensor_parallel=tensor_parallel) if engine == "vllm" else 0,
     )

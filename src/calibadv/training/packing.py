@@ -12,6 +12,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+MAX_LOGITS = 1 << 26
+"""Logits held at once (256 MiB in float32); beyond that the head runs in pieces that the backward pass repeats."""
+
 
 def dealt(batch: Sequence[T], *, processes: int) -> list[T]:
     """A batch in the order in which consecutive shares of it go to the processes: dealt out like cards.

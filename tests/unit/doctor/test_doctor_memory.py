@@ -126,9 +126,7 @@ def test_weights_gradients_and_optimizer_are_what_torch_allocates(model_folder: 
     assert plan.optimizer == moments
 
 
-def plan_of(
-    shape: Any, *, dtype: str = "float32", rows: int = 20, max_logits: Any = None, rollout: Any = None, **training: Any
-) -> MemoryPlan:
+def plan_of(shape: Any, *, dtype: str = "float32", rows: int = 20, rollout: Any = None, **training: Any) -> MemoryPlan:
     return plan_memory(
         shape,
         lengths=Lengths(prompt=100, turn=50, observation=200),
@@ -136,7 +134,6 @@ def plan_of(
         training=TrainingConfig(**{"micro_batch_tokens": 2600} | training),
         dtype=dtype,
         rows=rows,
-        max_logits=max_logits,
         max_rows=DEFAULT_ROWS,
     )
 
@@ -148,9 +145,9 @@ SHAPE = ModelShape(
 
 
 def test_a_reference_model_is_counted_unless_an_adapter_makes_it_free() -> None:
-    assert plan_of(SHAPE, beta=0.1).weights == 2 * plan_of(SHAPE).weights
+    assert plan_of(SHAPE, beta=0.1).reference == plan_of(SHAPE).weights
     adapted = replace(SHAPE, trained_parameters=1_000)
-    assert plan_of(adapted, beta=0.1).weights == plan_of(adapted).weights
+    assert plan_of(adapted, beta=0.1).reference == 0
 
 
 def test_a_plan_worked_by_hand() -> None:

@@ -100,7 +100,6 @@ def layout_memory(
     training: TrainingConfig,
     dtype: str,
     max_rows: int,
-    max_logits: int | None,
     activations: float = 1.0,
     engine: EngineShare | None = None,
 ) -> LayoutMemory:
@@ -114,7 +113,6 @@ def layout_memory(
         training=training,
         dtype=dtype,
         rows=-(-batch // layout.processes),
-        max_logits=max_logits,
         max_rows=max_rows,
         processes=layout.processes,
         sharding=layout.sharding,

@@ -232,7 +232,6 @@ def plan_layout(
         training=training,
         dtype=dtype,
         max_rows=config.model.max_rows or default_rows(layout),
-        max_logits=None,
         activations=assumptions.activations,
         engine=engine,
     )

@@ -25,10 +25,7 @@ from trl import GRPOTrainer
 from calibadv.models.lora import is_adapted
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.overrides.micro_batches import trimmed
-from calibadv.training.packing import passes_of, same_number
-
-MAX_LOGITS = 1 << 26
-"""Logits held at once (256 MiB in float32); beyond that the head runs in pieces that the backward pass repeats."""
+from calibadv.training.packing import MAX_LOGITS, passes_of, same_number
 
 
 def score_tokens(
