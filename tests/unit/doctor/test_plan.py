@@ -162,11 +162,20 @@ def test_a_batch_is_the_sum_of_its_parts_and_searches_overlap() -> None:
     assert again.update == pytest.approx(time.update + forward / 2e6)
 
 
-# The recipes
+# Runs of the paper's size
 
 
-def plan(config: str, *, gpu: str = "h100", gpus: int = 8, nodes: int = 1, **arguments: Any) -> RunPlan:
-    run = RunConfig.read(CONFIGS / config, overrides=arguments.pop("overrides", ()))
+def plan(model: str, *, gpu: str = "h100", gpus: int = 8, nodes: int = 1, **arguments: Any) -> RunPlan:
+    """A run of the paper's size with a model of Qwen's."""
+    sections = {
+        "model": {"path": f"Qwen/Qwen2.5-{model}", "dtype": "bfloat16"},
+        "retrieval": {"url": "http://127.0.0.1:8000"},
+        "training": {
+            "steps": 2050, "questions_per_batch": 512, "num_rollouts": 5, "mini_batches": 10,
+            "activation_checkpointing": True,
+        },
+    }  # fmt: skip
+    run = RunConfig.from_mapping(sections, overrides=["training.save_every=0", *arguments.pop("overrides", ())])
     return plan_run(run, cluster=Cluster(gpu=find_gpu(gpu), gpus=gpus, nodes=nodes), **arguments)
 
 
@@ -175,7 +184,7 @@ def layout(plan: RunPlan, name: str) -> LayoutPlan:
 
 
 def test_7b_needs_sharded_weights_or_an_adapter_on_80_gb() -> None:
-    found = plan("qwen2.5-7b.toml")
+    found = plan("7B")
     fitting = {entry.layout.name for entry in found.fitting}
     assert not any(name.startswith("DDP") for name in fitting)
     assert {"FSDP2, colocated vLLM", "ZeRO-3, colocated vLLM", "LoRA, DDP, colocated vLLM"} <= fitting
@@ -184,7 +193,7 @@ def test_7b_needs_sharded_weights_or_an_adapter_on_80_gb() -> None:
 
 
 def test_3b_fits_whole_and_the_engine_decides_the_time() -> None:
-    found = plan("qwen2.5-3b.toml")
+    found = plan("3B")
     slow, fast = layout(found, "DDP, transformers"), layout(found, "DDP, colocated vLLM")
     assert {slow, fast} <= set(found.fitting)
     assert slow.time.generate > 3 * fast.time.generate
@@ -192,48 +201,47 @@ def test_3b_fits_whole_and_the_engine_decides_the_time() -> None:
 
 
 def test_gradients_lie_in_their_buckets_during_rollouts_too() -> None:
-    found = plan("qwen2.5-3b.toml", overrides=["training.shard_optimizer=false"])
+    found = plan("3B")
     memory = layout(found, "DDP, vLLM on 2").memory.plan
     assert memory.gradients == 0
     assert memory.buckets == 4 * 3_085_938_688
     assert memory.rollout - memory.half_copies == pytest.approx(16 * 3_085_938_688 + 0.6 * 2**30, abs=2)
-    alone = plan("qwen2.5-3b.toml", gpu="h200", gpus=1).layouts[0].memory.plan
+    alone = plan("3B", gpu="h200", gpus=1).layouts[0].memory.plan
     assert alone.buckets == 0
     assert alone.gradients == memory.buckets
 
 
 def test_a_reference_model_takes_memory_and_time() -> None:
     without, compared = (
-        layout(plan("qwen2.5-3b.toml", overrides=[f"training.beta={beta}"]), "FSDP2, colocated vLLM")
-        for beta in (0, 0.001)
+        layout(plan("3B", overrides=[f"training.beta={beta}"]), "FSDP2, colocated vLLM") for beta in (0, 0.001)
     )
     assert compared.memory.plan.reference == 4 * 3_085_938_688 // 8
     assert compared.time.logprobs == pytest.approx(2 * without.time.logprobs)
 
 
 def test_the_engine_takes_what_the_config_gives_it() -> None:
-    free = layout(plan("qwen2.5-7b.toml"), "FSDP2, colocated vLLM")
+    free = layout(plan("7B"), "FSDP2, colocated vLLM")
     overrides = ['model.engine="vllm"', 'model.engine_args=["gpu_memory_utilization=0.3"]']
-    held = layout(plan("qwen2.5-7b.toml", overrides=overrides), "FSDP2, colocated vLLM")
+    held = layout(plan("7B", overrides=overrides), "FSDP2, colocated vLLM")
     taken = held.memory.plan.engine + held.memory.plan.kv_cache
     assert taken == int(0.3 * find_gpu("h100").memory)
     assert held.memory.rows < free.memory.rows
     assert held.time.generate > free.time.generate
     assert held.utilization(find_gpu("h100")) == pytest.approx(0.3, abs=0.011)
     both = layout(
-        plan("qwen2.5-7b.toml", overrides=[overrides[0], 'model.engine_args=["tensor_parallel_size=2"]']),
+        plan("7B", overrides=[overrides[0], 'model.engine_args=["tensor_parallel_size=2"]']),
         "FSDP2, colocated vLLM",
     )
     assert free.memory.plan.engine - both.memory.plan.engine == 7_615_616_512
 
 
 def test_one_gpu_has_nobody_to_share_with_and_no_server() -> None:
-    names = [entry.layout.name for entry in plan("qwen2.5-3b-lora.toml", gpus=1, gpu="l40s").layouts]
+    names = [entry.layout.name for entry in plan("3B", gpus=1, gpu="l40s", overrides=["lora.rank=16"]).layouts]
     assert names == ["LoRA, one GPU, transformers", "LoRA, one GPU, colocated vLLM"]
 
 
 def test_a_server_has_memory_and_gpus_of_its_own() -> None:
-    found = plan("qwen2.5-7b.toml", servers=4)
+    found = plan("7B", servers=4)
     served = layout(found, "FSDP2, vLLM on 4")
     assert served.layout.processes == 4
     assert served.memory.plan.engine == served.memory.plan.kv_cache == 0
@@ -242,14 +250,14 @@ def test_a_server_has_memory_and_gpus_of_its_own() -> None:
 
 
 def test_rows_shrink_to_what_the_cache_has_room_for() -> None:
-    found = plan("qwen2.5-3b.toml", gpu="a100-40gb", sharding="fsdp2")
-    rows = [layout(found, "FSDP2, colocated vLLM").memory.rows for found in (found, plan("qwen2.5-3b.toml"))]
+    found = plan("3B", gpu="a100-40gb", sharding="fsdp2")
+    rows = [layout(found, "FSDP2, colocated vLLM").memory.rows for found in (found, plan("3B"))]
     assert 8 <= rows[0] < rows[1] == 256
     assert {entry.layout.sharding for entry in found.layouts} == {"fsdp2"}
 
 
 def test_days_and_hours_are_those_of_all_batches() -> None:
-    entry = layout(plan("qwen2.5-3b.toml"), "FSDP2, colocated vLLM")
+    entry = layout(plan("3B"), "FSDP2, colocated vLLM")
     assert entry.batches == 205
     assert entry.gpu_hours == pytest.approx(entry.time.total * 205 / 3_600 * 8)
 
@@ -260,14 +268,15 @@ PUBLISHED = {"search recipe of SkyRL, 28 h for 331 steps": 304.5, "ASearcher iss
 
 @pytest.mark.parametrize("config", ["qwen2.5-3b.toml", "qwen2.5-7b.toml"])
 def test_seconds_of_a_batch_lie_where_others_have_measured_theirs(config: str) -> None:
-    best = plan(config).best
+    run = RunConfig.read(CONFIGS / config)
+    best = plan_run(run, cluster=Cluster(gpu=find_gpu("h100"), gpus=8)).best
     assert best is not None
     assert min(PUBLISHED.values()) < best.time.total < max(PUBLISHED.values())
 
 
 def test_a_published_gain_of_colocation_over_a_server() -> None:
     """TRL reports 1.43x at 1.5B and up to 1.73x at 7B; which GPUs a server gets differs."""
-    found = plan("qwen2.5-7b.toml")
+    found = plan("7B")
     ratio = layout(found, "FSDP2, vLLM on 2").time.total / layout(found, "FSDP2, colocated vLLM").time.total
     assert 1.3 < ratio < 2.0
 
@@ -335,7 +344,7 @@ def test_measured_rates_replace_assumptions_and_given_ones_win(tmp_path: Path) -
     assert assumptions.activations == 1.5
     assert assumptions.searches_per_s == 7
     assert set(known) == {"update_mfu", "forward_mfu", "eager_layer_ms", "activations"}
-    run = plan("qwen2.5-3b.toml", assumptions=assumptions, measured=known)
+    run = plan("3B", assumptions=assumptions, measured=known)
     assert "measured:\n  update_mfu=" in plan_text(run)
     _, both, _ = plan_cluster(gpu="h100", gpus=8, measured=path)
     assert both.searches_per_s == pytest.approx(1 / (1 / 1_000 + 20 / 20_000))
