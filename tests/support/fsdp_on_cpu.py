@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from accelerate import DistributedType
 from accelerate.state import AcceleratorState, PartialState
-from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from calibadv.cli.main import main
+from calibadv.models.lora import is_adapted, merged_weights
+from calibadv.models.whole import whole_policy
 from calibadv.rollout.policies.transformers import TransformersPolicy
 from calibadv.rollout.policy import Completion, RequestQueue
 
@@ -30,13 +30,11 @@ class GatheringPolicy:
         self.policy = TransformersPolicy(self.copy, tokenizer, max_rows=64)
 
     def generate(self, requests: RequestQueue) -> Iterator[Completion]:
-        weights = {name: whole(value) for name, value in self.model.state_dict().items()}
+        weights = whole_policy(self.model, keep=True)
+        if weights is None:
+            weights = merged_weights(self.model.get_base_model()) if is_adapted(self.model) else self.model.state_dict()
         self.copy.load_state_dict(weights)
         return self.policy.generate(requests)
-
-
-def whole(value: torch.Tensor) -> torch.Tensor:
-    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def gathering(config: Any, *, tokenizer: Any, model: Any) -> GatheringPolicy:

@@ -33,7 +33,6 @@ MAY_CHANGE = frozenset(
         "training.eval_every",
         "training.best_metric",
         "training.activation_checkpointing",
-        "training.shard_optimizer",
         "training.ddp_timeout_s",
         "training.threads",
         "training.report_to",

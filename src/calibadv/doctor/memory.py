@@ -122,7 +122,6 @@ def model_memory(
     dtype: str,
     sharding: Sharding,
     processes: int,
-    shard_optimizer: bool = False,
     reference: bool = False,
 ) -> ModelMemory:
     """What the model takes in each of so many processes; ``reference``: a whole model besides, for a KL term."""
@@ -133,7 +132,7 @@ def model_memory(
         return ModelMemory(
             weights=4 * shape.parameters,
             gradients=0 if processes > 1 else 4 * trained,
-            optimizer=8 * trained // (processes if shard_optimizer else 1),
+            optimizer=8 * trained,
             buckets=4 * trained if processes > 1 else 0,
             reference=compared,
             half_copies=2 * shape.parameters if half else 0,
@@ -215,7 +214,6 @@ def plan_memory(
         dtype=dtype,
         sharding=sharding,
         processes=processes,
-        shard_optimizer=training.shard_optimizer,
         # An adapter's reference is the model without it.
         reference=training.beta > 0 and shape.trained_parameters == shape.parameters,
     )

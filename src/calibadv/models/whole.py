@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,12 @@ def whole_policy(model: Any, *, keep: bool) -> dict[str, torch.Tensor] | None:
     """The weights to publish, an adapter merged into them; None when the model holds them itself."""
     if not is_sharded(model):
         return None
-    if is_adapted(model):
-        return whole_tensors(iter_merged_weights(model.get_base_model()), keep=keep)
-    return whole_weights(model, keep=keep)
+    if not is_adapted(model):
+        return whole_weights(model, keep=keep)
+    base = model.get_base_model()
+    parameters = {name for name, _ in base.named_parameters(remove_duplicate=False)}
+    buffers = ((name, value) for name, value in base.state_dict().items() if name not in parameters)
+    return whole_tensors(chain(iter_merged_weights(base, parameters_only=True), buffers), keep=keep)
 
 
 def whole_weights(model: Any, *, keep: bool) -> dict[str, torch.Tensor]:

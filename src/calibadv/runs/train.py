@@ -168,7 +168,6 @@ def train(
         is_sharding = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         launch.check_applied(is_sharding=is_sharding, device=str(args.device))
         trainer.keep_checkpoints = settings.keep_checkpoints
-        trainer.shard_optimizer = settings.shard_optimizer
         trainer.remove_callback(PrinterCallback)
         trainer.batch_metrics.listeners += listeners
         if test:

@@ -59,9 +59,6 @@ class TrainingConfig:
     own. More takes more memory, and saves time only until the device is busy. The loss does not depend on it."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
-    shard_optimizer: bool = False
-    """With several processes: each keeps AdamW's moments of its share of the parameters (ZeRO stage 1) and sends the
-    others what it updated. The weights are those of an unsharded run."""
     ddp_timeout_s: PositiveFloat = 1800.0
     """With several processes: seconds that one waits for another before the run ends. More than the rollouts of the
     slowest process may take beyond those of the fastest."""

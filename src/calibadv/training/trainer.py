@@ -46,7 +46,6 @@ from calibadv.training.overrides.reference_logprobs import (
     forget_fresh_reference,
     reference_given,
 )
-from calibadv.training.overrides.sharded_optimizer import ShardedOptimizer
 from calibadv.training.overrides.token_logprobs import TrainedTokenLogprobs, add_token_head
 from calibadv.training.overrides.turn_advantages import CalibratedAdvantages
 from calibadv.training.rollout_func import RolloutFunc, handed_over_reward, make_rollout_func
@@ -65,7 +64,6 @@ class CalibAdvTrainer(
     LeanMicroBatches,
     TrainedTokenLogprobs,
     HeldLearningRate,
-    ShardedOptimizer,
     SafeCheckpoints,
     WholeCheckpoints,
     GradientsInBuckets,

@@ -67,7 +67,6 @@ def test_bytes_a_parameter() -> None:
     assert total(dtype="bfloat16", sharding="fsdp2", processes=8, reference=True) == 2.5
     assert total(dtype="bfloat16", sharding="fsdp2", processes=8) == 2
     assert total(dtype="bfloat16", sharding="zero3", processes=8) == 2
-    assert total(dtype="bfloat16", sharding="ddp", processes=8, shard_optimizer=True) == 11
 
 
 def test_sharded_training_holds_two_layers_and_the_embedding_whole() -> None:

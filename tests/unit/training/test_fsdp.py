@@ -149,3 +149,14 @@ def test_a_killed_rank_ends_the_run_and_the_run_continues(config: Path, tmp_path
     assert f"--resume continues from {killed}/checkpoint-" in output or "SIGKILL" in output
     train("--resume", killed, processes=2)
     assert_same_run(killed, whole)
+
+
+def test_an_adapter_trains_sharded_and_continues_whole(config: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    adapter = setting(lora__rank=4, training__eval_every=0)
+    train(config, *setting(training__output=one), *adapter, *GATHERING, processes=0)
+    train(config, *setting(training__output=two, training__steps=2), *adapter, *GATHERING, processes=2)
+    train("--resume", two, *setting(training__steps=4), processes=0)
+    assert_same_run(two, one, weights=("model",))
+    names = [load_file(run / "checkpoint-4" / "adapter_model.safetensors").keys() for run in (two, one)]
+    assert names[0] == names[1]

@@ -11,8 +11,6 @@
 - `micro_batches`: mini-batches that count rollouts, and micro-batches that count tokens (overrides of TRL's trainer)
 - `question_sampler`: questions in an order that is made as it is needed (one override of TRL's trainer)
 - `reference_logprobs`: the reference policy of the KL term (one override of TRL's trainer)
-- `sharded_optimizer`: adamW's moments spread over the processes (ZeRO stage 1); weights and gradients stay whole in
-  each
 - `token_logprobs`: log-probabilities of the trained tokens only (one override of TRL's trainer)
 - `trl_fields`: what every field of TRL's ``GRPOConfig`` does here: it acts, it acts under a condition, or it is
   refused
