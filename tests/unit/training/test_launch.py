@@ -41,7 +41,8 @@ def environment_of(file: str) -> dict[str, str]:
     """What ``accelerate launch --config_file`` gives to each process, by its own code."""
     from accelerate.commands.launch import _validate_launch_command
 
-    arguments = ["--config_file", str(FILES / file), "-m", "calibadv", "train", "run.toml"]
+    port = ["--main_process_port", "0"]  # any that is free
+    arguments = ["--config_file", str(FILES / file), *port, "-m", "calibadv", "train", "run.toml"]
     args, given, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
     if args.use_deepspeed:
         args.deepspeed_fields_from_accelerate_config = ",".join(given.deepspeed_config)
