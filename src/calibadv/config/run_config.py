@@ -92,9 +92,18 @@ class RunConfig:
             return self.calibration
         return CalibrationConfig.plain(estimator=self.calibration.estimator)
 
+    def check_adapter(self) -> None:
+        """Refuse to train packed weights, which cannot change."""
+        if self.model.quantization is not None and self.lora.rank is None:
+            raise ConfigError(
+                f'model.quantization "{self.model.quantization}" can only be trained with an adapter: set lora.rank, '
+                "such as 16, or leave the quantization out"
+            )
+
     def check_trainable(self) -> None:
         """Refuse what only training cannot use: no questions, greedy rollouts, an engine that it does not update."""
         check_trainable_engine(self.model)
+        self.check_adapter()
         check_engine_settings(self.training, engine=self.model.engine)
         if not self.data.train:
             raise ConfigError('data.train is empty; name question files, such as data.train = ["my.train.jsonl"]')

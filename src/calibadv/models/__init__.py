@@ -10,6 +10,8 @@
   belongs to it
 - `published`: architectures of the recipes' models as published, for plans and benchmarks without the hub and without
   weights
+- `quantization`: weights in 4 bits, with an adapter on them that is trained (QLoRA, Dettmers et al. 2023), by the
+  package bitsandbytes
 - `reference`: the model that a KL term compares the policy with
 - `sizes`: the shape of a model without its weights, and how much memory a device has: what estimates are made from
 - `whole`: whole tensors from sharded ones (FSDP2's DTensors) and back, for files that do not depend on the processes

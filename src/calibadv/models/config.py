@@ -31,6 +31,9 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights; training keeps float32 weights and optimizer and computes in this type (autocast), "float16" on
     accelerators only."""
+    quantization: Literal["4bit"] | None = None
+    """"4bit": weights are packed into 4 bits (NF4) by the package bitsandbytes and stay as they are; what is trained is
+    an adapter on them (QLoRA), so ``lora.rank`` is needed. Engine "transformers" only."""
     chat_template: Literal["auto", "none"] = "auto"
     """"auto": the tokenizer's own template where it has one. "none": the prompt is plain text."""
     device: str = "auto"
@@ -69,6 +72,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         self._check_url()
+        if self.quantization is not None and self.engine != "transformers":
+            raise ConfigError(
+                f'model.quantization "{self.quantization}" is for model.engine "transformers", but the engine is '
+                f'"{self.engine}"; leave one of them out'
+            )
+        if self.quantization is not None and (self.gguf_file is not None or str(self.path).endswith(".gguf")):
+            raise ConfigError(
+                f'model.quantization "{self.quantization}" cannot be used with a .gguf file, whose weights are '
+                "unpacked to full precision; name the model it was made from"
+            )
         for name, engines in (("engine_args", ("vllm",)), ("tokenizer", ("openai",)), ("served_name", SERVERS)):
             if getattr(self, name) and self.engine not in engines:
                 wanted = " or ".join(f'"{engine}"' for engine in engines)

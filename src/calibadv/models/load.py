@@ -21,6 +21,7 @@ from calibadv.io.packages import install_command, require_packages
 from calibadv.io.provenance import model_fingerprint, text_sha256
 from calibadv.models.config import ModelConfig as ModelConfig
 from calibadv.models.lora import ADAPTER_CONFIG, base_of_adapter, with_adapter
+from calibadv.models.quantization import quantization_options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,9 +74,16 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
     device = usable_device(config.device, setting="model.device")
     tokenizer = load_tokenizer(config)
     extra: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    packed = quantization_options(config, device=device)
+    if packed and source.adapter is not None:
+        raise ConfigError(
+            f"model.path {config.path} is an adapter, which cannot be merged into weights of 4 bits: set model.path to "
+            f"its base model and lora.adapter to the adapter"
+        )
     with explained(config, source), without_progress_bars():
         folder = local_folder(source, weights=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, config.dtype), **extra)
+        dtype = getattr(torch, config.dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **extra, **packed)
         if source.adapter is not None:
             model = with_adapter(model, source.adapter)
     if source.gguf_file:
@@ -88,7 +96,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
             "they do not belong together"
         )
     _align_special_tokens(model, tokenizer)
-    return model.to(device).eval(), tokenizer
+    return (model if packed else model.to(device)).eval(), tokenizer
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:

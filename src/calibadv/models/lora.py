@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Interval, MinLen
 
-from calibadv.config_class import PositiveInt, Remedy, config_class
+from calibadv.config_class import PositiveInt, Remedy, config_class, show
 from calibadv.errors import ConfigError, first_line
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -36,6 +37,22 @@ class LoraConfig:
         ALL_LINEAR,
     )
     """Names of the layers covered, such as "q_proj"; "all-linear": every linear layer but the head."""
+    adapter: Path | None = None
+    """Folder of an adapter to go on training instead of a fresh one, in peft's form, such as a checkpoint of a run. Its
+    rank, alpha and targets hold; the settings of those names need not be given."""
+
+    def __post_init__(self) -> None:
+        if self.adapter is None or (self.rank is not None and not self.adapter.is_dir()):
+            return  # of a run that has begun: the settings are there, and the adapter may be gone
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, value in adapter_settings(self.adapter).items():
+            given = getattr(self, name)
+            if given not in (value, defaults[name]):
+                raise ConfigError(
+                    f"lora.{name} is {show(given)}, but the adapter in lora.adapter {self.adapter} has {show(value)}: "
+                    "leave it out"
+                )
+            object.__setattr__(self, name, value)
 
     def covers(self, name: str) -> bool:
         """Whether the linear layer of this dotted name gets an adapter.
@@ -44,6 +61,23 @@ class LoraConfig:
         True
         """
         return ALL_LINEAR in self.targets or name.rsplit(".", 1)[-1] in self.targets
+
+
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """Rank, alpha and targets of the adapter in ``folder``; `ConfigError` where it cannot be continued."""
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        kind, targets = config.get("peft_type"), config["target_modules"]
+        settings = {"rank": int(config["r"]), "alpha": int(config["lora_alpha"])}
+    except FileNotFoundError:
+        raise ConfigError(f"lora.adapter {folder}: no adapter there (no {ADAPTER_CONFIG}); name its folder") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"lora.adapter {folder}: its {ADAPTER_CONFIG} cannot be read ({error!r})") from error
+    more = [name for name in ("modules_to_save", "use_dora", "rank_pattern", "alpha_pattern") if config.get(name)]
+    if kind != "LORA" or more or not isinstance(targets, list):
+        what = ", ".join(more) or (f"peft_type {kind}" if kind != "LORA" else "targets by a pattern")
+        raise ConfigError(f"lora.adapter {folder}: only plain LoRA can be continued, and this adapter has {what}")
+    return settings | {"targets": tuple(sorted(targets))}
 
 
 def has_transposed_layers(model: Any) -> bool:
@@ -99,6 +133,8 @@ def add_adapter(model: Any, *, settings: LoraConfig, base: str, seed: int = 0) -
     except ImportError as error:
         raise ConfigError(f"lora.rank needs the package peft: {INSTALL_LORA}") from error
     covered_layers(model, settings=settings)
+    if settings.adapter is not None:
+        return continued(model, settings.adapter, dropout=settings.dropout, base=base)
     targets = ALL_LINEAR if ALL_LINEAR in settings.targets else list(settings.targets)
     config = peft.LoraConfig(
         r=settings.rank,
@@ -116,6 +152,22 @@ def add_adapter(model: Any, *, settings: LoraConfig, base: str, seed: int = 0) -
         raise ConfigError(f"lora.targets {list(settings.targets)}: {first_line(error)}") from error
     adapted.peft_config["default"].base_model_name_or_path = base
     return adapted
+
+
+def continued(model: Any, folder: Path, *, dropout: float, base: str) -> Any:
+    """The model with the adapter in ``folder``, to be trained further."""
+    import peft
+
+    try:
+        config = peft.LoraConfig.from_pretrained(str(folder))
+        config.lora_dropout = dropout
+        config.inference_mode = False
+        config.base_model_name_or_path = base
+        return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True, config=config)
+    except Exception as error:  # loaders raise whatever their file formats raise
+        raise ConfigError(
+            f"lora.adapter {folder} does not fit model.path {base} ({first_line(error)}); was it trained on this model?"
+        ) from error
 
 
 def is_adapted(model: Any) -> bool:

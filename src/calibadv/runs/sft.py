@@ -43,7 +43,7 @@ from calibadv.runs.demonstrations import (
     read_collection,
     write_collection,
 )
-from calibadv.runs.train import quiet, where_to_resume
+from calibadv.runs.train import in_training, quiet, where_to_resume
 from calibadv.runs.trainer_args import precision, trains_on_cpu
 from calibadv.training.checkpoints import forget_after, last_checkpoint
 from calibadv.training.launch import Launch
@@ -96,6 +96,7 @@ def train_on_demonstrations(
     launch.check_precision(config.model.dtype)
     launch.check_whole(what="supervised training")
     check_trainable_engine(config.model)
+    config.check_adapter()
     check_trainable_dtype(config.model)
     check_run_folder(placed(config), resume=resume, part="sft")
     resolve_model(config.model)
@@ -138,7 +139,7 @@ def make_trainer(
     listeners: Sequence[Listener],
 ) -> tuple[DemonstrationTrainer, Any]:
     """The trainer over these demonstrations, and the tokenizer."""
-    model, tokenizer = load_model(replace(config.model, dtype="float32"))
+    model, tokenizer = load_model(in_training(config.model, device=config.model.device))
     model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=config.sft.seed)
     adapter = HFTokenizer(tokenizer)
     check_tokenizer(adapter, name=str(config.model.path), rollout=config.rollout)

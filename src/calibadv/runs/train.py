@@ -154,7 +154,7 @@ def train(
         if args.use_vllm:
             folder = stack.enter_context(plain_folder(config.model, resolve_model(config.model)))
             args.vllm_engine_args["model"] = folder
-        held = replace(config.model, dtype="float32", device="cpu" if launch.is_sharded else config.model.device)
+        held = in_training(config.model, device="cpu" if launch.is_sharded else config.model.device)
         model, tokenizer = load_model(held)
         check_tokenizer(HFTokenizer(tokenizer), name=str(config.model.path), rollout=config.rollout)
         model = add_adapter(model, settings=config.lora, base=str(config.model.path), seed=settings.seed)
@@ -189,6 +189,16 @@ def periodic_questions(config: RunConfig) -> list[Question]:
     """What the evaluations during training ask."""
     test = load_split(config.data, "test", limit=config.evaluation.limit)
     return draw_per_dataset(test, limit=config.training.eval_per_dataset, seed=config.data.seed)
+
+
+def in_training(config: ModelConfig, *, device: str) -> ModelConfig:
+    """How the model is loaded: in float32, because it is updated, unless only an adapter on packed weights is."""
+    if config.quantization and device != config.device:
+        raise ConfigError(
+            f'model.quantization "{config.quantization}" cannot be used with sharded weights (FSDP, DeepSpeed): packed '
+            "weights are small; start the run with torchrun alone"
+        )
+    return replace(config, dtype=config.dtype if config.quantization else "float32", device=device)
 
 
 def make_policy(model: Any, tokenizer: Any, *, config: ModelConfig, engine: Policy | Engine | None) -> Policy:

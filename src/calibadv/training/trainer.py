@@ -25,6 +25,7 @@ from calibadv.data.question_order import GivenOrder, Order
 from calibadv.data.run_files import METRICS, checkpoint_folder, trajectory_file
 from calibadv.data.trajectory_files import Record, write_trajectories
 from calibadv.errors import ConfigError
+from calibadv.models.quantization import keep_adapter_in_float32
 from calibadv.retrieval.base import Retriever
 from calibadv.rewards.reward import Reward
 from calibadv.rollout import HFTokenizer, Policy, RolloutResult
@@ -142,6 +143,7 @@ class CalibAdvTrainer(
         if self.ref_model is not None:
             add_token_head(self.accelerator.unwrap_model(self.ref_model), temperature=self.temperature)
         forget_fresh_reference(self.policy_model)
+        keep_adapter_in_float32(self.policy_model)
         assert args.output_dir is not None  # TRL's __post_init__ fills it in
         self.run_dir = Path(args.output_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from calibadv.data.run_files import BEST_RECORD, checkpoint_folder, checkpoints
 from calibadv.errors import SaveError
 from calibadv.io.files import new_folder, write_json
 from calibadv.models.lora import save_merged
+from calibadv.models.quantization import is_quantized
 from calibadv.models.whole import whole_policy
 from calibadv.training.checkpoint_files import begin_checkpoint, problem_of, seal_checkpoint
 from calibadv.training.checkpoints import last_checkpoint
@@ -102,11 +103,15 @@ def save_policy(
     The folder is replaced in one go; when the new one cannot be written, the old one stays. With several processes all
     call it and one ``writes``.
     """
-    weights = whole_policy(model, keep=writes)
+    quantized = is_quantized(model)
+    weights = None if quantized else whole_policy(model, keep=writes)
     if not writes:
         return
     with explained(folder), new_folder(folder, replace=True) as partial:
-        save_merged(model, partial, weights=weights)
+        if quantized:  # nothing can be merged into 4 bits: the folder holds the adapter, and names its base
+            model.save_pretrained(partial)
+        else:
+            save_merged(model, partial, weights=weights)
         tokenizer.save_pretrained(partial)
         if record is not None:
             write_json(partial / BEST_RECORD, dict(record))
