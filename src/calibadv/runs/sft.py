@@ -45,7 +45,7 @@ from calibadv.runs.demonstrations import (
 )
 from calibadv.runs.train import in_training, quiet, where_to_resume
 from calibadv.runs.trainer_args import precision, trains_on_cpu
-from calibadv.training.checkpoints import forget_after, last_checkpoint
+from calibadv.training.checkpoints import checkpoint_to_resume, forget_after
 from calibadv.training.launch import Launch
 from calibadv.training.overrides.checkpoint_saving import save_policy
 from calibadv.training.process_group import join_process_group, lost_process_explained
@@ -217,7 +217,7 @@ def micro_batch_shape(rows: int, *, processes: int, largest: int) -> tuple[int, 
 
 def run(trainer: DemonstrationTrainer, folder: Path, *, resume: bool) -> None:
     """Train to the end; whatever stops it, say where ``resume`` continues."""
-    checkpoint = last_checkpoint(folder, verify=True) if resume else None
+    checkpoint = checkpoint_to_resume(folder) if resume else None
     if resume:
         forget_after(folder, checkpoint)
         cut_metrics(folder / SFT_METRICS, last_step=-1 if checkpoint is None else checkpoint_step(checkpoint))

@@ -46,7 +46,7 @@ from calibadv.rollout.tokenizer_checks import check_tokenizer
 from calibadv.runs.provenance import own_objects, record_run
 from calibadv.runs.step_lines import StepLines, is_interactive
 from calibadv.runs.trainer_args import trainer_config, trains_on_cpu
-from calibadv.training.checkpoints import forget_after, last_checkpoint
+from calibadv.training.checkpoints import checkpoint_to_resume, forget_after, last_checkpoint
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.launch import Launch
 from calibadv.training.no_signal import NoSignalError
@@ -213,7 +213,7 @@ def prepare_folder(config: RunConfig, args: CalibAdvConfig, *, resume: bool) -> 
     folder = config.training.output
     with args.main_process_first(local=False, desc="claiming the run's folder"):
         # The first process deletes what is damaged: the others find only what it has read.
-        checkpoint = last_checkpoint(folder, verify=args.process_index == 0) if resume else None
+        checkpoint = checkpoint_to_resume(folder, verify=args.process_index == 0) if resume else None
         if checkpoint is not None and checkpoint_step(checkpoint) > config.training.steps:
             raise ConfigError(
                 f"--resume: training.steps is {config.training.steps}, but the run in {folder} has already made "

@@ -53,6 +53,11 @@ def seal_checkpoint(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def was_sealed(checkpoint: Path) -> bool:
+    """Whether a checkpoint was complete once, whatever became of its files."""
+    return isinstance(json_object(checkpoint / CHECKPOINT_FILES).get("files"), dict)
+
+
 def problem_of(checkpoint: Path, *, verify: bool = False) -> str | None:
     """Why a checkpoint cannot be used, with the name of the file; None when it can. ``verify`` reads every byte."""
     record = checkpoint / CHECKPOINT_FILES

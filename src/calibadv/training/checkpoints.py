@@ -21,7 +21,8 @@ from calibadv.data.run_files import (
     trajectory_files,
     trajectory_step,
 )
-from calibadv.training.checkpoint_files import problem_of
+from calibadv.errors import DataError
+from calibadv.training.checkpoint_files import problem_of, was_sealed
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,18 @@ def last_checkpoint(folder: Path, *, verify: bool = False) -> Path | None:
             return checkpoint
         logger.warning("%s is incomplete or damaged (%s): going back to the one before", checkpoint, problem)
     return None
+
+
+def checkpoint_to_resume(folder: Path, *, verify: bool = True) -> Path | None:
+    """`last_checkpoint`; `DataError` where all that were complete are damaged: a run must not lose its records so."""
+    checkpoint = last_checkpoint(folder, verify=verify)
+    damaged = [path for path in checkpoints(folder) if was_sealed(path)]
+    if checkpoint is None and damaged:
+        raise DataError(
+            f"--resume: every checkpoint in {folder} is damaged; bring the files of {damaged[0]} back, or start a new "
+            "run in a new folder (--set training.output=DIR)"
+        )
+    return checkpoint
 
 
 def newest_model(run_dir: Path) -> Path | None:

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from calibadv.data.run_files import checkpoint_step, checkpoints, read_metrics
+from calibadv.errors import DataError
 from calibadv.training.checkpoint_files import begin_checkpoint, problem_of, seal_checkpoint
-from calibadv.training.checkpoints import forget_after, last_checkpoint, newest_model
+from calibadv.training.checkpoints import checkpoint_to_resume, forget_after, last_checkpoint, newest_model
 
 FILES = ("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
@@ -71,6 +72,21 @@ def test_bytes_that_changed_on_the_disk_are_found_before_a_run_resumes(tmp_path:
     assert last_checkpoint(tmp_path, verify=True) == good
     assert newest_model(tmp_path) == good
     assert name in str(problem_of(damaged, verify=True))
+
+
+def test_a_run_whose_every_checkpoint_is_damaged_keeps_its_records(tmp_path: Path) -> None:
+    for step in (2, 4):
+        CHANGES["cut short"](make_checkpoint(tmp_path, step) / "model.safetensors")
+    with pytest.raises(DataError, match=rf"every checkpoint .* is damaged; bring the files of {tmp_path}/checkpoint-4"):
+        checkpoint_to_resume(tmp_path)
+    good = make_checkpoint(tmp_path, 1)
+    assert checkpoint_to_resume(tmp_path) == good
+
+
+def test_a_run_that_was_stopped_in_its_first_checkpoint_starts_from_the_beginning(tmp_path: Path) -> None:
+    begin_checkpoint(tmp_path / "checkpoint-2")
+    make_checkpoint(tmp_path, 2, seal=False)
+    assert checkpoint_to_resume(tmp_path) is None
 
 
 def test_checkpoint_that_was_begun_and_not_sealed_is_incomplete(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from calibadv.data.run_files import checkpoints, read_metrics
+from calibadv.data.run_files import read_metrics
+from calibadv.training.checkpoints import last_checkpoint
 
 SETTINGS = {
     "steps": 4, "questions_per_batch": 4, "num_rollouts": 4, "mini_batches": 2, "micro_batch_tokens": 1024,
@@ -95,7 +96,7 @@ def test_a_killed_process_ends_the_other_with_one_line_that_says_how_to_continue
     run = tmp_path / "run"
     more = ["--set", f"training.output={run}", "--set", "training.steps=40"]
     with started([[config, *more]] * 2, tmp_path) as processes:
-        while not checkpoints(run) or not read_metrics(run / "metrics.jsonl"):
+        while last_checkpoint(run) is None or not read_metrics(run / "metrics.jsonl"):
             assert processes[0].poll() is None, said(tmp_path, 0)
             time.sleep(0.05)
         processes[1].send_signal(signal.SIGKILL)
