@@ -268,6 +268,27 @@ def test_a_command_that_is_ended_resumes_to_the_end(make_config: MakeConfig, tmp
     assert (run / MODEL).is_dir()
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_two_processes_train_with_an_engine_each_or_one_that_they_share(
+    make_config: MakeConfig, tmp_path: Path, size: int
+) -> None:
+    """With a shared engine, a process that added another request, or at another time, would hang or sample nonsense."""
+    engine_args = ["enforce_eager=true", f"tensor_parallel_size={size}"]
+    config = make_config(model={"engine_args": engine_args}, training={"steps": 4, "eval_every": 4})
+    path, run = tmp_path / "run.toml", config.training.output
+    path.write_text(config.to_toml(), encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "calibadv", "train", str(path)],
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    lines = read_metrics(run / METRICS)
+    assert [line["step"] for line in lines] == [2, 4]
+    assert max(line["logprob_gap_max"] for line in lines) < ROUNDING
+    assert [line["step"] for line in read_metrics(run / EVALUATIONS)] == [0, 4]
+
+
 # Bad input: one clear line, before anything is paid for.
 
 
