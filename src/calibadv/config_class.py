@@ -202,10 +202,21 @@ def missing_settings(names: typing.Iterable[str]) -> str:
     return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing; set it in the config or with --set"
 
 
-def unknown_setting(cls: type[Any], key: str, *, where: str) -> str:
-    """The message for a setting that does not exist, with the one that was probably meant."""
+def unknown_setting(cls: type[Any], key: str, *, where: str, root: type[Any] | None = None) -> str:
+    """The message for a setting that does not exist, with the one that was probably meant.
+
+    Args:
+        cls: The class of the section; its ``ALSO_CALLED`` holds names that others use for its settings.
+        key: The name that was given.
+        where: The section.
+        root: The class of all sections, of which another may have a setting of that name.
+    """
     hints = type_hints(cls)
     message = f"{join(where, key)} is not a setting"
+    known_here = getattr(cls, "ALSO_CALLED", {}).get(key)
+    elsewhere = [] if root is None or not where else list(_settings_called(key, root))
+    if known_here or elsewhere:
+        return f"{message}; did you mean {join(where, known_here) if known_here else ' or '.join(elsewhere)}?"
     close = difflib.get_close_matches(key, hints, n=1)
     if close:
         return f"{message}; did you mean {join(where, close[0])}?"
@@ -215,6 +226,15 @@ def unknown_setting(cls: type[Any], key: str, *, where: str) -> str:
     sections = all(dataclasses.is_dataclass(hint) for hint in hints.values())
     kind = f"settings of [{where}]" if where else "sections" if sections else "settings"
     return f"{message}; the {kind} are {', '.join(hints)}"
+
+
+def _settings_called(key: str, cls: type[Any], *, where: str = "") -> Iterator[str]:
+    """The dotted names of all settings of that name."""
+    for name, hint in type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _settings_called(key, typing.cast(type[Any], hint), where=join(where, name))
+        elif name == key:
+            yield join(where, name)
 
 
 def join(where: str, key: str) -> str:

@@ -95,23 +95,26 @@ def apply_override(tables: dict[str, Any], override: str, *, base: Path) -> None
         table[keys[-1]] = Value(value, base, text)
 
 
-def build(cls: type[T], tables: Mapping[str, Any], *, where: str = "") -> T:
-    """Make a config from tables of `Value` leaves. ``where`` is the section's dotted name, for messages.
+def build(cls: type[T], tables: Mapping[str, Any], *, where: str = "", root: type[Any] | None = None) -> T:
+    """Make a config from tables of `Value` leaves.
+
+    For messages, ``where`` is the section's dotted name and ``root`` the class of all sections.
 
     Types and ranges are checked by the class (`calibadv.config_class`).
     """
     hints = type_hints(cls)
+    root = root or cls
     arguments = {}
     for name in tables:
         if name not in hints:
-            raise ConfigError(unknown_setting(cls, name, where=where))
+            raise ConfigError(unknown_setting(cls, name, where=where, root=root))
     for name, hint in hints.items():
         full_name = join(where, name)
         if is_dataclass(hint):
             table = tables.get(name, {})
             if not isinstance(table, Mapping):
                 raise ConfigError(f"{full_name} must be a section, got {show(table.value)}")
-            arguments[name] = build(typing.cast(type[Any], hint), table, where=full_name)
+            arguments[name] = build(typing.cast(type[Any], hint), table, where=full_name, root=root)
         elif name in tables:
             arguments[name] = _plain(tables[name], hint, key=full_name)
     return cls(**arguments)

@@ -5,9 +5,10 @@ Defaults suit a first run; `docs/recipes.md` has the published values, and the r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
@@ -41,6 +42,20 @@ class TrainingConfig:
     A *batch* is ``questions_per_batch`` x ``num_rollouts`` trajectories; it gives ``mini_batches`` x ``epochs``
     optimizer steps.
     """
+
+    ALSO_CALLED: ClassVar[Mapping[str, str]] = {
+        "epsilon": "clip", "clip_low": "clip", "clip_ratio": "clip", "clip_ratio_low": "clip",
+        "epsilon_high": "clip_high", "clip_ratio_high": "clip_high",
+        "kl_coef": "beta", "kl_loss_coef": "beta", "init_kl_coef": "beta",
+        "entropy_coeff": "entropy_coef", "entropy_bonus": "entropy_coef",
+        "max_steps": "steps", "num_generations": "num_rollouts", "group_size": "num_rollouts",
+        "num_iterations": "epochs", "ppo_epochs": "epochs", "lr": "learning_rate", "lr_scheduler_type": "lr_schedule",
+        "micro_batch": "micro_batch_tokens", "ppo_micro_batch_size": "micro_batch_tokens",
+        "train_batch_size": "questions_per_batch", "ppo_mini_batch_size": "mini_batches",
+        "reference_model": "reference", "ref_model": "reference", "output_dir": "output", "save_steps": "save_every",
+        "eval_steps": "eval_every", "save_total_limit": "keep_checkpoints", "curriculum": "order",
+    }  # fmt: skip
+    """Names in other trainers -> ours, for messages."""
 
     steps: PositiveInt = 410
     """Optimizer steps in all; a multiple of ``mini_batches * epochs``."""
