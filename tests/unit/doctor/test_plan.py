@@ -255,6 +255,16 @@ def test_rows_shrink_to_what_the_cache_has_room_for() -> None:
     assert {entry.layout.sharding for entry in found.layouts} == {"fsdp2"}
 
 
+def test_our_engine_writes_as_many_turns_as_a_gpu_has_memory_for_at_the_longest_context() -> None:
+    long, short, given = (
+        layout(plan("3B", overrides=overrides), "DDP, transformers").memory
+        for overrides in ([], ["model.max_context=4096"], ["model.max_rows=16"])
+    )
+    assert given.rows == 16
+    assert short.rows > 4 * long.rows > 0
+    assert short.plan.kv_cache / short.rows == pytest.approx(long.plan.kv_cache / long.rows)
+
+
 def test_days_and_hours_are_those_of_all_batches() -> None:
     entry = layout(plan("3B"), "FSDP2, colocated vLLM")
     assert entry.batches == 205

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from calibadv.doctor.memory import (
@@ -99,11 +99,14 @@ def layout_memory(
     rollout: RolloutConfig,
     training: TrainingConfig,
     dtype: str,
-    max_rows: int,
+    most_rows: Callable[[int], int],
     activations: float = 1.0,
     engine: EngineShare | None = None,
 ) -> LayoutMemory:
-    """What a GPU holds, with as many rows as fit into ``room`` bytes; ``engine``: what a colocated one may take."""
+    """What a GPU holds, with as many rows as fit into ``room`` bytes.
+
+    ``most_rows``: how many an engine writes at once with so many bytes free; ``engine``: what a colocated one may take.
+    """
     engine = engine or EngineShare()
     batch = training.questions_per_batch * training.num_rollouts
     full = plan_memory(
@@ -113,7 +116,7 @@ def layout_memory(
         training=training,
         dtype=dtype,
         rows=-(-batch // layout.processes),
-        max_rows=max_rows,
+        max_rows=1,  # the cache follows below
         processes=layout.processes,
         sharding=layout.sharding,
         engine=layout.engine,
@@ -123,9 +126,10 @@ def layout_memory(
     episode = lengths.whole(searches=rollout.max_searches, limit=context_limit(shape, rollout))
     # "transformers" keeps a quarter more rows, for those that wait for a search.
     row = episode * kv_bytes_per_token(shape, dtype=dtype) * (1.25 if layout.engine == "transformers" else 1.0)
-    wanted = min(max_rows, -(-batch // (layout.servers or layout.processes)), rollout.concurrency or batch)
     served = engine_bytes(shape, dtype=dtype, tensor_parallel=engine.tensor_parallel)
     beside = served if layout.servers else full.rollout - full.kv_cache
+    most = most_rows(max(0, int(room) - beside))
+    wanted = min(most, -(-batch // (layout.servers or layout.processes)), rollout.concurrency or batch)
     reserved = None if engine.bytes is None or layout.engine != "vllm" else engine.bytes - served
     rows = fitting(room - beside if reserved is None else reserved, row=row, wanted=wanted)
     cache = int(rows * row if reserved is None else max(reserved, rows * row))

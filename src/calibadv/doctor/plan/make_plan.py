@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from calibadv.config import RunConfig
 from calibadv.doctor.check import TIGHT, Level
-from calibadv.doctor.memory import HALF, Lengths, Sharding
+from calibadv.doctor.memory import HALF, Lengths, Sharding, kv_bytes_per_token
 from calibadv.doctor.plan.assumptions import Assumptions
 from calibadv.doctor.plan.batch_time import BatchTime, BatchWork, batch_time
 from calibadv.doctor.plan.hardware import Cluster, Gpu
 from calibadv.doctor.plan.layouts import EngineShare, Layout, LayoutMemory, layout_memory, layouts
+from calibadv.models.config import ModelConfig
 from calibadv.models.sizes import ModelShape, plan_shape
 
 DEFAULT_RANK = 16
@@ -231,7 +233,7 @@ def plan_layout(
         rollout=config.rollout,
         training=training,
         dtype=dtype,
-        max_rows=config.model.max_rows or default_rows(layout),
+        most_rows=partial(most_rows, layout=layout, model=config.model, shape=shape),
         activations=assumptions.activations,
         engine=engine,
     )
@@ -262,10 +264,15 @@ def plan_layout(
     )
 
 
-def default_rows(layout: Layout) -> int:
-    """Turns that an engine writes at once where ``model.max_rows`` does not say."""
-    from calibadv.rollout.policies import transformers, vllm, vllm_server
+def most_rows(free: int, *, layout: Layout, model: ModelConfig, shape: ModelShape) -> int:
+    """Turns that an engine writes at once: ``model.max_rows``, or what it takes with so many bytes free."""
+    from calibadv.rollout.policies import kv_room, transformers, vllm, vllm_server
 
-    engines = {"transformers": transformers, "vllm": vllm, "vllm-server": vllm_server}
-    rows: int = engines[layout.engine].DEFAULT_ROWS
-    return rows
+    if model.max_rows is not None:
+        return model.max_rows
+    if layout.engine == "transformers":
+        longest = model.max_context or shape.max_context
+        if longest is None:
+            return transformers.DEFAULT_ROWS
+        return kv_room.rows_that_fit(free=free, row_bytes=longest * kv_bytes_per_token(shape, dtype=model.dtype))
+    return vllm.DEFAULT_ROWS if layout.engine == "vllm" else vllm_server.DEFAULT_ROWS
