@@ -11,10 +11,10 @@ SHOWN = (
     ("reward", "reward {:.3f}"),
     ("f1", "F1 {:.3f}"),
     ("format_valid", "format {:.0%}"),
+    ("kl", "KL {:z.4f}"),  # only with training.beta
     ("searches", "searches {:.1f}"),
     ("mispenalised_share", "mis-penalised {:.0%}"),
     ("entropy", "entropy {:.2f}"),
-    ("kl", "KL {:.2g}"),
     ("groups_without_signal", "no signal {:.0%}"),
     ("grad_norm", "grad {:.2g}"),
 )

@@ -93,13 +93,13 @@ def test_resume_goes_with_a_config_too(config_file: Path, capsys: pytest.Capture
 def test_lines_of_a_run_say_how_far_it_is_and_skip_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     with StepLines(80, steps_per_batch=2) as show:
         show({"step": 2, "reward": 0.5, "f1": 0.25, "format_valid": 0.9, "entropy": None, "seconds_step": 3.0})
-        show({"step": 4, "reward": 0.5, "seconds_step": 5.0})
+        show({"step": 4, "reward": 0.5, "kl": 0.00123, "seconds_step": 5.0})
         show({"step": 2, "questions": 10, "f1": 0.5, "em": 0.4, "f1_low": 0.3, "f1_high": 0.7})
         show({"step": 6, "reward": 0.0, "skipped_updates": 1})
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [
         "step  2/80  reward 0.500  F1 0.250  format 90%  1:57 left",
-        "step  4/80  reward 0.500  2:32 left",
+        "step  4/80  reward 0.500  KL 0.0012  2:32 left",
         "step  2/80  evaluation: F1 0.500 [0.300, 0.700], EM 0.400",
         "step  6/80  reward 0.000",
         "  1 update(s) skipped: a gradient was not finite",
