@@ -153,7 +153,7 @@ def test_a_killed_rank_ends_the_run_and_the_run_continues(config: Path, tmp_path
 
 def test_an_adapter_trains_sharded_and_continues_whole(config: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    adapter = setting(lora__rank=4, training__eval_every=0)
+    adapter = setting(lora__rank=4, training__beta=0.1, training__eval_every=0)
     train(config, *setting(training__output=one), *adapter, *GATHERING, processes=0)
     train(config, *setting(training__output=two, training__steps=2), *adapter, *GATHERING, processes=2)
     train("--resume", two, *setting(training__steps=4), processes=0)
