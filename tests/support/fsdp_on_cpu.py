@@ -33,7 +33,8 @@ class GatheringPolicy:
         weights = whole_policy(self.model, keep=True)
         if weights is None:
             weights = merged_weights(self.model.get_base_model()) if is_adapted(self.model) else self.model.state_dict()
-        self.copy.load_state_dict(weights)
+        missing = self.copy.load_state_dict(weights, strict=False).missing_keys  # a shared weight may be there once
+        assert set(missing) <= {"lm_head.weight"}, missing
         return self.policy.generate(requests)
 
 
