@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import resource
 import statistics
 import subprocess
 import sys
@@ -153,10 +152,11 @@ def peak_of(arm: str, options: argparse.Namespace) -> int:
 
 
 def child(options: argparse.Namespace) -> None:
-    """One update; the most memory that this process ever had."""
+    """One update; the most memory that this process ever had (``getrusage`` counts its parent's before ``exec``)."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         update(make_trainer(options.child, options, Path(folder)))
-    sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    sys.stdout.write(str(int(line.split()[1]) * 1024))
 
 
 def main() -> None:
