@@ -363,6 +363,27 @@ def case_prompt() -> None:
         assert len(ask(agent).trajectory.prompt) > 100
 
 
+class Templated(CharTokenizer):
+    """Has a chat template that shows its value ``mode``."""
+
+    def __init__(self, mode: str = "none") -> None:
+        self.mode = mode
+
+    def chat(self, messages: list[dict[str, str]]) -> str:
+        return f"[{self.mode}] {messages[-1]['content']}"
+
+    def with_template_kwargs(self, kwargs: dict[str, str]) -> Templated:
+        return Templated(**kwargs)
+
+
+def case_chat_template_kwargs() -> None:
+    tokenizer = Templated()
+    policy = ScriptedPolicy([[ANSWER]], tokenizer=tokenizer)
+    config = RolloutConfig(prompt="question", chat_template_kwargs={"mode": "thinking"})
+    with Agent(policy=policy, retriever=ListRetriever([ADA]), tokenizer=tokenizer, config=config) as agent:
+        assert ask(agent).trajectory.prompt.startswith("[thinking] who?")
+
+
 def case_think_prefill() -> None:
     with make_agent([[ANSWER]], think_prefill=False) as agent:
         assert ask(agent).trajectory.prompt == "who?"
