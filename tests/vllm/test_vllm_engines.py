@@ -92,7 +92,8 @@ def test_an_end_token_is_kept_as_an_id_and_left_out_of_the_text(
     params = SamplingParams(temperature=0, max_tokens=200)
     (ours,), (theirs,) = (write_all(o.policy, [prompt], params) for o in (transformers_policy, engine))
     assert theirs.finish == "eos"
-    assert theirs.token_ids[-1] in tokenizer.eos_ids
+    # The generation config's: for a GGUF file some versions of transformers give the tokenizer another one.
+    assert [theirs.token_ids[-1]] == tokenizer.encode("<|im_end|>")
     assert "<|im_end|>" not in theirs.text
     assert theirs.token_ids == ours.token_ids
 
