@@ -8,41 +8,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from calibadv.config import RunConfig
 from calibadv.errors import ConfigError
-from calibadv.retrieval.list_retriever import ListRetriever
-from calibadv.rollout import HFTokenizer, ScriptedPolicy
 from calibadv.runs.train import train
 from calibadv.training import read_metrics
 from calibadv.training.config import TrainingConfig
 from calibadv.training.grpo_config import CalibAdvConfig
 from calibadv.training.trainer import CalibAdvTrainer
-from calibadv.trajectory import Document, Question
 
 COS_45 = math.sqrt(0.5)
-
-
-@pytest.fixture
-def make_trainer(
-    make_model: Callable[[], LlamaForCausalLM],
-    char_tokenizer: PreTrainedTokenizerFast,
-    questions: list[Question],
-    documents: dict[str, list[Document]],
-    settings: dict[str, Any],
-) -> Callable[..., CalibAdvTrainer]:
-    def make(**changed: Any) -> CalibAdvTrainer:
-        return CalibAdvTrainer(
-            make_model(),
-            args=CalibAdvConfig(**settings | changed),
-            train_questions=questions,
-            retriever=ListRetriever(documents),
-            processing_class=char_tokenizer,
-            policy=lambda _model, tokenizer: ScriptedPolicy(lambda _e, _t: "no tags", tokenizer=HFTokenizer(tokenizer)),
-        )
-
-    return make
 
 
 def rates(trainer: CalibAdvTrainer) -> list[float]:
